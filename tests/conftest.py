@@ -1,0 +1,20 @@
+"""Shared fixtures: where the real data lies, and JAX settings that turn silent surprises into errors."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the raw data sets: $MTNET_DATA, by default ../shared/data beside the repository."""
+    path = Path(os.environ.get("MTNET_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no raw data at {path}: set MTNET_DATA to the folder that holds pointing04, ...")
+    return path
