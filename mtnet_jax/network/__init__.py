@@ -1,0 +1,5 @@
+"""The network: Darknet-53, feature pyramid, face and pose branches, Darknet weight files."""
+
+from mtnet_jax.network.multitask_net import GROUPS, STRIDES, MultitaskNet, count_parameters
+
+__all__ = ["GROUPS", "STRIDES", "MultitaskNet", "count_parameters"]

@@ -1,0 +1,70 @@
+"""Darknet-53, the backbone (Redmon and Farhadi, YOLOv3; Fig. 1 of the paper)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.network.layers import Array, ConvBN, scaled_channels
+
+STAGE_BLOCKS = (1, 2, 8, 8, 4)
+STAGE_CHANNELS = (64, 128, 256, 512, 1024)
+
+
+def scaled_blocks(blocks: int, depth: float) -> int:
+    """Residual blocks of a stage in a shallower or deeper net: rounded, at least 1."""
+    return max(1, int(blocks * depth + 0.5))
+
+
+class ResidualBlock(nn.Module):
+    """1x1 convolution to half the channels, 3x3 back to all of them, plus the input."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array, *, train: bool) -> Array:
+        channels = x_BxHxWxC.shape[-1]
+        y = ConvBN(channels // 2, 1, dtype=self.dtype, name="conv1")(x_BxHxWxC, train=train)
+        y = ConvBN(channels, 3, dtype=self.dtype, name="conv2")(y, train=train)
+        return x_BxHxWxC + y
+
+
+class Darknet53(nn.Module):
+    """Darknet-53 without its classifier: 52 convolutions.
+
+    Attributes:
+      width: multiplier of all channel counts, rounded to multiples of 8.
+      depth: multiplier of the residual blocks of each stage, rounded, at least 1.
+      dtype: compute type.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images_BxHxWx3: Array, *, train: bool) -> tuple[Array, Array, Array]:
+        """Computes the three maps the FPN reads.
+
+        Args:
+          images_BxHxWx3: pictures in [0, 1], RGB, sides multiples of 32.
+          train: see `ConvBN`.
+
+        Returns:
+          Maps at strides 8, 16 and 32: (B, H/8, W/8, 256), (B, H/16, W/16, 512) and
+          (B, H/32, W/32, 1024) at width 1.
+        """
+        stem = ConvBN(scaled_channels(32, self.width), 3, dtype=self.dtype, name="stem")
+        x = stem(images_BxHxWx3, train=train)
+        outputs = []
+        for stage, (channels, blocks) in enumerate(
+            zip(STAGE_CHANNELS, STAGE_BLOCKS, strict=True), start=1
+        ):
+            channels = scaled_channels(channels, self.width)
+            down = ConvBN(channels, 3, stride=2, dtype=self.dtype, name=f"stage{stage}_down")
+            x = down(x, train=train)
+            for block in range(1, scaled_blocks(blocks, self.depth) + 1):
+                residual = ResidualBlock(dtype=self.dtype, name=f"stage{stage}_block{block}")
+                x = residual(x, train=train)
+            outputs.append(x)
+        return tuple(outputs[-3:])

@@ -1,0 +1,98 @@
+"""The two layers the whole network is made of.
+
+A layer's compute type (`dtype`) may be bfloat16; parameters and BatchNorm statistics are float32
+always.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.network.convolution import conv2d
+
+Array = jax.Array
+
+LEAKY_SLOPE = 0.1
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.9  # new running value = 0.9 old + 0.1 batch
+CHANNEL_MULTIPLE = 8
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """Channel count of a narrower or wider net: the nearest multiple of 8, at least 8.
+
+    Args:
+      channels: count in the net of the paper (width 1).
+      width: multiplier, positive.
+
+    Returns:
+      The count to use; exactly `channels` at width 1 for every layer of the paper's net.
+    """
+    return max(1, int(channels * width / CHANNEL_MULTIPLE + 0.5)) * CHANNEL_MULTIPLE
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, BatchNorm, LeakyReLU 0.1: the unit of Darknet-53 and of the FPN.
+
+    Attributes:
+      features: output channels.
+      kernel_size: 1 or 3 (square); the map keeps its size at stride 1, halves at stride 2.
+      stride: 1 or 2.
+      dtype: compute type of the convolution and of the output.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array, *, train: bool) -> Array:
+        """Applies the unit.
+
+        Args:
+          x_BxHxWxC: input maps.
+          train: normalise with the statistics of this batch and update the running ones; otherwise
+            normalise with the running ones, which stay as they are.
+
+        Returns:
+          (B, H / stride, W / stride, features) in `dtype`.
+        """
+        shape_HWIO = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape_HWIO, jnp.float32)
+        y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        # The statistics are reduced in float32 whatever the compute type.
+        y = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=BN_MOMENTUM,
+            epsilon=BN_EPSILON,
+            dtype=self.dtype,
+            name="bn",
+        )(y)
+        return nn.leaky_relu(y, LEAKY_SLOPE)
+
+
+class LinearConv(nn.Module):
+    """1x1 convolution with bias and nothing after it: the last layer of a branch.
+
+    Attributes:
+      features: output channels.
+      bias_init: initialiser of the bias.
+      dtype: compute type of the product; the sum with the bias and the output are float32.
+    """
+
+    features: int
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: Array) -> Array:
+        """Applies the layer: (B, H, W, C) -> (B, H, W, features) float32."""
+        shape_HWIO = (1, 1, x_BxHxWxC.shape[-1], self.features)
+        # Small weights: an untrained net predicts its anchors and its bias, and no wild boxes.
+        kernel = self.param("kernel", nn.initializers.normal(0.01), shape_HWIO, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype))
+        return y.astype(jnp.float32) + bias.reshape(1, 1, 1, -1)
