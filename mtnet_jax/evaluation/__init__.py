@@ -1,0 +1,1 @@
+"""Evaluation: matching of predictions to truths, metrics that merge exactly, tables and plots."""
