@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.anchors import STRIDES
 from mtnet_jax.network.branches import FaceBranch, PoseBranch, split_anchors
 from mtnet_jax.network.darknet53 import Darknet53
 from mtnet_jax.network.fpn import FeaturePyramid
 from mtnet_jax.network.layers import Array
 
 GROUPS = ("backbone", "neck", "face", "pose")
-STRIDES = (32, 16, 8)
 VERSIONS = ("v1", "v2")
 ACTIVATIONS = ("none", "tanh")
 AGGREGATES = ("none", "boxes")

@@ -1,0 +1,80 @@
+"""Random changes of training pictures: place, size, turn and flip as one map, then colour."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mtnet_jax.data import geometry
+
+
+class AugmentOptions(NamedTuple):
+    """How far pictures are changed. Zeros (and scale 1, 1) change nothing."""
+
+    flip: float = 0.5  # probability
+    turn: float = 15.0  # degrees either way, uniform
+    scale_min: float = 0.7  # of the letterboxed size, log-uniform between the two
+    scale_max: float = 1.5
+    shift: float = 0.2  # of the input's side either way, uniform; beyond a scale of 1 this crops
+    brightness: float = 0.3  # factor 1 +- this, uniform
+    contrast: float = 0.3  # factor 1 +- this about the mean
+    saturation: float = 0.4  # factor 1 +- this towards grey
+    hue: float = 0.03  # of the full circle either way
+    grey: float = 0.05  # probability of a grey picture
+    blur: float = 0.1  # probability of a Gaussian blur of 0.5 to 1.5 pixels
+    noise: float = 4.0  # standard deviation at most, in grey levels of 255
+
+
+NO_AUGMENTATION = AugmentOptions(0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def random_map(
+    rng: np.random.Generator, width: int, height: int, size: int, options: AugmentOptions
+) -> np.ndarray:
+    """A random map (2, 3) from a picture of width x height to the square input of `size`."""
+    matrix = geometry.letterbox_map(width, height, size)
+    if rng.random() < options.flip:
+        matrix = geometry.compose(matrix, geometry.mirror_map(size))
+    scale = np.exp(rng.uniform(np.log(options.scale_min), np.log(options.scale_max)))
+    turn = rng.uniform(-options.turn, options.turn)
+    dx, dy = rng.uniform(-options.shift, options.shift, 2) * size
+    # Scale and turn about the middle of the input.
+    for step in (
+        geometry.shift_map(-size / 2, -size / 2),
+        geometry.scale_map(scale),
+        geometry.turn_map(turn),
+        geometry.shift_map(size / 2 + dx, size / 2 + dy),
+    ):
+        matrix = geometry.compose(matrix, step)
+    return matrix
+
+
+def change_colour(
+    rng: np.random.Generator, image: np.ndarray, options: AugmentOptions
+) -> np.ndarray:
+    """Random colour, blur and noise of a (H, W, 3) uint8 RGB picture."""
+    brightness = 1 + rng.uniform(-options.brightness, options.brightness)
+    contrast = 1 + rng.uniform(-options.contrast, options.contrast)
+    saturation = 1 + rng.uniform(-options.saturation, options.saturation)
+    if rng.random() < options.grey:
+        saturation = 0.0
+    hue = rng.uniform(-options.hue, options.hue) * 2 * np.pi
+    # All four are linear in RGB: one 3x3 matrix and an offset, one pass over the picture.
+    colour = _hue_saturation(hue, saturation) * (brightness * contrast)
+    offset = (1 - contrast) * brightness * float(np.mean(cv2.mean(image)[:3]))
+    image = cv2.transform(image, np.column_stack([colour, np.full(3, offset)]))
+    if rng.random() < options.blur:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
+    if options.noise > 0:
+        level = rng.uniform(0, options.noise)
+        noise = rng.normal(0, level, image.shape).astype(np.int8)
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+    return image
+
+
+def _hue_saturation(hue: float, saturation: float) -> np.ndarray:
+    """RGB matrix: turns colours about the grey axis by `hue` radians, scales their distance to it."""
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    around = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * cross
+    return grey + saturation * around

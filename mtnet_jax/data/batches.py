@@ -1,0 +1,150 @@
+"""Records -> batches of fixed shape: letterbox or augmentation, padding, shuffling, position.
+
+Built on grain: random access gives a global shuffle for a seed, a slice for each host, and an exact
+position to resume from, whatever the number of threads.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from mtnet_jax.data import geometry
+from mtnet_jax.data.augment import AugmentOptions, change_colour, random_map
+from mtnet_jax.targets import Truths
+
+# After a crop, a head of which less than this share of its box is left is marked to be ignored.
+MIN_VISIBLE = 0.4
+
+Record = Mapping[str, Any]
+Batch = dict[str, np.ndarray]
+
+
+def fit_record(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Moves a record's picture and heads into the network's input.
+
+    Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly outside
+    is taken away, it is no longer in the picture.
+
+    Returns:
+      The record's `image` (size, size, 3) uint8, `boxes`, `rotations`, `has_pose`, `ignore`, `labels`.
+    """
+    boxes = geometry.map_boxes(record["boxes"], matrix)
+    clipped = np.clip(boxes, 0, size)
+    extent, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
+    inside = (extent > 0).all(axis=1)
+    visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
+    heads = {
+        "boxes": clipped,
+        "rotations": geometry.map_rotations(record["rotations"], matrix),
+        "has_pose": record["has_pose"],
+        "ignore": record["ignore"] | (visible < MIN_VISIBLE),
+        "labels": record["labels"],
+    }
+    return {
+        "image": geometry.map_picture(record["image"], matrix, size),
+        **{name: values[inside] for name, values in heads.items()},
+    }
+
+
+def augment_record(
+    record: Record, rng: np.random.Generator, size: int, options: AugmentOptions
+) -> dict[str, np.ndarray]:
+    """A randomly changed record in the network's input; see `fit_record`."""
+    height, width = record["image"].shape[:2]
+    fitted = fit_record(record, random_map(rng, width, height, size, options), size)
+    fitted["image"] = change_colour(rng, fitted["image"], options)
+    return fitted
+
+
+def letterbox_record(record: Record, size: int) -> dict[str, np.ndarray]:
+    """A record as it is, letterboxed; see `fit_record`."""
+    height, width = record["image"].shape[:2]
+    return fit_record(record, geometry.letterbox_map(width, height, size), size)
+
+
+def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
+    """Pads the heads of a fitted record to `max_heads` slots, the largest boxes first.
+
+    Returns:
+      `image`, the fields of `Truths`, and `dropped`: how many heads found no slot.
+    """
+    boxes = fitted["boxes"]
+    largest = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_heads]
+    count = len(largest)
+    padded = {
+        "boxes": np.zeros((max_heads, 4), np.float32),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (max_heads, 1, 1)),
+        "has_pose": np.zeros(max_heads, bool),
+        "ignore": np.zeros(max_heads, bool),
+        "labels": np.zeros(max_heads, np.int32),
+        "valid": np.arange(max_heads) < count,
+    }
+    for name in ("boxes", "rotations", "has_pose", "ignore", "labels"):
+        padded[name][:count] = fitted[name][largest]
+    return {
+        "image": fitted["image"],
+        **padded,
+        "dropped": np.int32(len(boxes) - count),
+    }
+
+
+def truths_of(batch: Mapping[str, Any]) -> Truths:
+    """The true heads of a batch."""
+    return Truths(**{name: batch[name] for name in Truths._fields})
+
+
+def training_batches(
+    sources: Sequence[Sequence[Record]],
+    weights: Sequence[float],
+    *,
+    size: int,
+    batch_size: int,
+    max_heads: int,
+    options: AugmentOptions,
+    seed: int,
+    threads: int,
+    host: int = 0,
+    hosts: int = 1,
+) -> grain.DatasetIterator:
+    """An endless stream of training batches, the same for a seed whatever the number of threads.
+
+    Args:
+      sources: record sources (random access, decoded records), mixed for each batch.
+      weights: relative share of each source in the stream.
+      size: side of the network's input.
+      batch_size: pictures a batch on this host.
+      max_heads: slots a picture.
+      options: augmentation.
+      seed: of order and augmentation.
+      threads: that read, decode and augment.
+      host: number of this host.
+      hosts: how many share the records; each sees its own slice.
+
+    Returns:
+      An iterator with `get_state()` and `set_state(state)`: the exact position.
+    """
+    datasets = [
+        grain.MapDataset.source(source).seed(seed + i)[host::hosts].shuffle().repeat()
+        for i, source in enumerate(sources)
+    ]
+    mixed = grain.MapDataset.mix(datasets, weights) if len(datasets) > 1 else datasets[0]
+    return iter(
+        mixed.seed(seed)
+        .random_map(_Augment(size, max_heads, options))
+        .batch(batch_size)
+        .to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
+        )
+    )
+
+
+class _Augment(grain.transforms.RandomMap):
+    """Augments and pads one record."""
+
+    def __init__(self, size: int, max_heads: int, options: AugmentOptions):
+        self._size, self._max_heads, self._options = size, max_heads, options
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Batch:
+        return pad_heads(augment_record(record, rng, self._size, self._options), self._max_heads)

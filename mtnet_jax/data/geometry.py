@@ -1,0 +1,123 @@
+"""One affine map moves picture, boxes and rotations together, so they cannot disagree.
+
+A map is a (2, 3) float64 matrix from coordinates of the source picture to coordinates of the network's
+input, both in pixels with 0 at the outer edge of the first pixel (see `mtnet_jax.boxes`). Its linear
+part must be a scale, a turn and at most a mirroring: what keeps the shape of a head.
+"""
+
+import cv2
+import numpy as np
+
+from mtnet_jax import rotations as rotation_ops
+
+BORDER_GREY = 114  # of 255, outside the picture
+
+
+def identity_map() -> np.ndarray:
+    """The map that changes nothing."""
+    return np.eye(2, 3)
+
+
+def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """The map that does `first` and then `then`."""
+    return (_square(then) @ _square(first))[:2]
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The map back."""
+    return np.linalg.inv(_square(matrix))[:2]
+
+
+def shift_map(dx: float, dy: float) -> np.ndarray:
+    """Moves by pixels, right and down."""
+    return np.array([[1.0, 0, dx], [0, 1, dy]])
+
+
+def scale_map(scale: float) -> np.ndarray:
+    """Scales about the origin."""
+    return np.array([[scale, 0.0, 0], [0, scale, 0]])
+
+
+def turn_map(degrees: float) -> np.ndarray:
+    """Turns clockwise (as seen) about the origin."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[c, -s, 0], [s, c, 0]])
+
+
+def mirror_map(width: float) -> np.ndarray:
+    """Flips left and right within a picture of this width."""
+    return np.array([[-1.0, 0, width], [0, 1, 0]])
+
+
+def letterbox_map(width: int, height: int, size: int) -> np.ndarray:
+    """Scales a whole picture into a square of `size`, keeping its shape, centred."""
+    scale = size / max(width, height)
+    return np.array(
+        [[scale, 0, (size - scale * width) / 2], [0, scale, (size - scale * height) / 2]]
+    )
+
+
+def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Resamples a picture into a square input.
+
+    Pictures that shrink by two or more are averaged down first, so nothing is lost between samples.
+
+    Args:
+      image: (H, W, 3) uint8.
+      matrix: the map from picture to input.
+      size: side of the input.
+
+    Returns:
+      (size, size, 3) uint8; grey where the picture does not reach.
+    """
+    shrink = int(1 / scale_of(matrix))
+    if shrink >= 2:
+        height, width = image.shape[:2]
+        small = (max(width // shrink, 1), max(height // shrink, 1))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
+    # OpenCV puts 0 at the centre of the first pixel.
+    centred = compose(compose(shift_map(0.5, 0.5), matrix), shift_map(-0.5, -0.5))
+    return cv2.warpAffine(
+        image,
+        centred,
+        (size, size),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(BORDER_GREY,) * 3,
+    )
+
+
+def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Maps boxes (n, 4) xyxy; not clipped.
+
+    A head is taken as the ellipse inscribed in its box, and the new box holds the turned ellipse: exact
+    without a turn, and with one it does not grow as the box of turned corners would.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2
+    centre = centre @ matrix[:, :2].T + matrix[:, 2]
+    half = np.sqrt(half**2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+
+
+def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Maps head-to-camera rotations (n, 3, 3): mirrored where the map mirrors, then turned (section 1
+    of the conventions: R' = M R M, R' = Rz(t) R). Scale and shift change no rotation."""
+    linear = matrix[:, :2]
+    mirrored = np.linalg.det(linear) < 0
+    if mirrored:
+        rotations = rotation_ops.mirror(rotations)
+        linear = linear @ np.diag([-1.0, 1.0])
+    degrees = np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0]))
+    return rotation_ops.turn(rotations, degrees).astype(np.float32)
+
+
+def scale_of(matrix: np.ndarray) -> float:
+    """Pixels of the input a pixel of the picture."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def _square(matrix: np.ndarray) -> np.ndarray:
+    return np.vstack([matrix, [0.0, 0.0, 1.0]])

@@ -1,0 +1,127 @@
+"""The multitask loss (section 3.3, eq. 1 to 5).
+
+L = alpha * L_bbox + (1 - alpha) * L_pose
+L_bbox = lambda_xy L_xy + lambda_wh L_wh + lambda_obj L_obj + lambda_cls L_cls
+
+Each part is a sum over the batch divided by the number of heads that train it: heads with an assigned
+prediction for the box parts, those of them with a known pose for L_pose. Under jit over several
+devices the sums and counts run over the whole batch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtnet_jax import boxes as box_ops
+from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
+from mtnet_jax.representations import Representation
+from mtnet_jax.targets import Assignment, Truths, assign_anchors
+
+# A prediction that overlaps a truth by more than this is not punished for objectness (section 3.3).
+NEUTRAL_IOU = 0.5
+
+
+class LossWeights(NamedTuple):
+    """Weights of eq. 1 and eq. 5; the paper gives no numbers, these are the defaults of this project."""
+
+    alpha: float = 0.5
+    xy: float = 1.0
+    wh: float = 1.0
+    obj: float = 1.0
+    cls: float = 0.5
+
+
+def multitask_loss(
+    outputs: Sequence[jax.Array],
+    truths: Truths,
+    *,
+    grid: Grid,
+    representation: Representation,
+    weights: LossWeights,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The total loss of a batch and its parts.
+
+    Args:
+      outputs: the network's three maps (B, K, K, 3, 5 + cls + np).
+      truths: the true heads, boxes in pixels of the network's input.
+      grid: where the predictions sit.
+      representation: of the pose channels.
+      weights: see `LossWeights`.
+
+    Returns:
+      The scalar loss and {"xy", "wh", "obj", "cls", "pose", "positives", "posed", "shadowed"}: the
+      parts before weighting and the counts they were divided by.
+    """
+    raw = flatten_outputs(outputs)  # (B, N, C)
+    num_classes = raw.shape[-1] - 5 - representation.size
+    assignment = assign_anchors(truths, grid)
+    # What the M truths of each picture were answered with; everything but objectness lives here.
+    answers = jnp.take_along_axis(raw, assignment.index[..., None], axis=1)  # (B, M, C)
+
+    positive = assignment.positive.astype(jnp.float32)
+    posed = positive * truths.has_pose
+    count, posed_count = jnp.maximum(positive.sum(), 1.0), jnp.maximum(posed.sum(), 1.0)
+
+    xy, wh = _box_losses(answers, truths.boxes, assignment, grid)
+    cls = optax.sigmoid_binary_cross_entropy(
+        answers[..., 5 : 5 + num_classes], jax.nn.one_hot(truths.labels, num_classes)
+    ).sum(axis=-1)
+    pose = representation.loss(answers[..., 5 + num_classes :], truths.rotations)
+    parts = {
+        "xy": (positive * xy).sum() / count,
+        "wh": (positive * wh).sum() / count,
+        "obj": _objectness_loss(raw, truths, assignment, grid) / count,
+        "cls": (positive * cls).sum() / count,
+        "pose": (posed * pose).sum() / posed_count,
+    }
+    bbox = sum(getattr(weights, name) * parts[name] for name in ("xy", "wh", "obj", "cls"))
+    loss = weights.alpha * bbox + (1 - weights.alpha) * parts["pose"]
+    counts = {
+        "positives": positive.sum(),
+        "posed": posed.sum(),
+        "shadowed": assignment.shadowed.sum().astype(jnp.float32),
+    }
+    return loss, {**parts, **counts}
+
+
+def _box_losses(
+    answers: jax.Array, boxes: jax.Array, assignment: Assignment, grid: Grid
+) -> tuple[jax.Array, jax.Array]:
+    """Centre and size loss of each truth, (B, M) each, both weighted by 2 - w h of the picture.
+
+    Squared differences (YOLOv3): of the sigmoid offset in the cell, and of the log ratio to the anchor.
+    """
+    target = box_ops.xyxy_to_cxcywh(boxes)  # (B, M, 4)
+    place = grid.at(assignment.index)
+    offset = jnp.clip(target[..., :2] / place.stride - place.cell, 0.0, 1.0)
+    log_ratio = jnp.log(jnp.maximum(target[..., 2:], 1e-3) / place.anchor_wh)
+
+    small_counts_more = 2 - target[..., 2] * target[..., 3] / grid.size**2
+    xy = ((jax.nn.sigmoid(answers[..., :2]) - offset) ** 2).sum(axis=-1)
+    wh = ((answers[..., 2:4] - log_ratio) ** 2).sum(axis=-1)
+    return small_counts_more * xy, small_counts_more * wh
+
+
+def _objectness_loss(
+    raw: jax.Array, truths: Truths, assignment: Assignment, grid: Grid
+) -> jax.Array:
+    """Sum of BCE over all predictions but the neutral ones.
+
+    Neutral are predictions, other than the assigned ones, that overlap any truth (ignored ones
+    included) by more than `NEUTRAL_IOU`, and the prediction an ignored truth would have been assigned.
+    """
+    batch, n = raw.shape[:2]
+    picture = jnp.arange(batch)[:, None]
+    positive = jnp.zeros((batch, n), bool).at[picture, assignment.index].max(assignment.positive)
+    owned_by_ignored = (
+        jnp.zeros((batch, n), bool).at[picture, assignment.index].max(truths.valid & truths.ignore)
+    )
+    boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
+    overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
+    close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)
+    counted = positive | ~(close | owned_by_ignored)
+    bce = optax.sigmoid_binary_cross_entropy(raw[..., 4], positive.astype(raw.dtype))
+    return (bce * counted).sum()
