@@ -1,0 +1,218 @@
+"""Pointing'04 head pose database: PersonNN/personNNSVV+TILT+PAN.jpg with a txt of the face box.
+
+Poses. The subject turned to a mark at `pan` and, for that pan, to one at `tilt`: the head is panned
+about the vertical axis and tilted about its own, already panned, ear-to-ear axis,
+
+    R = Ry(pan) Rx(-tilt).
+
+Where pan or tilt is 0 this is also canonical yaw and pitch. In between it is not: the canonical
+order Rx(-tilt) Ry(pan) would, at the profile, roll the head towards the camera instead of nodding
+it, which the pictures do not show. +pan turns the face to the left of the picture and +tilt looks
+up, the signs of canonical yaw and pitch. The labels are true within some ten degrees.
+
+Boxes. The txt holds centre and size of the inner face (brow to chin, about half of the head).
+`head_boxes` derives from it a box of the whole head; `face_boxes` keeps it.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.builder import Conversion, Description
+from data_prep.report import Report
+from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.data.records import decode_image
+from mtnet_jax.rotations import axis_rotation
+
+CITATION = """@inproceedings{gourier2004estimating,
+  author    = {Gourier, Nicolas and Hall, Daniela and Crowley, James L.},
+  title     = {Estimating Face Orientation from Robust Detection of Salient Facial Features},
+  booktitle = {Proceedings of Pointing 2004, ICPR International Workshop on Visual Observation of
+               Deictic Gestures},
+  address   = {Cambridge, UK},
+  year      = {2004}
+}"""
+LICENCE = (
+    "Head Pose Image Database, Copyright 2004 INRIA Rhone-Alpes. "
+    "This database can be used for any purpose, provided that the article is cited."
+)
+HOMEPAGE = "http://www-prima.inrialpes.fr/perso/Gourier/Faces/HPDatabase.html"
+BOX_RULES = ("head", "face")
+DEFAULT_TEST_PERSONS = (11, 12)
+
+# An ellipsoid round the head (hair to chin, both ears), in units of the face size of the series
+# (see `face_sizes`), in head axes (x the subject's left, y down, z to the back).
+HEAD_CENTRE = np.array([0.0, -0.30, 0.48])  # from the centre of the face box
+HEAD_SEMI_AXES = np.array([0.66, 0.82, 0.84])
+# Beyond this tilt the face box is foreshortened and says little about the size of the face.
+_UPRIGHT_TILT = 30
+
+_NAME = re.compile(r"person(\d{2})(\d)(\d{2})([+-]\d+)([+-]\d+)\.jpg")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: where it lies, what its name says, and the face box in its txt."""
+
+    path: Path
+    person: int
+    series: int
+    number: int
+    tilt: float  # degrees, + looks up
+    pan: float  # degrees, + to the left of the picture
+    face: tuple[float, float, float, float]  # centre x, centre y, width, height in pixels
+
+
+def conversion(
+    raw: Path, *, box_rule: str = "head", test_persons: tuple[int, ...] = DEFAULT_TEST_PERSONS
+) -> Conversion:
+    """Pointing'04 as a data set to be written, split by person.
+
+    Args:
+      raw: folder that holds Person01, Person02, ...
+      box_rule: "head" (whole head, derived) or "face" (inner face, as published).
+      test_persons: persons of the split "test"; all others are "train".
+
+    Returns:
+      The conversion; a split without persons is left out.
+
+    Raises:
+      FileNotFoundError: no Person folder, or a picture without its txt.
+      ValueError: a name or a txt that cannot be understood, or an unknown box rule.
+    """
+    if box_rule not in BOX_RULES:
+        raise ValueError(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+    shots = read_shots(raw)
+    sizes = face_sizes(shots)
+    splits = {
+        "train": [shot for shot in shots if shot.person not in test_persons],
+        "test": [shot for shot in shots if shot.person in test_persons],
+    }
+
+    def read(shot: Shot, report: Report) -> dict:
+        return _record(shot, box_rule, sizes[shot.person, shot.series], report)
+
+    description = Description(
+        name="pointing04",
+        version="1.0.0",
+        text="Pointing'04 head pose database: 93 poses of each person, twice.",
+        box_rule=box_rule,
+        label_names=("head",),
+        homepage=HOMEPAGE,
+        citation=CITATION,
+        licence=LICENCE,
+    )
+    return Conversion(description, {name: items for name, items in splits.items() if items}, read)
+
+
+def read_shots(raw: Path) -> list[Shot]:
+    """All pictures of the Person folders, in order (the copies in Front are left out).
+
+    Raises:
+      FileNotFoundError, ValueError: see `conversion`.
+    """
+    paths = sorted(raw.glob("Person[0-9][0-9]/*.jpg"))
+    if not paths:
+        raise FileNotFoundError(
+            f"No PersonNN/*.jpg in {raw}: --raw must hold the folders Person01, Person02, ..."
+        )
+    return [_shot(path) for path in paths]
+
+
+def rotation(pan: float, tilt: float) -> np.ndarray:
+    """(3, 3) head-to-camera rotation of a Pointing'04 pose in degrees: Ry(pan) Rx(-tilt)."""
+    return axis_rotation("y", pan) @ axis_rotation("x", -tilt)
+
+
+def face_sizes(shots: list[Shot]) -> dict[tuple[int, int], float]:
+    """Face size of each (person, series): the median box height, in pixels, of its upright poses.
+
+    One picture's box is drawn by hand and noisy; the distance to the camera changes between the
+    series, hardly within one.
+    """
+    heights = defaultdict(list)
+    for shot in shots:
+        if abs(shot.tilt) <= _UPRIGHT_TILT:
+            heights[shot.person, shot.series].append(shot.face[3])
+    for shot in shots:  # a series of steep poses only
+        if (shot.person, shot.series) not in heights:
+            heights[shot.person, shot.series].append(max(shot.face[2:]))
+    return {key: float(np.median(values)) for key, values in heights.items()}
+
+
+def face_box(shot: Shot) -> np.ndarray:
+    """(4,) xyxy: the published box of the inner face."""
+    return cxcywh_to_xyxy(np.array(shot.face))
+
+
+def head_box(shot: Shot, face_size: float) -> np.ndarray:
+    """Box of the whole head: an ellipsoid behind the face, turned by the pose and projected.
+
+    The ellipsoid's centre is c = face centre + s R[:2] HEAD_CENTRE in the picture, and its extent
+    along picture axis i is s sqrt(sum_k (R_ik a_k)^2) with the semi-axes a (parallel projection).
+
+    Args:
+      shot: the picture.
+      face_size: s, pixels; see `face_sizes`.
+
+    Returns:
+      (4,) xyxy in pixels, not clipped.
+    """
+    r = rotation(shot.pan, shot.tilt)[:2]  # (2, 3)
+    centre = np.array(shot.face[:2]) + face_size * r @ HEAD_CENTRE
+    half = face_size * np.sqrt(((r * HEAD_SEMI_AXES) ** 2).sum(axis=1))
+    return np.concatenate([centre - half, centre + half])
+
+
+def _record(shot: Shot, box_rule: str, face_size: float, report: Report) -> dict:
+    encoded = shot.path.read_bytes()
+    try:
+        height, width = decode_image(encoded).shape[:2]
+    except ValueError as error:
+        raise ValueError(f"{shot.path}: {error}") from error
+    box = face_box(shot) if box_rule == "face" else head_box(shot, face_size)
+    clipped = np.clip(box, 0, [width, height, width, height])
+    if (clipped != box).any():
+        report.note("boxes clipped to the picture", shot.path.name)
+    return {
+        "image": encoded,
+        "image_id": shot.path.stem,
+        "source": "pointing04",
+        "boxes": clipped[None].astype(np.float32),
+        "rotations": rotation(shot.pan, shot.tilt)[None].astype(np.float32),
+        "has_pose": np.array([True]),
+        "ignore": np.array([False]),
+        "labels": np.array([0], np.int32),
+    }
+
+
+def _shot(path: Path) -> Shot:
+    match = _NAME.fullmatch(path.name)
+    if not match:
+        raise ValueError(
+            f"{path}: the name is not personNNSVV+TILT+PAN.jpg (person, series, number, degrees)"
+        )
+    person, series, number = (int(text) for text in match.groups()[:3])
+    tilt, pan = (float(text) for text in match.groups()[3:])
+    return Shot(path, person, series, number, tilt, pan, _face(path.with_suffix(".txt")))
+
+
+def _face(path: Path) -> tuple[float, float, float, float]:
+    """The face box of a txt: the picture's name, "Face", centre x, centre y, width, height."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: every picture needs the txt with its face box")
+    words = path.read_text(encoding="utf-8").split()
+    try:
+        name, kind, *numbers = words
+        x, y, width, height = (float(number) for number in numbers)
+    except ValueError:
+        raise ValueError(
+            f"{path}: expected the picture's name, 'Face' and four numbers (centre x, centre y, "
+            f"width, height), found {words}"
+        ) from None
+    if kind != "Face" or name != path.with_suffix(".jpg").name or min(width, height) <= 0:
+        raise ValueError(f"{path}: is not the face box of {path.stem}.jpg: {words}")
+    return x, y, width, height

@@ -1,0 +1,233 @@
+"""Data sets in YOLO's txt layout (Roboflow exports, Hard Hat, your own): boxes and labels only.
+
+    RAW/data.yaml              names: ['head', 'helmet'], or {0: head, 1: helmet}
+    RAW/SPLIT/images/*.jpg
+    RAW/SPLIT/labels/*.txt     one box a line: class cx cy width height, as fractions of the picture
+
+A picture without a label file, or with an empty one, is a record without heads.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from data_prep.builder import Conversion, Description
+from data_prep.report import Report
+from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.data.records import decode_image
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# A box that reaches less than this far out of the picture (pixels) is rounding, not worth a note.
+_ROUNDING = 0.51
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture and where its labels should lie."""
+
+    split: str
+    picture: Path
+    labels: Path
+
+
+def conversion(
+    raw: Path,
+    *,
+    name: str,
+    box_rule: str = "head",
+    splits: tuple[str, ...] = (),
+    label_map: Mapping[str, str] | None = None,
+) -> Conversion:
+    """A YOLO data set as a data set to be written.
+
+    Args:
+      raw: folder with data.yaml and a folder for each split.
+      name: name of the record set and source of its records.
+      box_rule: name of the rule the boxes follow, for instance "head".
+      splits: folders to take as splits; empty takes every folder of `raw` that has `images`.
+      label_map: original label -> new label; labels that are not named are dropped. None keeps all.
+
+    Returns:
+      The conversion.
+
+    Raises:
+      FileNotFoundError: no data.yaml, no split, or a split without pictures.
+      ValueError: data.yaml has no names, or the label map names a label that is not there.
+    """
+    names = read_names(raw / "data.yaml")
+    if label_map is None:
+        label_map = {label: label for label in names}
+    for label in label_map:
+        if label not in names:
+            raise ValueError(
+                f"--label-map names {label!r}, but {raw / 'data.yaml'} has {', '.join(names)}"
+            )
+    new_names = tuple(dict.fromkeys(label_map[label] for label in names if label in label_map))
+    # class number in the files -> class number in the records, or None
+    classes = [new_names.index(label_map[n]) if n in label_map else None for n in names]
+    items = {split: _items(raw, split) for split in splits or find_splits(raw)}
+
+    def read(item: Item, report: Report) -> dict:
+        return _record(item, name, names, classes, report)
+
+    description = Description(
+        name=name,
+        version="1.0.0",
+        text=f"{name}, from YOLO label files. Heads have no pose.",
+        box_rule=box_rule,
+        label_names=new_names,
+        homepage="",
+        citation="",
+        licence=_licence(raw / "data.yaml"),
+    )
+    return Conversion(description, items, read)
+
+
+def find_splits(raw: Path) -> list[str]:
+    """Folders of `raw` that hold a folder `images`, train first."""
+    found = sorted(path.parent.name for path in raw.glob("*/images") if path.is_dir())
+    if not found:
+        raise FileNotFoundError(
+            f"No SPLIT/images folder in {raw}: --raw must hold train/images, train/labels and so on"
+        )
+    return sorted(found, key=lambda split: split != "train")
+
+
+def read_names(path: Path) -> list[str]:
+    """Label names of a data.yaml, in order of their class number."""
+    content = _read_yaml(path)
+    names = content.get("names")
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError(
+            f"{path} has no usable 'names': expected names: ['head', 'helmet'] "
+            "or {0: head, 1: helmet}"
+        )
+    return [str(label) for label in names]
+
+
+def parse_labels(path: Path, class_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and classes of a label file.
+
+    Args:
+      path: one box a line: class cx cy width height.
+      class_count: classes run from 0 to class_count - 1.
+
+    Returns:
+      (n, 4) float64 cxcywh as fractions of the picture, and (n,) int64 classes.
+
+    Raises:
+      ValueError: a line that is not five numbers, or a class that does not exist; names the line.
+    """
+    boxes, classes = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        place = f"{path}, line {number}: {line.strip()!r}"
+        if len(words) != 5:
+            cure = "polygons are not supported" if len(words) > 5 else "the line is not complete"
+            raise ValueError(
+                f"{place}: {len(words)} numbers, expected 5 (class cx cy width height); {cure}"
+            )
+        try:
+            label, *box = int(words[0]), *(float(word) for word in words[1:])
+        except ValueError:
+            raise ValueError(
+                f"{place}: expected an integer class and four numbers (cx cy width height)"
+            ) from None
+        if not 0 <= label < class_count:
+            raise ValueError(
+                f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
+                f"{class_count - 1}"
+            )
+        if not all(map(math.isfinite, box)):
+            raise ValueError(f"{place}: the box must be finite")
+        if max(map(abs, box)) > 2:
+            raise ValueError(
+                f"{place}: expected fractions of the picture (0 to 1), these look like pixels: "
+                "divide x and width by the width of the picture, y and height by its height"
+            )
+        boxes.append(box)
+        classes.append(label)
+    return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64)
+
+
+def _record(
+    item: Item, source: str, names: list[str], classes: list[int | None], report: Report
+) -> dict:
+    encoded = item.picture.read_bytes()
+    try:
+        height, width = decode_image(encoded).shape[:2]
+    except ValueError as error:
+        raise ValueError(f"{item.picture}: {error}") from error
+    image_id = f"{item.split}/{item.picture.stem}"
+    if item.labels.is_file():
+        fractions, numbers = parse_labels(item.labels, len(names))
+    else:
+        report.note("pictures without a label file (kept, no heads)", image_id)
+        fractions, numbers = np.zeros((0, 4)), np.zeros(0, np.int64)
+    limits = np.array([width, height, width, height])
+    boxes, labels = [], []
+    for fraction, number in zip(fractions, numbers, strict=True):
+        label = classes[number]
+        if label is None:
+            report.drop(f"label {names[number]!r} is not in the label map", image_id)
+            continue
+        if min(fraction[2:]) <= 0:
+            report.drop("no area", image_id)
+            continue
+        whole = cxcywh_to_xyxy(fraction) * limits
+        box = np.clip(whole, 0, limits).astype(np.float32)
+        if (box[2:] <= box[:2]).any():
+            report.drop("outside the picture", image_id)
+            continue
+        if (np.abs(box - whole) > _ROUNDING).any():
+            report.note("boxes clipped to the picture", image_id)
+        boxes.append(box)
+        labels.append(label)
+    count = len(boxes)
+    return {
+        "image": encoded,
+        "image_id": image_id,
+        "source": source,
+        "boxes": np.array(boxes, np.float32).reshape(count, 4),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+        "has_pose": np.zeros(count, bool),
+        "ignore": np.zeros(count, bool),
+        "labels": np.array(labels, np.int32),
+    }
+
+
+def _items(raw: Path, split: str) -> list[Item]:
+    folder = raw / split / "images"
+    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not pictures:
+        raise FileNotFoundError(
+            f"No pictures ({', '.join(PICTURE_SUFFIXES)}) in {folder} for split {split!r}"
+        )
+    labels = raw / split / "labels"
+    return [Item(split, path, labels / f"{path.stem}.txt") for path in pictures]
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing: write one with a line such as names: ['head']"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _licence(path: Path) -> str:
+    """What a Roboflow export says of the licence, or nothing."""
+    roboflow = _read_yaml(path).get("roboflow")
+    return str(roboflow.get("license", "")) if isinstance(roboflow, dict) else ""

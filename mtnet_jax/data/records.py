@@ -1,0 +1,393 @@
+"""The record: its schema, encoding, decoding, and random access to a set of records on disk.
+
+A record is one picture with its heads (any number, none included), stored as a tf.train.Example in
+TFRecord files that a tensorflow-datasets builder wrote; `docs/data.md` has the schema as a table.
+This module is the one place that knows it. tensorflow_datasets (which brings the Example message,
+and needs no TensorFlow for what is done here) is imported on first use, not on import.
+"""
+
+import functools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
+from mtnet_jax.rotations import rotation_faults
+
+# Feature name -> shape of one head and dtype. n heads are stored as one array (n, *shape).
+HEAD_FEATURES: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+    "boxes": ((4,), np.dtype(np.float32)),
+    "rotations": ((3, 3), np.dtype(np.float32)),
+    "has_pose": ((), np.dtype(np.bool_)),
+    "ignore": ((), np.dtype(np.bool_)),
+    "labels": ((), np.dtype(np.int32)),
+}
+TEXT_FEATURES = ("image_id", "source")
+METADATA_KEYS = ("box_rule", "label_names")
+
+
+class BadRecord(ValueError):
+    """A record whose content breaks the schema; the message names the picture and the field."""
+
+
+def tfds_features() -> Any:
+    """The schema as a `tfds.features.FeaturesDict`.
+
+    Top-level tensors, not a Sequence of dicts, which decodes wrongly for a picture without heads.
+    """
+    import tensorflow_datasets as tfds
+
+    heads = {
+        name: tfds.features.Tensor(shape=(None, *shape), dtype=dtype)
+        for name, (shape, dtype) in HEAD_FEATURES.items()
+    }
+    texts = {name: tfds.features.Text() for name in TEXT_FEATURES}
+    image = tfds.features.Image(shape=(None, None, 3))
+    return tfds.features.FeaturesDict({"image": image, **texts, **heads})
+
+
+def check_record(record: dict) -> None:
+    """Raises unless a record can be stored.
+
+    Args:
+      record: `image` as encoded bytes, `image_id`, `source`, and the arrays of `HEAD_FEATURES`.
+
+    Raises:
+      BadRecord: a field is missing, unknown, of another shape or dtype, a box is not finite or has
+        no area, or a rotation is not a rotation (the identity where has_pose is False).
+    """
+    image_id = record.get("image_id", "?")
+
+    def fail(field: str, fault: str):
+        raise BadRecord(f"picture {image_id!r}, field {field!r}: {fault}")
+
+    expected = {"image", *TEXT_FEATURES, *HEAD_FEATURES}
+    for field in sorted(expected ^ set(record)):
+        fail(field, "missing" if field in expected else "unknown to the schema")
+    if not isinstance(record["image"], bytes) or not record["image"]:
+        fail("image", "must be the bytes of an encoded picture (JPEG, PNG)")
+    for field in TEXT_FEATURES:
+        if not isinstance(record[field], str):
+            fail(field, f"must be a str, is {type(record[field]).__name__}")
+    count = len(record["boxes"])
+    for field, (shape, dtype) in HEAD_FEATURES.items():
+        value = record[field]
+        if not isinstance(value, np.ndarray) or value.dtype != dtype:
+            fail(
+                field,
+                f"must be a NumPy array of {dtype}, is {getattr(value, 'dtype', type(value))}",
+            )
+        if value.shape != (count, *shape):
+            fail(field, f"shape {value.shape}, expected {(count, *shape)} ({count} boxes)")
+    boxes = record["boxes"]
+    good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if not good.all():
+        i = int(np.argmin(good))
+        fail("boxes", f"box {i} is {boxes[i].tolist()}: must be finite with x1 < x2 and y1 < y2")
+    faults = rotation_faults(record["rotations"]) if count else np.zeros(0, bool)
+    if faults.any():
+        i = int(np.argmax(faults))
+        fail("rotations", f"matrix {i} is not a rotation: {record['rotations'][i].tolist()}")
+    unposed = record["rotations"][~record["has_pose"]]
+    if not (unposed == np.eye(3)).all():
+        fail("rotations", "must be the identity where has_pose is False")
+
+
+def encode_record(record: dict) -> bytes:
+    """A record as the bytes of a tf.train.Example, exactly as tensorflow-datasets stores it.
+
+    Args:
+      record: see `check_record`; `image` is the encoded picture and is stored as it is.
+
+    Returns:
+      The serialized tf.train.Example.
+
+    Raises:
+      BadRecord: see `check_record`.
+    """
+    check_record(record)
+    return _cached_features().serialize_example(record)
+
+
+def decode_record(data: bytes, *, picture: bool = True) -> dict:
+    """A record from the bytes of its tf.train.Example.
+
+    Args:
+      data: the serialized tf.train.Example.
+      picture: False leaves the picture encoded, which is much faster.
+
+    Returns:
+      `image` (H, W, 3) uint8 RGB, or bytes with picture=False; `boxes` (n, 4) float32 xyxy pixels;
+      `rotations` (n, 3, 3) float32; `has_pose` (n,) bool; `ignore` (n,) bool; `labels` (n,) int32;
+      `image_id` and `source` str.
+
+    Raises:
+      BadRecord: not an Example, a field is missing or of a wrong kind or length, or the picture
+        cannot be decoded.
+    """
+    example_class, decode_error = _example_message()
+    try:
+        features = example_class.FromString(data).features.feature
+    except decode_error as error:
+        raise BadRecord(f"not a tf.train.Example: {error}") from error
+    record: dict[str, Any] = {"image_id": "?"}
+    for field in TEXT_FEATURES:
+        record[field] = _single_bytes(features, field, record["image_id"]).decode()
+    image_id = record["image_id"]
+    for field, (shape, dtype) in HEAD_FEATURES.items():
+        kind = "float_list" if dtype.kind == "f" else "int64_list"
+        values = np.array(_values(features, field, kind, image_id), dtype)
+        size = int(np.prod(shape))
+        if len(values) % size:
+            raise BadRecord(
+                f"picture {image_id!r}, field {field!r}: {len(values)} numbers, "
+                f"not a multiple of {size}"
+            )
+        record[field] = values.reshape(-1, *shape)
+        if len(record[field]) != len(record["boxes"]):
+            raise BadRecord(
+                f"picture {image_id!r}, field {field!r}: {len(record[field])} entries for "
+                f"{len(record['boxes'])} boxes"
+            )
+    encoded = _single_bytes(features, "image", image_id)
+    if not picture:
+        return {"image": encoded, **record}
+    try:
+        return {"image": decode_image(encoded), **record}
+    except BadRecord as error:
+        raise BadRecord(f"picture {image_id!r}, field 'image': {error}") from error
+
+
+def decode_image(encoded: bytes) -> np.ndarray:
+    """An encoded picture (JPEG, PNG, whatever OpenCV reads) as (H, W, 3) uint8 RGB.
+
+    Grey pictures become RGB, alpha is dropped, and the EXIF orientation is applied: boxes refer to
+    the picture as a viewer shows it.
+
+    Raises:
+      BadRecord: not a picture, or a JPEG that was cut short (OpenCV would fill it with grey).
+    """
+    if not encoded:
+        raise BadRecord("the picture is empty (0 bytes)")
+    # Scan data escape 0xFF, so an end marker must follow the last start-of-scan marker.
+    if encoded[:3] == b"\xff\xd8\xff" and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
+        raise BadRecord(f"the JPEG is cut short ({len(encoded)} bytes, no end marker)")
+    flags = cv2.IMREAD_COLOR_RGB
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error as error:
+        raise BadRecord(f"OpenCV cannot decode the picture: {error}") from error
+    if image is None:
+        raise BadRecord(f"OpenCV cannot decode the picture ({len(encoded)} bytes)")
+    return image
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """What the metadata of a record set say. `RecordSet.open(path)` reads them.
+
+    Attributes:
+      path: the directory that holds dataset_info.json and the shards.
+      name: name of the data set.
+      version: version of the converter's output.
+      box_rule: name of the rule that the boxes follow ("head", "face", ...).
+      label_names: name of each value of `labels`.
+      shard_lengths: split -> number of records of each shard.
+      citation: how to cite the source.
+    """
+
+    path: Path
+    name: str
+    version: str
+    box_rule: str
+    label_names: tuple[str, ...]
+    shard_lengths: dict[str, tuple[int, ...]]
+    citation: str
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "RecordSet":
+        """Reads the metadata of a record set.
+
+        Args:
+          path: the builder directory, or one above it (`NAME` or the parent of `NAME/VERSION`).
+
+        Raises:
+          FileNotFoundError: no dataset_info.json there or one or two levels below.
+          ValueError: several record sets lie below, or the metadata are not those of a record set.
+        """
+        directory = _builder_directory(Path(path))
+        info = _read_json(directory / "dataset_info.json")
+        if info.get("fileFormat", "tfrecord") != "tfrecord":
+            raise ValueError(
+                f"{directory} is stored as {info['fileFormat']!r}; only 'tfrecord' can be read"
+            )
+        metadata = _read_json(directory / "metadata.json")
+        for key in METADATA_KEYS:
+            if key not in metadata:
+                raise ValueError(
+                    f"{directory / 'metadata.json'} has no {key!r}: it was not written by "
+                    "`mtnet data convert`"
+                )
+        return cls(
+            path=directory,
+            name=info["name"],
+            version=info["version"],
+            box_rule=metadata["box_rule"],
+            label_names=tuple(metadata["label_names"]),
+            shard_lengths={
+                split["name"]: tuple(int(n) for n in split["shardLengths"])
+                for split in info["splits"]
+            },
+            citation=info.get("citation", ""),
+        )
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of records of each split."""
+        return {split: sum(lengths) for split, lengths in self.shard_lengths.items()}
+
+    def shard_paths(self, split: str) -> list[Path]:
+        """Files of a split, in order.
+
+        Raises:
+          ValueError: no such split; the message lists those there are.
+        """
+        if split not in self.shard_lengths:
+            raise ValueError(
+                f"{self.path} has no split {split!r}: it has "
+                + ", ".join(f"{name!r} ({count})" for name, count in self.splits.items())
+            )
+        count = len(self.shard_lengths[split])
+        return [
+            self.path / f"{self.name}-{split}.tfrecord-{i:05d}-of-{count:05d}" for i in range(count)
+        ]
+
+
+class RecordSource:
+    """Random access to one split of a record set; a source for `grain.MapDataset.source`.
+
+    `source[i]` is the decoded record i (see `decode_record`), `source.raw(i)` its bytes. Both
+    verify the checksum. Picklable and safe to share between threads and processes.
+    """
+
+    def __init__(self, path: str | os.PathLike, split: str, *, picture: bool = True):
+        """Opens a split and compares its files with the metadata.
+
+        Args:
+          path: directory of the record set (see `RecordSet.open`).
+          split: name of a split, such as "train".
+          picture: False leaves pictures encoded in the records that are returned.
+
+        Raises:
+          FileNotFoundError: no record set, or a shard is missing (named).
+          ValueError: unknown split, or a shard holds another number of records than it should.
+          DamagedRecord: see `tfrecord.index_file`.
+        """
+        self.record_set = RecordSet.open(path)
+        self.split = split
+        self.picture = picture
+        self._files = []
+        paths = self.record_set.shard_paths(split)
+        for shard, expected in zip(paths, self.record_set.shard_lengths[split], strict=True):
+            if not shard.is_file():
+                raise FileNotFoundError(
+                    f"Shard {shard} of split {split!r} is missing ({len(paths)} shards): copy or "
+                    "convert the record set again."
+                )
+            file = RecordFile(shard)
+            if len(file) != expected:
+                raise ValueError(
+                    f"Shard {shard} holds {len(file)} records, its dataset_info.json says "
+                    f"{expected}: copy or convert the record set again."
+                )
+            self._files.append(file)
+        self._starts = np.cumsum([0] + [len(file) for file in self._files])  # (shards + 1,)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def raw(self, index: int) -> bytes:
+        """The serialized tf.train.Example of a record; negative indices count from the end."""
+        file, number = self._locate(index)
+        return file[number]
+
+    def __getitem__(self, index: int) -> dict:
+        file, number = self._locate(index)
+        data = file[number]
+        try:
+            return decode_record(data, picture=self.picture)
+        except BadRecord as error:
+            offset = int(file.index[number, 0])
+            raise DamagedRecord(file.path, number, offset, str(error)) from error
+
+    def __repr__(self) -> str:
+        # grain keeps it in its iterator state, to notice a changed source.
+        return f"RecordSource({self.record_set.name}/{self.split}, {len(self)} records)"
+
+    def _locate(self, index: int) -> tuple[RecordFile, int]:
+        position = int(index) + (len(self) if index < 0 else 0)
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self!r} has no record {index}")
+        shard = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return self._files[shard], position - int(self._starts[shard])
+
+
+@functools.cache
+def _cached_features() -> Any:
+    return tfds_features()
+
+
+@functools.cache
+def _example_message() -> tuple[Any, type[Exception]]:
+    """The Example message class and the exception of its parser."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example, DecodeError
+
+
+def _values(features: Any, field: str, kind: str, image_id: str) -> Any:
+    """The list of a feature, an empty one where the list was left out as protobuf may do."""
+    if field not in features:
+        raise BadRecord(f"picture {image_id!r}: field {field!r} is missing")
+    stored = features[field].WhichOneof("kind")
+    if stored not in (kind, None):
+        raise BadRecord(f"picture {image_id!r}, field {field!r}: is a {stored}, not a {kind}")
+    return getattr(features[field], kind).value
+
+
+def _single_bytes(features: Any, field: str, image_id: str) -> bytes:
+    values = _values(features, field, "bytes_list", image_id)
+    if len(values) != 1:
+        raise BadRecord(f"picture {image_id!r}, field {field!r}: {len(values)} values, not one")
+    return values[0]
+
+
+def _builder_directory(path: Path) -> Path:
+    for pattern in ("", "*/", "*/*/"):
+        found = sorted(path.glob(f"{pattern}dataset_info.json"))
+        if len(found) > 1:
+            raise ValueError(
+                f"{path} holds several record sets ({', '.join(str(f.parent) for f in found)}): "
+                "name one of them"
+            )
+        if found:
+            return found[0].parent
+    raise FileNotFoundError(
+        f"No record set at {path} (no dataset_info.json there or below): make one with "
+        "`mtnet data convert NAME --raw DIR --out DIR`."
+    )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: the record set is not complete") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error

@@ -1,0 +1,160 @@
+"""TFRecord files without TensorFlow: framing with checksums, an index of a file, random access.
+
+A TFRecord file is a row of frames and nothing else. A frame is
+
+    8 bytes   length of the data, unsigned, little-endian
+    4 bytes   masked CRC-32C of those 8 bytes, little-endian
+    length    the data
+    4 bytes   masked CRC-32C of the data, little-endian
+
+The mask turns the CRC right by 15 bits and adds a constant, so that data which hold CRCs themselves
+do not weaken it. See the comment in tensorflow/core/lib/io/record_writer.h for the format.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+_MASK = 0xA282EAD8
+_HEADER = struct.Struct("<QI")  # length, its masked checksum
+_FOOTER = struct.Struct("<I")  # masked checksum of the data
+_LENGTH = struct.Struct("<Q")
+
+
+class DamagedRecord(ValueError):
+    """A record that cannot be trusted: the message names file, record number and byte offset."""
+
+    def __init__(self, path: str | os.PathLike, record: int, offset: int, fault: str):
+        """All four are kept as arguments, so the exception survives pickling between processes."""
+        super().__init__(path, record, offset, fault)
+        self.path, self.record, self.offset, self.fault = os.fspath(path), record, offset, fault
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: record {self.record} (byte {self.offset}): {self.fault}. "
+            "Copy or convert the record set again."
+        )
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The masked CRC-32C of TFRecord framing, as an unsigned 32-bit number."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """One record framed as it lies in the file: length, checksum, data, checksum."""
+    length = _LENGTH.pack(len(data))
+    return b"".join(
+        [length, _FOOTER.pack(masked_crc32c(length)), data, _FOOTER.pack(masked_crc32c(data))]
+    )
+
+
+def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
+    """Writes a TFRecord file.
+
+    Args:
+      path: the file, replaced if it exists.
+      records: the data of each record.
+
+    Returns:
+      How many records were written.
+    """
+    count = 0
+    with open(path, "wb") as file:
+        for data in records:
+            file.write(frame(data))
+            count += 1
+    return count
+
+
+def index_file(path: str | os.PathLike) -> np.ndarray:
+    """Finds every record of a file by reading the headers only.
+
+    Args:
+      path: a TFRecord file.
+
+    Returns:
+      (n, 2) int64: byte offset and length of the data of each record, checksums not included.
+
+    Raises:
+      DamagedRecord: a length fails its checksum, or the file ends inside a record.
+      FileNotFoundError: no such file.
+    """
+    entries = []
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = 0
+        while offset < size:
+            header = os.pread(file.fileno(), _HEADER.size, offset)
+            if len(header) < _HEADER.size:
+                fault = f"the file ends after {len(header)} of {_HEADER.size} header bytes"
+                raise DamagedRecord(path, len(entries), offset, fault)
+            length, checksum = _HEADER.unpack(header)
+            if masked_crc32c(header[: _LENGTH.size]) != checksum:
+                raise DamagedRecord(
+                    path, len(entries), offset, "the checksum of its length does not match"
+                )
+            end = offset + _HEADER.size + length + _FOOTER.size
+            if end > size:
+                fault = f"the file is cut short: {size} bytes, the record ends at {end}"
+                raise DamagedRecord(path, len(entries), offset, fault)
+            entries.append((offset + _HEADER.size, length))
+            offset = end
+    return np.array(entries, np.int64).reshape(-1, 2)
+
+
+class RecordFile:
+    """Random access to one TFRecord file. Picklable; each process opens the file on first use."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Indexes the file (see `index_file` for what is checked and raised)."""
+        self.path = Path(path)
+        self.index = index_file(path)  # (n, 2) offset and length
+        self._descriptor: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> bytes:
+        """The data of one record, its checksum verified.
+
+        Raises:
+          DamagedRecord: the data fail their checksum, or the file shrank since it was indexed.
+          IndexError: no such record.
+        """
+        if not 0 <= number < len(self.index):
+            raise IndexError(f"{self.path} has {len(self.index)} records, no record {number}")
+        offset, length = (int(v) for v in self.index[number])
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        block = _pread_all(self._descriptor, length + _FOOTER.size, offset)
+        start = offset - _HEADER.size
+        if len(block) < length + _FOOTER.size:
+            raise DamagedRecord(self.path, number, start, "the file is cut short")
+        data = block[:length]
+        if masked_crc32c(data) != _FOOTER.unpack_from(block, length)[0]:
+            raise DamagedRecord(self.path, number, start, "the checksum of its data does not match")
+        return data
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_descriptor": None}
+
+    def __del__(self):
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)
+
+
+def _pread_all(descriptor: int, size: int, offset: int) -> bytes:
+    """os.pread until `size` bytes or the end of the file (one call may return less)."""
+    block = os.pread(descriptor, size, offset)
+    while len(block) < size:
+        more = os.pread(descriptor, size - len(block), offset + len(block))
+        if not more:
+            break
+        block += more
+    return block
