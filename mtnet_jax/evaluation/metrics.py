@@ -199,8 +199,9 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
       predictions, predictions_counted); "detection" (ap50, ap50_95, ap_by_iou, recall, precision,
       matched, missed, false_positives, mean_iou_matched, mean_iou_all); "pose" (evaluated,
       invalid_rotations, coverage, and in degrees yaw, pitch, roll, mae, maev_left, maev_bottom,
-      maev_front, maev, geodesic_mean, geodesic_median); "yaw_bins", a list with low, high, truths, recall, mean_iou_matched, mean_iou_all and the
-      figures of "pose"; "curves" (precision at IoU .5 over recall, cumulative geodesic error).
+      maev_front, maev, geodesic_mean, geodesic_median); "yaw_bins", a list with low, high, truths,
+      recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "curves" (precision at
+      IoU .5 over recall, cumulative geodesic error).
     """
     rows = state.rows
     precision = [

@@ -158,7 +158,8 @@ def plot_precision_recall(results: Results) -> Figure:
         precision = result["curves"]["precision50"]
         if precision is not None:
             label = f"{name}, AP50 {_cell(result['detection']['ap50'], '%')}"
-            axes.plot(result["curves"]["recall"], precision, color=colour, lw=2, label=label)
+            recall = result["curves"]["recall"]
+            axes.step(recall, precision, where="pre", color=colour, lw=2, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     _legend(axes, "lower left")
     return figure
@@ -173,6 +174,8 @@ def plot_pose_by_yaw(results: Results) -> Figure:
         bins = result["yaw_bins"]
         names = [_bin_name(each) + "°" for each in bins]
         filled = [(i, b) for i, b in enumerate(bins) if b["geodesic_mean"] is not None]
+        if not filled:
+            continue
         bars = axes.bar(
             [i + (index + 0.5) * width - 0.4 for i, _ in filled],
             [b["geodesic_mean"] for _, b in filled],
@@ -185,8 +188,7 @@ def plot_pose_by_yaw(results: Results) -> Figure:
     axes.set_xticks(range(len(names)), names)
     axes.yaxis.set_major_formatter("{x:g}°")
     axes.grid(visible=False, axis="x")
-    axes.margins(y=0.12)
-    _legend(axes, "upper left")
+    _legend(axes, "above")
     return figure
 
 
@@ -231,7 +233,11 @@ def _coloured(results: Results) -> list[tuple[str, tuple[str, Mapping[str, Any]]
 
 
 def _legend(axes: Any, location: str) -> None:
-    if axes.get_legend_handles_labels()[0]:
+    labels = axes.get_legend_handles_labels()[1]
+    if labels and location == "above":
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(len(labels), 2)}
+        axes.legend(frameon=False, fontsize=9, borderaxespad=0.2, **place)
+    elif labels:
         axes.legend(loc=location, frameon=False, fontsize=9)
     else:
         axes.text(0.5, 0.5, "nothing to show", ha="center", transform=axes.transAxes)
@@ -258,7 +264,7 @@ def _bin_name(each: Mapping[str, Any]) -> str:
 
 
 def _cell(value: float | None, unit: str) -> str:
-    """Counts as they are, ratios in percent with one digit, angles with two, undefined as a dash."""
+    """Counts as they are, ratios in percent, angles with two digits, undefined as a dash."""
     if value is None:
         return "-"
     if unit == "%":
