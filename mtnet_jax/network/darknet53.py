@@ -10,6 +10,11 @@ from mtnet_jax.network.layers import Array, ConvBN, scaled_channels
 STAGE_BLOCKS = (1, 2, 8, 8, 4)
 STAGE_CHANNELS = (64, 128, 256, 512, 1024)
 
+# A residual block starts close to the identity. At scale 1 every block of a fresh net doubles the
+# variance while its running statistics are not learnt yet, and the maps of a backbone that is
+# frozen from the start, as in the first phase of training, come out in the thousands.
+RESIDUAL_SCALE_INIT = 0.2
+
 
 def scaled_blocks(blocks: int, depth: float) -> int:
     """Residual blocks of a stage in a shallower or deeper net: rounded, at least 1."""
@@ -25,8 +30,8 @@ class ResidualBlock(nn.Module):
     def __call__(self, x_BxHxWxC: Array, *, train: bool) -> Array:
         channels = x_BxHxWxC.shape[-1]
         y = ConvBN(channels // 2, 1, dtype=self.dtype, name="conv1")(x_BxHxWxC, train=train)
-        y = ConvBN(channels, 3, dtype=self.dtype, name="conv2")(y, train=train)
-        return x_BxHxWxC + y
+        conv2 = ConvBN(channels, 3, scale_init=RESIDUAL_SCALE_INIT, dtype=self.dtype, name="conv2")
+        return x_BxHxWxC + conv2(y, train=train)
 
 
 class Darknet53(nn.Module):

@@ -40,12 +40,14 @@ class ConvBN(nn.Module):
       features: output channels.
       kernel_size: 1 or 3 (square); the map keeps its size at stride 1, halves at stride 2.
       stride: 1 or 2.
+      scale_init: initial scale of the BatchNorm.
       dtype: compute type of the convolution and of the output.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
+    scale_init: float = 1.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -61,13 +63,14 @@ class ConvBN(nn.Module):
           (B, H / stride, W / stride, features) in `dtype`.
         """
         shape_HWIO = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape_HWIO, jnp.float32)
+        kernel = self.param("kernel", nn.initializers.he_uniform(), shape_HWIO, jnp.float32)
         y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         # The statistics are reduced in float32 whatever the compute type.
         y = nn.BatchNorm(
             use_running_average=not train,
             momentum=BN_MOMENTUM,
             epsilon=BN_EPSILON,
+            scale_init=nn.initializers.constant(self.scale_init),
             dtype=self.dtype,
             name="bn",
         )(y)
