@@ -56,10 +56,26 @@ def _add_pointing04(converters) -> None:
         metavar="N,N",
         help="persons of the split 'test', the others are 'train' (default: 11,12)",
     )
+    parser.add_argument(
+        "--persons", type=_numbers, default=(), metavar="N,N", help="only these (default: all)"
+    )
+    parser.add_argument(
+        "--every",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="only every N-th picture of a series (default: 1)",
+    )
 
 
 def _pointing04(args: argparse.Namespace) -> Conversion:
-    return pointing04.conversion(args.raw, box_rule=args.box_rule, test_persons=args.test_persons)
+    return pointing04.conversion(
+        args.raw,
+        box_rule=args.box_rule,
+        test_persons=args.test_persons,
+        persons=args.persons,
+        every=args.every,
+    )
 
 
 def _add_yolo(converters) -> None:
@@ -113,6 +129,13 @@ def _add_converter(
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(",") if number)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return number
 
 
 def _label_map(text: str) -> dict[str, str]:
