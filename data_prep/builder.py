@@ -23,7 +23,7 @@ import tqdm
 from tensorflow_datasets.core import shuffle, writer
 
 from data_prep.report import Report
-from mtnet_jax.data.records import check_record, tfds_features
+from mtnet_jax.data.records import check_record, stable_bytes, tfds_features
 from mtnet_jax.data.tfrecord import write_records
 
 
@@ -123,7 +123,7 @@ class _PlainTFRecordWriter(writer.ExampleWriter):
     """Writes shards with our own framing instead of tf.io.TFRecordWriter."""
 
     def write(self, path: os.PathLike, examples: Iterable[tuple[Any, bytes]]) -> None:
-        write_records(path, (data for _, data in examples))
+        write_records(path, (stable_bytes(data) for _, data in examples))
 
 
 def write_record_set(

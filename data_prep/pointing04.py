@@ -93,8 +93,8 @@ def conversion(
 
     Raises:
       FileNotFoundError: no Person folder, or a picture without its txt.
-      ValueError: a name or a txt that cannot be understood, an unknown box rule, or a person of whom
-        there is no picture.
+      ValueError: a name or a txt that cannot be understood, an unknown box rule, or a person of
+        whom there is no picture.
     """
     if box_rule not in BOX_RULES:
         raise ValueError(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")

@@ -111,7 +111,17 @@ def encode_record(record: dict) -> bytes:
       BadRecord: see `check_record`.
     """
     check_record(record)
-    return _cached_features().serialize_example(record)
+    return stable_bytes(_cached_features().serialize_example(record))
+
+
+def stable_bytes(data: bytes) -> bytes:
+    """The same tf.train.Example with its features in a fixed order.
+
+    Protobuf writes the entries of a map in any order, so that the same record would give other
+    bytes in another process; with this, converting twice gives identical files.
+    """
+    example_class, _ = _example_message()
+    return example_class.FromString(data).SerializeToString(deterministic=True)
 
 
 def decode_record(data: bytes, *, picture: bool = True) -> dict:
