@@ -133,7 +133,7 @@ def contact_sheet(
         sheet[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=kernel)
         if captions is not None:
             text = _shorten(captions[index], width, text_size)
-            text_width, _, _ = _text_extent(text, text_size)
+            text_width = _text_width(text, text_size)
             place = (left + (width - text_width) // 2, top + height + round(1.2 * text_size))
             _write(sheet, text, place, DARK, text_size)
     return sheet
@@ -170,10 +170,10 @@ def _centre_and_size(box: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _draw_box(canvas: np.ndarray, box: np.ndarray, colour: tuple, width: int) -> None:
     width = _fit_width(box, width)
-    left, top, right, bottom = box
-    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    _outline(canvas, corners, DARK, width + 2)
-    _outline(canvas, corners, colour, width)
+    # Whole pixels without anti-aliasing: level lines are sharpest so.
+    low, high = np.floor(box[:2]).astype(int).tolist(), (np.ceil(box[2:]) - 1).astype(int).tolist()
+    cv2.rectangle(canvas, low, high, DARK, width + 2, cv2.LINE_8)
+    cv2.rectangle(canvas, low, high, colour, width, cv2.LINE_8)
 
 
 def _draw_axes(
@@ -206,16 +206,15 @@ def _draw_cube(canvas: np.ndarray, box: np.ndarray, rotation: np.ndarray, width:
                 _outline(canvas, corners[list(indices)], RED if visible else (150, 80, 75), width)
         if seen[0] == visible:
             _outline(canvas, front, DARK, width + 2)
-            _outline(canvas, front, BLUE, width)
+            _outline(canvas, front, BLUE if visible else (75, 105, 165), width)
 
 
 def _draw_labels(
     canvas: np.ndarray, boxes: np.ndarray, rotations: np.ndarray, scores: np.ndarray | None
 ) -> None:
     """Score and angles beside each box, where they cover least of the heads and other labels."""
-    height, width = canvas.shape[:2]
-    size = int(np.clip(max(height, width) // 45, 11, 40))
-    taken = [box for box in boxes]
+    size = _text_size(canvas)
+    taken = list(boxes)
     for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True)):
         words = [] if scores is None else [f"{scores[index]:.2f}"]
         if np.isfinite(rotation).all():
@@ -224,20 +223,34 @@ def _draw_labels(
             words += [f"{n}{round(a) + 0:+d}°" for n, a in zip("ypr", angles, strict=True)]
         if not words:
             continue
-        text = " ".join(words)
-        text_width, _, _ = _text_extent(text, size)
-        w, h = text_width + size // 2, round(1.3 * size)
-        place = _free_place(box, w, h, (width, height), taken)
+        height = round(1.3 * size)
+        # In a crowd the first word has to do: there may be room for it where all would cover heads.
+        for text in (" ".join(words), words[0]):
+            width = _text_width(text, size) + size // 2
+            place, covered = _free_place(box, (width, height), canvas.shape, taken)
+            if covered == 0:
+                break
         taken.append(place)
         left, top = int(place[0]), int(place[1])
-        _shade(canvas, left, top, w, h)
+        _shade(canvas, left, top, width, height)
         _write(canvas, text, (left + size // 4, top + size), (255, 255, 255), size)
 
 
 def _free_place(
-    box: np.ndarray, w: int, h: int, picture: tuple[int, int], taken: list[np.ndarray]
-) -> np.ndarray:
-    """(4,) xyxy of a label: above, below, right or left of the box, inside the picture."""
+    box: np.ndarray, size: tuple[int, int], picture: tuple[int, ...], taken: list[np.ndarray]
+) -> tuple[np.ndarray, float]:
+    """Where a label of a size goes: above, below, right or left of the box, inside the picture.
+
+    Args:
+      box: (4,) xyxy.
+      size: width and height of the label.
+      picture: shape of the picture (H, W, ...).
+      taken: (4,) xyxy boxes and labels not to cover.
+
+    Returns:
+      (4,) xyxy of the label, and the area of what it covers nevertheless.
+    """
+    w, h = size
     left, top, right, bottom = box
     corners = np.array(
         [
@@ -251,20 +264,21 @@ def _free_place(
             (left - w - 2, bottom - h),
         ]
     )
-    corners = np.clip(corners, 0, np.maximum(np.array(picture) - (w, h), 0))
-    places = np.concatenate([corners, corners + (w, h)], axis=1)
+    room = np.maximum(np.array([picture[1] - w, picture[0] - h]), 0)
+    corners = np.floor(np.clip(corners, 0, room))
+    places = np.concatenate([corners, corners + size], axis=1)
     others = np.array(taken)
     overlap = np.minimum(places[:, None, 2:], others[None, :, 2:]) - np.maximum(
         places[:, None, :2], others[None, :, :2]
     )
     covered = np.prod(np.maximum(overlap, 0), axis=-1).sum(axis=1)
-    return np.floor(places[np.argmin(covered)])  # the first of the best
+    best = np.argmin(covered)  # the first of the best
+    return places[best], float(covered[best])
 
 
 def _draw_legend(canvas: np.ndarray) -> None:
-    height, width = canvas.shape[:2]
-    size = int(np.clip(max(height, width) // 45, 11, 40))
-    widths = [_text_extent(name, size)[0] for name in AXIS_NAMES]
+    size, height = _text_size(canvas), canvas.shape[0]
+    widths = [_text_width(name, size) for name in AXIS_NAMES]
     w, h = sum(widths) + 2 * size * len(widths) + size // 2, round(1.5 * size)
     x, top = size // 2, max(height - h, 0)
     _shade(canvas, 0, top, w, h)
@@ -305,18 +319,19 @@ def _write(canvas: np.ndarray, text: str, place: tuple[int, int], colour: tuple,
     cv2.putText(canvas, text, place, colour, cv2.FontFace("sans"), size, 500)
 
 
-def _text_extent(text: str, size: int) -> tuple[int, int, int]:
-    """Width, ascent and descent in pixels."""
-    left, top, width, height = cv2.getTextSize(
-        (0, 0), text, (0, 0), cv2.FontFace("sans"), size, 500
-    )
-    return left + width, -top, top + height
+def _text_size(canvas: np.ndarray) -> int:
+    return int(np.clip(max(canvas.shape[:2]) // 60, 11, 40))
+
+
+def _text_width(text: str, size: int) -> int:
+    left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, 500)
+    return left + width
 
 
 def _shorten(text: str, width: int, size: int) -> str:
     """The text, cut with an ellipsis to fit a width."""
-    if _text_extent(text, size)[0] <= width:
+    if _text_width(text, size) <= width:
         return text
-    while text and _text_extent(text + "...", size)[0] > width:
+    while text and _text_width(text + "...", size) > width:
         text = text[:-1]
     return text + "..."
