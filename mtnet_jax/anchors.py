@@ -57,7 +57,9 @@ def make_grid(size: int, anchors: Sequence[Sequence[float]] = COCO_ANCHORS) -> G
       ValueError: a size or a list of anchors that does not fit.
     """
     if size <= 0 or size % STRIDES[0]:
-        raise ValueError(f"Input size {size}: the network needs a positive multiple of {STRIDES[0]}.")
+        raise ValueError(
+            f"Input size {size}: the network needs a positive multiple of {STRIDES[0]}."
+        )
     level_anchors = np.asarray(anchors, np.float32)
     if level_anchors.shape != (9, 2) or not (level_anchors > 0).all():
         raise ValueError(f"Anchors must be nine pairs of positive width and height, not {anchors}.")

@@ -37,9 +37,7 @@ def iou_xyxy(a: Array, b: Array) -> Array:
     For all pairs of (N, 4) and (M, 4) call iou_xyxy(a[:, None, :], b[None, :, :]) -> (N, M).
     """
     xp = a.__array_namespace__()
-    size = xp.maximum(
-        xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2]), 0
-    )
+    size = xp.maximum(xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2]), 0)
     intersection = size[..., 0] * size[..., 1]
     union = area_xyxy(a) + area_xyxy(b) - intersection
     return intersection / xp.maximum(union, 1e-12)

@@ -200,9 +200,7 @@ def decode_quaternion(raw: jax.Array) -> jax.Array:
 def quaternion_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     """Sum of squared differences to the nearer of q and -q, which are the same rotation."""
     target = encode_quaternion(rotation)
-    return jnp.minimum(
-        jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1)
-    )
+    return jnp.minimum(jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1))
 
 
 # --- Small helpers -----------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ def _decode_opal(r: Array) -> tuple[Array, Array, Array]:
 
 
 _UPRIGHT = (
-    "Of the two solutions the one with |pitch| < 90 and |roll| < 90 is returned; it exists for upright "
-    "heads, all 360 degrees of yaw. An upside-down head has none: the solution with |pitch| <= 90 is "
+    "Of the two solutions the one with |pitch| < 90 and |roll| < 90 is returned (on that border the one "
+    "with |yaw| <= 90); it exists for upright heads, all 360 degrees of yaw. An upside-down head has none: the solution with |pitch| <= 90 is "
     "returned and its |roll| exceeds 90. At yaw = +-90 (gimbal lock) what is known, a combination of "
     "pitch and roll, is split into equal halves."
 )
@@ -284,11 +284,12 @@ def _choose_solution(
 ) -> tuple[Array, Array, Array]:
     """The reported one of the two Euler solutions, by the rule in `_UPRIGHT`."""
     xp = _namespace(cos_yaw)
-    first, second = solutions
-    quarter = np.pi / 2
+    first, second = solutions  # |yaw| <= 90 and |yaw| >= 90
+    # The slack makes the first one win where both lie on the border but for rounding.
+    quarter = np.pi / 2 + 1e-4
     first_upright = (xp.abs(first[1]) < quarter) & (xp.abs(first[2]) < quarter)
     second_upright = (xp.abs(second[1]) < quarter) & (xp.abs(second[2]) < quarter)
-    use_first = first_upright | (~second_upright & (xp.abs(first[1]) <= quarter))
+    use_first = first_upright | (~second_upright & (xp.abs(first[1]) < quarter))
     locked = cos_yaw < GIMBAL_LOCK
     return tuple(
         xp.where(locked, c, xp.where(use_first, a, b))

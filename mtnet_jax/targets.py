@@ -49,7 +49,8 @@ def assign_anchors(truths: Truths, grid: Grid) -> Assignment:
     stride = jnp.asarray(STRIDES)[level]
     side = grid.size // stride  # cells in a row
     column, row = (
-        jnp.clip(jnp.floor(centre_wh[..., i] / stride).astype(jnp.int32), 0, side - 1) for i in (0, 1)
+        jnp.clip(jnp.floor(centre_wh[..., i] / stride).astype(jnp.int32), 0, side - 1)
+        for i in (0, 1)
     )
     first = jnp.asarray(grid.level_offset)[level]
     index = first + (row * side + column) * ANCHORS_PER_CELL + anchor

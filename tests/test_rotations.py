@@ -95,6 +95,14 @@ def test_upside_down_heads_are_reported_with_roll_beyond_90():
     )
 
 
+def test_the_border_between_the_two_solutions_is_stable_under_rounding():
+    # A profile that nods: Ry(90) Rx(-30). Both solutions lie on the border, yaw 60 and yaw 120.
+    nodding = Rotation.from_euler("YX", [90, -30], degrees=True).as_matrix()
+    noise = np.random.default_rng(0).normal(0, 1e-7, (100, 3, 3))
+    angles = rotations.rotation_to_euler(nodding + noise, convention="canonical")
+    np.testing.assert_allclose(angles[:, 0], 60, atol=1e-3)
+
+
 def test_signs_of_the_canonical_convention():
     def normal(yaw, pitch, roll):  # out of the face, camera axes x right, y down, z forward
         return -rotations.euler_to_rotation(np.array([yaw, pitch, roll]), convention="canonical")[:, 2]

@@ -1,16 +1,114 @@
-"""Runs a detector over a record set: yields (prediction, truth) pairs for `metrics.evaluate`."""
+"""Runs a network over a record set, and writes what the metrics say of it."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
 import jax
 import numpy as np
+from tqdm import tqdm
 
+from mtnet_jax.config import build_system
 from mtnet_jax.data import geometry
-from mtnet_jax.inference import Detector, heads_in_picture
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.evaluation.metrics import ConstantPredictor, constant_predictor, evaluate
+from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
+from mtnet_jax.inference import (
+    EVAL_SCORE_THRESHOLD,
+    Detector,
+    heads_in_picture,
+    make_detector,
+)
+from mtnet_jax.weights import load_weights
 
 Record = Mapping[str, Any]
+
+
+def evaluate_records(
+    weights: str | os.PathLike,
+    data: str | os.PathLike,
+    split: str,
+    *,
+    out: Path,
+    protocol: str = "matched",
+    score_threshold: float = 0.3,
+    iou_threshold: float = 0.5,
+    batch_size: int = 8,
+    limit: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates weights on a split; prints the table, writes table, JSON and plots.
+
+    Beside the network stand two constants learned from the set's "train" split, where it has one with
+    poses: `constant` says the mean box and pose of every picture, `constant pose` the mean pose on every
+    true box. What a network learned is what it is ahead of them.
+
+    Args:
+      weights: work directory or exported folder.
+      data: record set.
+      split: of the record set.
+      out: the report goes to a folder in it named after set and split.
+      protocol, score_threshold, iou_threshold: see `metrics.Settings`.
+      batch_size: pictures a call.
+      limit: at most so many pictures, evenly spread; 0: all.
+
+    Returns:
+      The results of `metrics.evaluate` by system.
+    """
+    config, variables = load_weights(weights)
+    source = RecordSource(data, split)
+    detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
+    pairs = list(
+        tqdm(
+            predict_records(
+                detector,
+                variables,
+                source,
+                size=config.input.size,
+                batch_size=batch_size,
+                limit=limit,
+            ),
+            total=min(limit, len(source)) if limit else len(source),
+            unit="picture",
+            desc="evaluate",
+        )
+    )
+    settings = {
+        "protocol": protocol,
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+    }
+    results = {"network": evaluate(pairs, **settings)}
+    constant = _constant_of(source)
+    if constant is not None:
+        truths = [truth for _, truth in pairs]
+        whole = [(constant.heads(t["width"], t["height"]), t) for t in truths]
+        posed = [(constant.on_boxes(t["boxes"]), t) for t in truths]
+        results["constant"] = evaluate(whole, **settings)
+        results["constant pose"] = evaluate(posed, **settings)
+
+    info = source.record_set
+    folder = out / f"{info.name}-{split}"
+    write_report(results, folder)
+    print(f"\n{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}")
+    print(format_table(results))
+    if results["network"]["counts"]["truths_with_pose"]:
+        print(format_yaw_bins(results))
+    print(f"table, JSON and plots: {folder}")
+    return results
+
+
+def _constant_of(source: RecordSource) -> ConstantPredictor | None:
+    """The constant predictor of the set's training split, None where that has no pose."""
+    if "train" not in source.record_set.splits:
+        return None
+    path = source.record_set.path
+    labels = RecordSource(path, "train", picture=False)
+    if not any(labels[i]["has_pose"].any() for i in range(len(labels))):
+        return None
+    train = RecordSource(path, "train")
+    return constant_predictor(train[i] for i in range(len(train)))
 
 
 def predict_records(

@@ -1,0 +1,216 @@
+"""The command `mtnet`: one subcommand a task. Heavy imports wait for the subcommand that needs them."""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `mtnet`. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_quickstart(commands)
+    _add_train(commands)
+    _add_eval(commands)
+    _add_predict(commands)
+    _add_export(commands)
+    _add_data(commands)
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "train":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        return args.run(args, rest) if args.command == "train" else args.run(args)
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        print(f"mtnet {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nmtnet {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _add_quickstart(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "quickstart", help="train, evaluate and predict on the demo data, in minutes"
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"), metavar="DIR")
+    parser.set_defaults(run=_quickstart)
+
+
+def _quickstart(args: argparse.Namespace) -> int:
+    from mtnet_jax.quickstart import quickstart
+
+    return quickstart(args.workdir)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train, or go on where a work directory stands",
+        description="Options of the configuration: --config.KEY=VALUE, such as --config.model.width=0.5",
+    )
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="configs/NAME.py"
+    )
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="several hosts: calls jax.distributed.initialize()",
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> int:
+    import jax
+
+    from mtnet_jax.training.loop import train
+
+    if args.distributed:
+        jax.distributed.initialize()
+    train(load_config(args.config, overrides), args.workdir)
+    return 0
+
+
+def load_config(path: Path, overrides: list[str]):
+    """The configuration of a file, changed by `--config.KEY=VALUE` arguments.
+
+    Raises:
+      ValueError: no such file, or an argument that is no option of the configuration.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    if not path.is_file():
+        raise ValueError(f"No configuration file {path}.")
+    values = flags.FlagValues()
+    arguments = ["mtnet train", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        values(arguments)
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise ValueError(str(error)) from error
+    return values.config
+
+
+def _add_eval(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "eval", help="all metrics on record sets, as table, JSON and plots"
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="of mtnet train or export"
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="DIR[:SPLIT]",
+        help="record sets; the split is 'test' unless named",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/eval")
+    parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
+    parser.add_argument(
+        "--score", type=float, default=0.3, help="heads of a lower score count for AP only"
+    )
+    parser.add_argument("--iou", type=float, default=0.5, help="least IoU of a match")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--limit", type=int, default=0, help="at most so many pictures a set; 0: all"
+    )
+    parser.set_defaults(run=_eval)
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from mtnet_jax.evaluation.run import evaluate_records
+
+    for entry in args.data:
+        path, _, split = entry.partition(":")
+        evaluate_records(
+            args.workdir,
+            Path(path),
+            split or "test",
+            out=args.out or args.workdir / "eval",
+            protocol=args.protocol,
+            score_threshold=args.score,
+            iou_threshold=args.iou,
+            batch_size=args.batch_size,
+            limit=args.limit,
+        )
+    return 0
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "predict", help="heads and poses of pictures or folders of pictures"
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture or folder")
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="DIR", help="work directory or export"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="overlays go here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
+    parser.add_argument("--score", type=float, default=0.3, help="least score (default 0.3)")
+    parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from mtnet_jax.predict import Predictor, find_pictures, predict_files
+
+    if args.out is None and args.json is None:
+        raise ValueError("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
+    pictures = find_pictures(args.inputs)
+    predictor = Predictor.load(args.weights, score_threshold=args.score)
+    failed = predict_files(predictor, pictures, out=args.out, json_file=args.json, cube=args.cube)
+    print(f"{len(pictures) - len(failed)} pictures predicted, {len(failed)} could not be read")
+    for kind, place in (("overlays", args.out), ("JSON", args.json)):
+        if place is not None:
+            print(f"{kind}: {place}")
+    return 1 if failed else 0
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("export", help="weights and configuration alone, to hand on")
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from mtnet_jax.weights import export_weights
+
+    path = export_weights(args.workdir, args.out, half=args.half)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("data", help="make and fit record sets")
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+
+    convert = tasks.add_parser("convert", help="raw data set -> record set")
+    from data_prep import convert as convert_command  # its options are part of this parser
+
+    convert_command.add_arguments(convert)
+    convert.set_defaults(run=convert_command.run)
+
+    anchors = tasks.add_parser("anchors", help="fit anchors to the boxes of record sets")
+    anchors.add_argument("data", nargs="+", metavar="DIR[:SPLIT]")
+    anchors.set_defaults(run=_anchors)
+
+
+def _anchors(args: argparse.Namespace) -> int:
+    from mtnet_jax.data.anchor_fit import print_fitted_anchors
+
+    print_fitted_anchors(args.data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

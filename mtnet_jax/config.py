@@ -1,0 +1,169 @@
+"""The configuration: every option with its unit and default, and the system built from it.
+
+`default_config` is the setting of the paper. Files in `configs/` start from it and change what they
+want; any value can also be changed on the command line (`--config.model.width=0.25`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.anchors import COCO_ANCHORS, Grid, make_grid
+from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.losses import LossWeights
+from mtnet_jax.network import MultitaskNet
+from mtnet_jax.representations import Representation, make_representation
+
+
+class System(NamedTuple):
+    """What a configuration builds: the network and how its outputs are read."""
+
+    model: MultitaskNet
+    grid: Grid
+    representation: Representation
+    class_names: tuple[str, ...]
+
+
+def build_system(config: ConfigDict) -> System:
+    """The network, grid and representation of a configuration.
+
+    Raises:
+      ValueError: an option with a value that does not exist.
+    """
+    representation = make_representation(
+        config.model.representation,
+        vector_loss=config.pose_loss.vectors,
+        orthogonality=config.pose_loss.orthogonality,
+    )
+    class_names = tuple(config.class_names)
+    model = MultitaskNet(
+        num_classes=len(class_names),
+        pose_size=representation.size,
+        version=config.model.version,
+        width=config.model.width,
+        depth=config.model.depth,
+        box_activation=config.model.box_activation,
+        pose_activation=config.model.pose_activation,
+        aggregate=config.model.aggregate,
+        dtype={"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.model.dtype],
+    )
+    return System(
+        model, make_grid(config.input.size, config.input.anchors), representation, class_names
+    )
+
+
+def abstract_variables(system: System) -> dict[str, Any]:
+    """Shapes of {"params", "batch_stats"}."""
+    size = system.grid.size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    return jax.eval_shape(system.model.init, jax.random.key(0), images)
+
+
+def record_set(
+    path: str, *, train_split: str = "train", eval_split: str = "test", weight: float = 1.0
+) -> ConfigDict:
+    """One entry of `config.data`.
+
+    Args:
+      path: directory of the record set.
+      train_split: split to train on; "" trains on nothing of it.
+      eval_split: split to evaluate on during training; "" evaluates on nothing of it.
+      weight: how often each of its pictures comes in an epoch.
+    """
+    return ConfigDict(
+        {"path": path, "train_split": train_split, "eval_split": eval_split, "weight": weight}
+    )
+
+
+def phase(
+    trainable: tuple[str, ...],
+    *,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    **weights: float,
+) -> ConfigDict:
+    """One entry of `config.phases`.
+
+    Args:
+      trainable: groups that learn: "backbone", "neck", "face", "pose". The others are frozen.
+      epochs: passes over the training pictures; fractions are allowed.
+      batch_size: pictures a step, over all devices and hosts.
+      learning_rate: of Adam, at its highest.
+      schedule: "constant", or "cosine" down to 1 % at the end of the phase.
+      warmup_steps: of linear rise from 0.
+      **weights: of the loss, see `mtnet_jax.losses.LossWeights`. alpha = 1 leaves the pose out.
+    """
+    return ConfigDict(
+        {
+            "trainable": tuple(trainable),
+            "epochs": float(epochs),
+            "batch_size": batch_size,
+            "learning_rate": float(learning_rate),
+            "schedule": schedule,
+            "warmup_steps": warmup_steps,
+            "loss": {k: float(v) for k, v in LossWeights(**weights)._asdict().items()},
+        }
+    )
+
+
+def default_config() -> ConfigDict:
+    """The setting of the paper; see the comments for units and choices."""
+    config = ConfigDict()
+    config.seed = 0
+    config.class_names = ("head",)  # labels of the records beyond these are refused
+
+    config.model = ConfigDict()
+    config.model.version = "v2"  # "v1": one shared head; "v2": a pose branch of its own (Table 2)
+    config.model.representation = "vectors"  # "euler", "vectors", "sixd", "quaternion"
+    config.model.width = 1.0  # multiplier of the channels
+    config.model.depth = 1.0  # multiplier of the residual blocks
+    config.model.box_activation = "none"  # "tanh" on tx, ty, tw, th
+    config.model.pose_activation = "none"  # "tanh" on the pose values ("v1 tanh" of Table 2)
+    config.model.aggregate = "none"  # "boxes": box predictions join the pose branch's input
+    config.model.dtype = "float32"  # compute; "bfloat16" for TPUs. Parameters stay float32
+
+    config.input = ConfigDict()
+    config.input.size = 416  # pixels, a multiple of 32
+    config.input.anchors = COCO_ANCHORS  # (width, height) at 416, `mtnet data anchors` fits them
+    config.input.max_heads = 64  # a picture; of more, the smallest are dropped and counted
+
+    config.data = ConfigDict()  # name -> record_set(...)
+    config.augment = ConfigDict(AugmentOptions()._asdict())
+    config.loader_threads = 2  # that read, decode and augment, on each host
+
+    config.pose_loss = ConfigDict()
+    config.pose_loss.vectors = "squared"  # eq. 2; "norm": without the square; "geodesic"
+    config.pose_loss.orthogonality = 1.0  # weight of eq. 3, unordered pairs; 2.0 = ordered pairs
+
+    everything = ("backbone", "neck", "face", "pose")
+    config.phases = ConfigDict()  # run in the order of their names
+    config.phases.phase1 = phase(("face",), epochs=50, batch_size=64, learning_rate=1e-3, alpha=1)
+    config.phases.phase2 = phase(
+        ("backbone", "neck", "face"), epochs=50, batch_size=16, learning_rate=1e-4, alpha=1
+    )
+    config.phases.phase3 = phase(
+        everything, epochs=50, batch_size=16, learning_rate=1e-4, alpha=0.5
+    )
+    config.clip_norm = 0.0  # clips the global gradient norm; 0 does not
+
+    config.init = ConfigDict()
+    config.init.darknet_weights = ""  # darknet53.conv.74 or yolov3.weights for width = depth = 1
+    config.init.workdir = ""  # start from the weights of another run of the same network
+
+    config.decode = ConfigDict()
+    config.decode.iou_threshold = 0.5  # of non-maximum suppression
+    config.decode.max_heads = 100  # a picture
+    config.decode.candidates = 512  # predictions that enter the suppression
+
+    config.log_every_steps = 20
+    config.save_every_steps = 500
+    config.eval_every_epochs = 5.0  # and after each phase; 0: after each phase only
+    config.eval_pictures = 0  # at most so many of each set while training; 0: all
+    config.keep_checkpoints = 2
+    return config

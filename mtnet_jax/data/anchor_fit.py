@@ -1,0 +1,43 @@
+"""Fits anchors to the boxes of record sets and prints what it gains."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtnet_jax.anchors import ANCHOR_SIZE, COCO_ANCHORS, cluster_anchors, mean_best_iou
+from mtnet_jax.data.records import RecordSource, decode_image
+
+
+def letterboxed_sizes(source: RecordSource) -> np.ndarray:
+    """Widths and heights (n, 2) of all boxes that are not ignored, in an input of 416."""
+    sizes = []
+    for i in range(len(source)):
+        record = source[i]
+        image = record["image"]
+        height, width = (image if isinstance(image, np.ndarray) else decode_image(image)).shape[:2]
+        boxes = record["boxes"][~record["ignore"]]
+        sizes.append((boxes[:, 2:] - boxes[:, :2]) * (ANCHOR_SIZE / max(height, width)))
+    return np.concatenate(sizes) if sizes else np.zeros((0, 2))
+
+
+def print_fitted_anchors(data: Sequence[str]) -> None:
+    """Prints fitted anchors for a config, and the mean best IoU before and after.
+
+    Args:
+      data: record sets as DIR or DIR:SPLIT ("train" unless named), weighed alike.
+    """
+    sets = []
+    for entry in data:
+        path, _, split = entry.partition(":")
+        sets.append(letterboxed_sizes(RecordSource(path, split or "train")))
+        print(f"{entry}: {len(sets[-1])} boxes")
+    # Each set counts alike: the larger one would otherwise take all nine anchors.
+    most = max(map(len, sets))
+    sizes = np.concatenate([np.resize(s, (most, 2)) for s in sets if len(s)])
+    fitted = cluster_anchors(sizes).round(1)
+    print("config.input.anchors = (")
+    for level in fitted.reshape(3, 3, 2):
+        print("    " + " ".join(f"({w:g}, {h:g})," for w, h in level))
+    print(")")
+    before, after = mean_best_iou(sizes, COCO_ANCHORS), mean_best_iou(sizes, fitted)
+    print(f"mean best IoU: {before:.3f} with the COCO anchors, {after:.3f} with these")

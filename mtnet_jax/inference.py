@@ -1,0 +1,56 @@
+"""Pictures -> heads in network coordinates, one compiled function: network, decoding, suppression."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.config import System
+from mtnet_jax.data import geometry
+from mtnet_jax.decode import DecodeOptions, Heads, decode
+from mtnet_jax.training.step import normalise_images
+
+# Evaluation wants the weak predictions too (average precision); pictures for people do not.
+EVAL_SCORE_THRESHOLD = 0.01
+
+Detector = Callable[[Mapping[str, Any], Any], Heads]
+
+
+def make_detector(system: System, config: ConfigDict, score_threshold: float) -> Detector:
+    """The jitted (variables, images (B, size, size, 3) uint8) -> Heads."""
+    options = DecodeOptions(score_threshold=score_threshold, **config.decode)
+
+    @jax.jit
+    def detect(variables: Mapping[str, Any], images: jax.Array) -> Heads:
+        outputs = system.model.apply(variables, normalise_images(images))
+        return decode(
+            outputs, grid=system.grid, representation=system.representation, options=options
+        )
+
+    return detect
+
+
+def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:
+    """One picture's heads, moved back from the network's input into the picture.
+
+    Args:
+      heads: of a batch, as NumPy arrays.
+      row: which picture of the batch.
+      matrix: the map that made the input from the picture (a letterbox: no turn, no mirroring).
+      shape: of the picture, height first; boxes are clipped to it.
+
+    Returns:
+      {"boxes" (m, 4) xyxy pixels of the picture, "scores" (m,), "labels" (m,), "rotations" (m, 3, 3)}
+      by falling score.
+    """
+    valid = heads.valid[row]
+    boxes = geometry.map_boxes(heads.boxes[row][valid], geometry.invert(matrix))
+    height, width = shape[:2]
+    return {
+        "boxes": np.clip(boxes, 0, np.array([width, height, width, height], np.float32)),
+        "scores": heads.scores[row][valid],
+        "labels": heads.labels[row][valid],
+        "rotations": heads.rotations[row][valid],
+    }

@@ -1,0 +1,253 @@
+"""Heads and poses from a picture, in three lines:
+
+import mtnet_jax
+predictor = mtnet_jax.Predictor.load("runs/quickstart")
+heads = predictor("picture.jpg")
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mtnet_jax.config import build_system
+from mtnet_jax.data import geometry
+from mtnet_jax.data.records import BadRecord, decode_image
+from mtnet_jax.draw import draw_heads
+from mtnet_jax.inference import heads_in_picture, make_detector
+from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.weights import load_weights
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_SCORE_THRESHOLD = 0.3
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head of a picture.
+
+    Attributes:
+      box: left, top, right, bottom in pixels of the picture, 0 at its outer edge.
+      score: 0 to 1.
+      rotation: (3, 3) head axes to camera axes (see `mtnet_jax.rotations`); the face looks along minus
+        its third column.
+      yaw: degrees, canonical: + turns the face to the left of the picture; +-180 is the back of a head.
+      pitch: degrees, canonical: + looks up.
+      roll: degrees, canonical: + is clockwise in the picture.
+      label: name of the class.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    rotation: np.ndarray
+    yaw: float
+    pitch: float
+    roll: float
+    label: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            "box": [round(v, 2) for v in self.box],
+            "score": round(self.score, 4),
+            "rotation": [[round(float(v), 6) for v in row] for row in self.rotation],
+            "yaw": round(self.yaw, 3),
+            "pitch": round(self.pitch, 3),
+            "roll": round(self.roll, 3),
+            "label": self.label,
+        }
+
+
+class Predictor:
+    """A trained network that takes pictures of any size. Compiles once, at the first picture."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        variables: dict[str, Any],
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+    ):
+        self._system = build_system(config)
+        self._variables = variables
+        self._detect = make_detector(self._system, config, score_threshold)
+
+    @classmethod
+    def load(
+        cls, weights: str | os.PathLike, *, score_threshold: float = DEFAULT_SCORE_THRESHOLD
+    ) -> "Predictor":
+        """Reads a work directory of `mtnet train` or a folder of `mtnet export`.
+
+        Args:
+          weights: the directory.
+          score_threshold: heads of a lower score are left out.
+
+        Raises:
+          FileNotFoundError: no weights there.
+        """
+        config, variables = load_weights(weights)
+        return cls(config, variables, score_threshold=score_threshold)
+
+    def __call__(self, picture: np.ndarray | str | os.PathLike) -> list[Head]:
+        """Finds the heads of a picture.
+
+        Args:
+          picture: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
+
+        Returns:
+          The heads by falling score.
+
+        Raises:
+          ValueError: an array of another shape or type, or a file that is no picture.
+          OSError: a file that cannot be read.
+        """
+        image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"A picture must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
+            )
+        size = self._system.grid.size
+        matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
+        inputs = geometry.map_picture(image, matrix, size)[None]
+        found = jax.device_get(self._detect(self._variables, inputs))
+        arrays = heads_in_picture(found, 0, matrix, image.shape)
+        return [
+            self._head(*row)
+            for row in zip(
+                arrays["boxes"],
+                arrays["scores"],
+                arrays["labels"],
+                arrays["rotations"],
+                strict=True,
+            )
+        ]
+
+    def _head(self, box: np.ndarray, score: float, label: int, rotation: np.ndarray) -> Head:
+        yaw, pitch, roll = rotation_to_euler(rotation.astype(np.float64), convention="canonical")
+        return Head(
+            box=tuple(float(v) for v in box),
+            score=float(score),
+            rotation=rotation,
+            yaw=float(yaw),
+            pitch=float(pitch),
+            roll=float(roll),
+            label=self._system.class_names[int(label)],
+        )
+
+
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Raises:
+      OSError: the file cannot be read.
+      BadRecord: (a ValueError) it is no picture.
+    """
+    return decode_image(Path(path).read_bytes())
+
+
+def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[Path]:
+    """Files as they are; folders become the pictures in them and below, sorted.
+
+    Raises:
+      FileNotFoundError: an input that does not exist, or a folder without pictures.
+    """
+    found: list[Path] = []
+    for entry in map(Path, inputs):
+        if entry.is_dir():
+            inside = sorted(p for p in entry.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            if not inside:
+                raise FileNotFoundError(
+                    f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
+                )
+            found.extend(inside)
+        elif entry.exists():
+            found.append(entry)
+        else:
+            raise FileNotFoundError(f"No such file or folder: {entry}")
+    return found
+
+
+def predict_files(
+    predictor: Predictor,
+    pictures: list[Path],
+    *,
+    out: Path | None,
+    json_file: Path | None,
+    cube: bool = False,
+) -> list[Path]:
+    """Predicts picture files; writes overlays and one JSON list.
+
+    Args:
+      predictor: the network.
+      pictures: files.
+      out: folder for overlays (PNG, the picture's name; a counter where names repeat), or None.
+      json_file: file for the heads of all pictures, or None.
+      cube: draw a cube round each head too.
+
+    Returns:
+      The files that could not be read; each was reported on stderr, the others went on.
+    """
+    failed, results, names = [], [], set()
+    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+        try:
+            image = read_picture(path)
+        except (OSError, BadRecord) as error:
+            tqdm.write(f"cannot read {path}: {error}", file=sys.stderr)
+            failed.append(path)
+            continue
+        heads = predictor(image)
+        results.append(
+            {
+                "image": str(path),
+                "width": image.shape[1],
+                "height": image.shape[0],
+                "heads": [head.to_json() for head in heads],
+            }
+        )
+        if out is not None:
+            target = out / next(_free_names(path.stem, names))
+            write_picture(target, draw_heads(image, as_arrays(heads), cube=cube))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    return failed
+
+
+def as_arrays(heads: list[Head]) -> dict[str, np.ndarray]:
+    """Heads as the arrays that drawing and metrics take."""
+    return {
+        "boxes": np.array([h.box for h in heads], np.float32).reshape(-1, 4),
+        "scores": np.array([h.score for h in heads], np.float32),
+        "rotations": np.array([h.rotation for h in heads], np.float32).reshape(-1, 3, 3),
+    }
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB picture; folders on the way are made.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+    if not good:
+        raise OSError(f"OpenCV cannot encode {path}")
+    path.write_bytes(data.tobytes())
+
+
+def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
+    """A file name not used before in this run; two folders may hold pictures of one name."""
+    number = 1
+    while (name := f"{stem}.png" if number == 1 else f"{stem}_{number}.png") in taken:
+        number += 1
+    taken.add(name)
+    yield name

@@ -1,0 +1,140 @@
+"""Checkpoints by orbax: model, optimizer, and the position of training. The only file that knows orbax.
+
+A step's folder holds the checkpointables `model` ({"params", "batch_stats"}) and `opt`, and as metadata
+the `Position`. They are separate so that predicting reads the model alone. The configuration lies beside
+the checkpoints in `config.json` of the work directory.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from mtnet_jax.training.step import TrainState
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
+
+
+class Position(NamedTuple):
+    """Where training stands: `step` steps of phase number `phase` are done."""
+
+    phase: int  # index into the phases
+    step: int  # within the phase
+    total_step: int  # over all phases
+    data: dict[str, Any] | None  # state of the phase's data iterator; None at its start
+
+
+START = Position(phase=0, step=0, total_step=0, data=None)
+
+
+class Checkpoints:
+    """The checkpoints of a work directory. Use as a context manager: leaving it waits for the writes."""
+
+    def __init__(self, workdir: str | os.PathLike, keep: int):
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            Path(workdir).resolve() / CHECKPOINTS,
+            preservation_policy=policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._checkpointer.close()
+
+    def position(self) -> Position | None:
+        """Position of the latest checkpoint, None where there is none."""
+        latest = self._checkpointer.latest
+        if latest is None:
+            return None
+        return Position(**self._checkpointer.checkpointables_metadata(latest.step).custom_metadata)
+
+    def save(self, state: TrainState, position: Position) -> None:
+        """Writes a checkpoint in the background (the state's arrays may be donated right after)."""
+        latest = self._checkpointer.latest
+        if latest is not None and latest.step == position.total_step:
+            return
+        self._checkpointer.save_checkpointables_async(
+            position.total_step,
+            {"model": _model_tree(state), "opt": state.opt_state},
+            custom_metadata=position._asdict(),
+        )
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        """Reads the latest checkpoint into the shapes and shardings of `abstract`."""
+        loaded = self._checkpointer.load_checkpointables(
+            None, {"model": _model_tree(abstract), "opt": abstract.opt_state}
+        )
+        return TrainState(opt_state=loaded["opt"], **loaded["model"])
+
+
+def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Reads {"params", "batch_stats"} of the latest checkpoint of a work directory.
+
+    Args:
+      workdir: of a training run.
+      abstract: the shapes to read, with shardings (`with_sharding`).
+
+    Raises:
+      FileNotFoundError: no checkpoint there.
+    """
+    with Checkpoints(workdir, keep=1_000_000) as checkpoints:
+        latest = checkpoints._checkpointer.latest
+        if latest is None:
+            raise FileNotFoundError(f"No checkpoint in {Path(workdir) / CHECKPOINTS}.")
+        loaded = checkpoints._checkpointer.load_checkpointables(latest.step, {"model": abstract})
+    return loaded["model"]
+
+
+def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Shapes with a sharding, as restoring wants them."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+    )
+
+
+def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
+    """Writes the configuration of a run, whole or not at all."""
+    path = Path(workdir) / CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(config.to_json(indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
+    """The configuration of a run, None where there is none."""
+    path = Path(workdir) / CONFIG
+    if not path.exists():
+        return None
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
+    """Dotted names of the options in which two configurations differ."""
+    flat_a, flat_b = _flatten(json.loads(a.to_json())), _flatten(json.loads(b.to_json()))
+    return sorted(
+        name
+        for name in flat_a.keys() | flat_b.keys()
+        if flat_a.get(name, "absent") != flat_b.get(name, "absent")
+    )
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _model_tree(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -1,0 +1,360 @@
+"""Training: one linear loop over the phases."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from mtnet_jax.config import System, abstract_variables, build_system
+from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.batches import training_batches
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.evaluation.metrics import evaluate
+from mtnet_jax.evaluation.run import predict_records
+from mtnet_jax.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.network.darknet_weights import load_darknet_weights
+from mtnet_jax.training.checkpoints import (
+    START,
+    Checkpoints,
+    Position,
+    differing_fields,
+    load_model,
+    read_config,
+    with_sharding,
+    write_config,
+)
+from mtnet_jax.training.log import TrainingLog
+from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
+from mtnet_jax.training.step import TrainState, make_train_step
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Trains through all phases, or goes on from the last checkpoint of the work directory.
+
+    You can likely skip to `_run_phase`, which is the loop itself.
+
+    Args:
+      config: see `mtnet_jax.config.default_config`.
+      workdir: where checkpoints, `config.json`, `metrics.jsonl` and TensorBoard files go.
+
+    Returns:
+      {"params", "batch_stats"} of the trained network.
+
+    Raises:
+      ValueError: a configuration that does not fit itself, the data, or the work directory's run.
+      TrainingDiverged: the loss is not finite.
+    """
+    system, phases = build_system(config), read_phases(config)
+    train_sources, eval_sources = open_sources(config)
+    _check_devices(phases)
+    _claim_workdir(config, workdir)
+
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    by_picture = NamedSharding(mesh, PartitionSpec("data"))
+    pictures = sum(config.data[name].weight * len(s) for name, s in train_sources.items())
+    steps = [phase.steps(pictures) for phase in phases]
+    main = jax.process_index() == 0
+    detector = make_detector(system, config, EVAL_SCORE_THRESHOLD)
+
+    with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+        position = checkpoints.position() or START
+        variables = None
+        with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
+            _describe(log, config, system, train_sources, eval_sources, phases, steps, position)
+            for number in range(position.phase, len(phases)):
+                phase = phases[number]
+                optimizer = make_optimizer(
+                    phase,
+                    abstract_variables(system)["params"],
+                    steps=steps[number],
+                    clip_norm=config.clip_norm,
+                )
+                state = _phase_state(
+                    system, config, optimizer, variables, position, checkpoints, replicated
+                )
+                if position.phase != number:
+                    position = Position(number, 0, position.total_step, None)
+                state, position = _run_phase(
+                    state,
+                    position,
+                    config=config,
+                    system=system,
+                    phase=phase,
+                    steps=steps[number],
+                    optimizer=optimizer,
+                    train_sources=train_sources,
+                    eval_sources=eval_sources,
+                    detector=detector,
+                    by_picture=by_picture,
+                    checkpoints=checkpoints,
+                    log=log,
+                )
+                variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return variables
+
+
+def _run_phase(
+    state: TrainState,
+    position: Position,
+    *,
+    config: ConfigDict,
+    system: System,
+    phase: Phase,
+    steps: int,
+    optimizer: Any,
+    train_sources: dict[str, RecordSource],
+    eval_sources: dict[str, RecordSource],
+    detector: Detector,
+    by_picture: NamedSharding,
+    checkpoints: Checkpoints,
+    log: TrainingLog,
+) -> tuple[TrainState, Position]:
+    """The loop. The device is never waited for: numbers are fetched one logging interval late."""
+    batches = training_batches(
+        list(train_sources.values()),
+        [config.data[name].weight * len(source) for name, source in train_sources.items()],
+        size=config.input.size,
+        batch_size=phase.batch_size // jax.process_count(),
+        max_heads=config.input.max_heads,
+        options=AugmentOptions(**config.augment),
+        seed=config.seed * 1000 + position.phase,
+        threads=config.loader_threads,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+    if position.data is not None:
+        batches.set_state(position.data)
+    train_step = jax.jit(make_train_step(system, phase, optimizer), donate_argnums=0)
+    eval_every = round(config.eval_every_epochs * steps / phase.epochs)
+    meter = _Meter(phase.batch_size)
+
+    while position.step < steps:
+        with meter.waiting():
+            batch = next(batches)
+        batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_picture, x), batch)
+        state, metrics = train_step(state, batch)
+        position = position._replace(step=position.step + 1, total_step=position.total_step + 1)
+        last = position.step == steps
+        log.advance(phase.name)
+
+        if position.total_step % config.log_every_steps == 0 or last:
+            meter.report(log, position, phase, metrics, flush=last)
+        if position.total_step % config.save_every_steps == 0 or last:
+            position = position._replace(data=batches.get_state())
+            checkpoints.save(state, position)
+        if last or (eval_every and position.step % eval_every == 0):
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            for name, source in eval_sources.items():
+                values = _evaluate(config, detector, variables, source, phase.batch_size)
+                log.metrics(f"eval/{name}", position.total_step, phase.name, values)
+                log.say(_evaluation_line(name, position, values))
+            meter.restart()
+    return state, position
+
+
+class _Meter:
+    """Times steps and waiting, and hands over the metrics of the previous interval."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._pending: tuple[Position, Any, dict[str, float]] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Leaves what came before (an evaluation) out of the rates."""
+        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+    def waiting(self) -> "_Meter":
+        self._steps += 1
+        return self
+
+    def __enter__(self) -> None:
+        self._wait_start = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self._waited += time.perf_counter() - self._wait_start
+
+    def report(
+        self, log: TrainingLog, position: Position, phase: Phase, metrics: Any, *, flush: bool
+    ) -> None:
+        elapsed = time.perf_counter() - self._start
+        rates = {
+            "pictures_per_second": self._batch_size * self._steps / elapsed,
+            "wait_share": self._waited / elapsed,
+        }
+        self.restart()
+        if self._pending:
+            self._write(log, phase)
+        self._pending = (position, metrics, rates)
+        if flush:
+            self._write(log, phase)
+
+    def _write(self, log: TrainingLog, phase: Phase) -> None:
+        position, metrics, rates = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        log.metrics("train", position.total_step, phase.name, {**values, **rates})
+        if not np.isfinite(values["loss"]):
+            raise TrainingDiverged(
+                f"The loss is {values['loss']} at step {position.total_step} of {phase.name}. Lower "
+                f"config.phases.{phase.name}.learning_rate, or set config.clip_norm (10 is usual), and "
+                "start again: the same work directory goes on from its last checkpoint."
+            )
+
+
+def open_sources(config: ConfigDict) -> tuple[dict[str, RecordSource], dict[str, RecordSource]]:
+    """The training and the evaluation sources of a configuration, by name.
+
+    Raises:
+      ValueError: nothing to train on, or a record set with labels that the config does not name.
+    """
+    train_sources, eval_sources = {}, {}
+    for name in sorted(config.data):
+        entry = config.data[name]
+        if entry.train_split and entry.weight > 0:
+            train_sources[name] = RecordSource(entry.path, entry.train_split)
+        if entry.eval_split:
+            eval_sources[name] = RecordSource(entry.path, entry.eval_split)
+    if not train_sources:
+        raise ValueError(
+            "Nothing to train on: config.data has no record set with a train_split and a weight."
+        )
+    for name, source in {**eval_sources, **train_sources}.items():
+        labels = source.record_set.label_names
+        if len(labels) > len(config.class_names):
+            raise ValueError(
+                f"config.data.{name} ({config.data[name].path}) has the labels {labels}, "
+                f"config.class_names only {tuple(config.class_names)}: name them all, or convert the "
+                "set with its labels mapped to one."
+            )
+    return train_sources, eval_sources
+
+
+def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict[str, Any]:
+    """Fresh variables from the seed, or those `config.init` names."""
+    if config.init.workdir:
+        return load_model(config.init.workdir, with_sharding(abstract_variables(system), sharding))
+    images = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
+    init = jax.jit(system.model.init, out_shardings=sharding)
+    variables = init(jax.random.key(config.seed), images)
+    if config.init.darknet_weights:
+        variables, report = load_darknet_weights(config.init.darknet_weights, variables)
+        print(report)
+        variables = jax.device_put(variables, sharding)
+    return variables
+
+
+def _phase_state(
+    system: System,
+    config: ConfigDict,
+    optimizer: Any,
+    variables: dict[str, Any] | None,
+    position: Position,
+    checkpoints: Checkpoints,
+    sharding: NamedSharding,
+) -> TrainState:
+    """The state a phase begins with: of the checkpoint, of the phase before, or fresh."""
+    if variables is None and position != START:
+        abstract = abstract_variables(system)
+        opt_state = jax.eval_shape(optimizer.init, abstract["params"])
+        return checkpoints.restore(
+            with_sharding(TrainState(**abstract, opt_state=opt_state), sharding)
+        )
+    if variables is None:
+        variables = initial_variables(system, config, sharding)
+    # Each phase starts with fresh moments: it has another loss, another rate, other groups.
+    opt_state = jax.jit(optimizer.init, out_shardings=sharding)(variables["params"])
+    return TrainState(**variables, opt_state=opt_state)
+
+
+def _evaluate(
+    config: ConfigDict, detector: Detector, variables: Any, source: RecordSource, batch_size: int
+) -> dict[str, float | None]:
+    """The few numbers that are followed while training."""
+    pairs = predict_records(
+        detector,
+        variables,
+        source,
+        size=config.input.size,
+        batch_size=batch_size,
+        threads=config.loader_threads,
+        limit=config.eval_pictures,
+    )
+    result = evaluate(pairs)
+    detection, pose = result["detection"], result["pose"]
+    values = {name: detection[name] for name in ("ap50", "recall", "mean_iou_matched")}
+    if pose["evaluated"]:
+        values |= {name: pose[name] for name in ("mae", "geodesic_mean", "geodesic_median")}
+    return values
+
+
+def _evaluation_line(name: str, position: Position, values: dict[str, float | None]) -> str:
+    shown = "  ".join(
+        f"{key} {value:.3f}" if value is not None else f"{key} -" for key, value in values.items()
+    )
+    return f"step {position.total_step}  eval/{name}  {shown}"
+
+
+def _claim_workdir(config: ConfigDict, workdir: str | os.PathLike) -> None:
+    """Writes the configuration, or makes sure that the run found there is the same one."""
+    found = read_config(workdir)
+    if found is None:
+        write_config(workdir, config)
+        return
+    differing = differing_fields(found, config)
+    if differing:
+        raise ValueError(
+            f"{Path(workdir)} holds a run with another configuration; these options differ: "
+            f"{', '.join(differing)}. Choose another --workdir, or start from its weights with "
+            f"--config.init.workdir={workdir}."
+        )
+
+
+def _check_devices(phases: tuple[Phase, ...]) -> None:
+    devices = jax.device_count()
+    for phase in phases:
+        if phase.batch_size % devices:
+            raise ValueError(
+                f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a multiple "
+                f"of the {devices} devices."
+            )
+
+
+def _describe(
+    log: TrainingLog,
+    config: ConfigDict,
+    system: System,
+    train_sources: dict[str, RecordSource],
+    eval_sources: dict[str, RecordSource],
+    phases: tuple[Phase, ...],
+    steps: list[int],
+    position: Position,
+) -> None:
+    """Prints what is about to happen."""
+    for name, source in train_sources.items():
+        rule = source.record_set.box_rule
+        log.say(f"train on {name}: {len(source)} pictures, boxes by the rule {rule!r}")
+    for name, source in eval_sources.items():
+        rule = source.record_set.box_rule
+        log.say(f"evaluate on {name}: {len(source)} pictures, boxes by the rule {rule!r}")
+    shapes = abstract_variables(system)["params"]
+    for group, tree in shapes.items():
+        count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+        log.say(f"group {group}: {count / 1e6:.2f} M parameters")
+    for phase, count in zip(phases, steps, strict=True):
+        log.say(
+            f"{phase.name}: {phase.epochs:g} epochs, {count} steps of {phase.batch_size}, "
+            f"learning rate {phase.learning_rate:g} ({phase.schedule}), trains {', '.join(phase.trainable)}"
+        )
+    if position != START:
+        log.say(f"resuming after step {position.total_step} ({phases[position.phase].name})")

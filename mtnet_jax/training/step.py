@@ -1,0 +1,81 @@
+"""One training step, compiled once a phase."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtnet_jax.config import System
+from mtnet_jax.data.batches import truths_of
+from mtnet_jax.losses import multitask_loss
+from mtnet_jax.training.phases import Phase
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+
+
+def make_train_step(
+    system: System, phase: Phase, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
+    """The step of a phase: (state, batch) -> (state, metrics), to be jitted with the state donated.
+
+    Frozen groups are cut out of the gradient before anything reads it, so no backward pass runs through
+    them; their parameters and BatchNorm statistics come out as the very arrays that went in.
+    """
+
+    def loss_of(params, batch_stats, batch):
+        params = {
+            group: tree if group in phase.trainable else jax.lax.stop_gradient(tree)
+            for group, tree in params.items()
+        }
+        outputs, updated = system.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise_images(batch["image"]),
+            train=phase.trainable,
+            mutable=["batch_stats"],
+        )
+        loss, parts = multitask_loss(
+            outputs,
+            truths_of(batch),
+            grid=system.grid,
+            representation=system.representation,
+            weights=phase.weights,
+        )
+        return loss, (updated["batch_stats"], parts)
+
+    def train_step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (batch_stats, parts)), gradients = gradient_of(
+            state.params, state.batch_stats, batch
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        moved = optax.apply_updates(state.params, updates)
+        keep_frozen = lambda new, old: {  # noqa: E731
+            group: new[group] if group in phase.trainable else old[group] for group in old
+        }
+        metrics = {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradients)}
+        metrics["dropped_heads"] = batch["dropped"].sum()
+        return (
+            TrainState(
+                params=keep_frozen(moved, state.params),
+                batch_stats=keep_frozen(batch_stats, state.batch_stats),
+                opt_state=opt_state,
+            ),
+            metrics,
+        )
+
+    return train_step
+
+
+def normalise_images(images: jax.Array) -> jax.Array:
+    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
+    return images.astype(jnp.float32) / 255.0
