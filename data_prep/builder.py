@@ -10,6 +10,7 @@ tensorflow-datasets is pinned in requirements.txt; tests/test_data_prep.py cover
 import contextlib
 import io
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from tensorflow_datasets.core import shuffle, writer
 from data_prep.report import Report
 from mtnet_jax.data.records import check_record, stable_bytes, tfds_features
 from mtnet_jax.data.tfrecord import write_records
+
+_OTHER_FILES = 256  # that a process may have open besides the spill files
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,12 @@ def _prepare(builder: RecordSetBuilder) -> None:
 @contextlib.contextmanager
 def _plain_spill_files() -> Iterator[None]:
     """Lets tfds shuffle more than 1 GB without TensorFlow: its spill files become plain files."""
+    # All spill files are open at once.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, shuffle.BUCKETS_NUMBER + _OTHER_FILES)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     gfile = SimpleNamespace(GFile=open, exists=os.path.exists, remove=os.remove)
     errors = SimpleNamespace(ResourceExhaustedError=_NeverRaised)
     before = shuffle.tf
@@ -192,6 +201,7 @@ def _plain_spill_files() -> Iterator[None]:
         yield
     finally:
         shuffle.tf = before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class _NeverRaised(Exception):
