@@ -13,8 +13,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -23,52 +22,12 @@ import tensorflow_datasets as tfds
 import tqdm
 from tensorflow_datasets.core import shuffle, writer
 
+from data_prep.conversion import Conversion
 from data_prep.report import Report
 from mtnet_jax.data.records import check_record, stable_bytes, tfds_features
 from mtnet_jax.data.tfrecord import write_records
 
 _OTHER_FILES = 256  # that a process may have open besides the spill files
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a record set says of itself.
-
-    Attributes:
-      name: lower case letters, digits and underscores.
-      version: of the converter's output, "1.0.0".
-      text: one or two sentences.
-      box_rule: name of the rule that the boxes follow.
-      label_names: name of each value of `labels`.
-      homepage: where the raw data come from.
-      citation: BibTeX or text.
-      licence: as the publisher states it.
-    """
-
-    name: str
-    version: str
-    text: str
-    box_rule: str
-    label_names: tuple[str, ...]
-    homepage: str
-    citation: str
-    licence: str
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A data set ready to be written.
-
-    Attributes:
-      description: see `Description`.
-      splits: name of the split -> its items, whatever `read` takes. One item is one picture.
-      read: (item, report) -> a record (see `records.check_record`), or None to leave the picture
-        out. It tells the report what it dropped and why.
-    """
-
-    description: Description
-    splits: Mapping[str, Sequence[Any]]
-    read: Callable[[Any, Report], dict | None]
 
 
 class RecordSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

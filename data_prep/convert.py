@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep import pointing04, yolo
-from data_prep.builder import Conversion, check_target, write_record_set
+from data_prep.conversion import Conversion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
       0, or 1 after an error, which is printed to stderr.
     """
+    from data_prep.builder import check_target, write_record_set  # imports tensorflow_datasets
+
     try:
         check_target(args.out, overwrite=args.overwrite)
         if not args.raw.is_dir():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.builder import Conversion, Description
+from data_prep.conversion import Conversion, Description
 from data_prep.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.data.records import decode_image

@@ -10,7 +10,7 @@ import numpy as np
 from mtnet_jax.rotations import rotation_to_euler
 
 if TYPE_CHECKING:
-    from data_prep.builder import Description
+    from data_prep.conversion import Description
 
 # Edges of the histograms; angles in degrees (canonical), box size = sqrt(width * height) in pixels.
 # Angle bins are centred on multiples of 15 degrees so that labels on such a grid, those of

@@ -15,7 +15,8 @@ from scipy.spatial.transform import Rotation
 from tensorflow_datasets.core import shuffle
 
 from data_prep import convert, pointing04, yolo
-from data_prep.builder import Conversion, Description, write_record_set
+from data_prep.builder import write_record_set
+from data_prep.conversion import Conversion, Description
 from data_prep.report import Report
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.records import RecordSet, RecordSource
@@ -604,6 +605,11 @@ def test_command_converts_and_reports(raw_yolo, tmp_path, capsys):
     assert command(*words) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert command(*words, "--overwrite") == 0
+
+
+def test_command_starts_without_tensorflow_datasets():
+    code = "import sys, data_prep.convert; assert 'tensorflow_datasets' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
 def test_command_errors_are_one_line(tmp_path, capsys):
