@@ -4,7 +4,7 @@
     mtnet data convert yolo --raw DATA/hardhat --out records/hardhat --label-map head=head,helmet=head
     mtnet train --config configs/small.py --workdir runs/small
 
-A quarter of the channels and half of the blocks of the paper's net, 256 pixels. Nothing is pretrained,
+A quarter of the channels and half of the blocks of the paper's net, 224 pixels. Nothing is pretrained,
 so phase 1 gives the new face branch and neck a quick start on an untrained backbone and is short.
 Results: docs/results.md.
 """
@@ -16,7 +16,7 @@ def get_config():
     config = default_config()
     config.model.width = 0.25
     config.model.depth = 0.5
-    config.input.size = 256
+    config.input.size = 224
     config.input.max_heads = 32
     # `mtnet data anchors records/pointing04 records/hardhat`
     config.input.anchors = (

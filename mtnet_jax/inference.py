@@ -1,6 +1,7 @@
 """Pictures -> heads in network coordinates, one compiled function: network, decoding, suppression."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.config import System
 from mtnet_jax.data import geometry
 from mtnet_jax.decode import DecodeOptions, Heads, decode
+from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.training.step import normalise_images
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
@@ -22,7 +24,7 @@ def make_detector(system: System, config: ConfigDict, score_threshold: float) ->
     """The jitted (variables, images (B, size, size, 3) uint8) -> Heads."""
     options = DecodeOptions(score_threshold=score_threshold, **config.decode)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def detect(variables: Mapping[str, Any], images: jax.Array) -> Heads:
         outputs = system.model.apply(variables, normalise_images(images))
         return decode(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.network.convolution import conv2d
+from mtnet_jax.network.normalisation import batch_norm_leaky
 
 Array = jax.Array
 
@@ -65,16 +66,40 @@ class ConvBN(nn.Module):
         shape_HWIO = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_uniform(), shape_HWIO, jnp.float32)
         y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        # The statistics are reduced in float32 whatever the compute type.
-        y = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=BN_MOMENTUM,
-            epsilon=BN_EPSILON,
-            scale_init=nn.initializers.constant(self.scale_init),
-            dtype=self.dtype,
-            name="bn",
-        )(y)
-        return nn.leaky_relu(y, LEAKY_SLOPE)
+        return NormLeaky(self.scale_init, name="bn")(y, train=train)
+
+
+class NormLeaky(nn.Module):
+    """BatchNorm, then LeakyReLU 0.1; statistics in float32, output in the type of the input.
+
+    Attributes:
+      scale_init: initial scale.
+    """
+
+    scale_init: float = 1.0
+
+    @nn.compact
+    def __call__(self, y_BxHxWxC: Array, *, train: bool) -> Array:
+        """Applies both; `train` as in `ConvBN`."""
+        channels = (y_BxHxWxC.shape[-1],)
+        scale = self.param(
+            "scale", nn.initializers.constant(self.scale_init), channels, jnp.float32
+        )
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if train:
+            z, batch_mean, batch_var = batch_norm_leaky(
+                y_BxHxWxC, scale, bias, BN_EPSILON, LEAKY_SLOPE
+            )
+            if not self.is_initializing():
+                mean.value = BN_MOMENTUM * mean.value + (1 - BN_MOMENTUM) * batch_mean
+                var.value = BN_MOMENTUM * var.value + (1 - BN_MOMENTUM) * batch_var
+            return z
+        factor = jax.lax.rsqrt(var.value + BN_EPSILON) * scale
+        shift = bias - mean.value * factor
+        z = y_BxHxWxC.astype(jnp.float32) * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)
+        return nn.leaky_relu(z, LEAKY_SLOPE).astype(y_BxHxWxC.dtype)
 
 
 class LinearConv(nn.Module):

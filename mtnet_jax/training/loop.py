@@ -17,6 +17,7 @@ from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
 from mtnet_jax.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.training.checkpoints import (
     START,
@@ -134,7 +135,11 @@ def _run_phase(
     )
     if position.data is not None:
         batches.set_state(position.data)
-    train_step = jax.jit(make_train_step(system, phase, optimizer), donate_argnums=0)
+    train_step = jax.jit(
+        make_train_step(system, phase, optimizer),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
     meter = _Meter(phase.batch_size)
 
