@@ -26,7 +26,7 @@ from mtnet_jax.network.darknet53 import STAGE_BLOCKS
 from mtnet_jax.network.fpn import SCALE_CHANNELS
 
 BACKBONE_FLOATS = 40_620_640  # with running statistics
-NECK_FLOATS = 20_922_880
+NECK_FLOATS = 20_923_392
 COCO_CHANNELS = ANCHORS_PER_SCALE * (5 + 80)  # of a detection convolution in yolov3.weights
 BACKBONE_CONVOLUTIONS = 2 * sum(STAGE_BLOCKS) + len(STAGE_BLOCKS) + 1
 
@@ -116,8 +116,7 @@ def load_darknet_weights(
                 cursor.read_linear(result, ("face", f"scale{scale}"))
             else:
                 cursor.take((size,))
-    if cursor.position != floats.size:
-        raise AssertionError(f"read {cursor.position} of {floats.size} floats")
+    assert cursor.position == floats.size
 
     loaded = cursor.loaded
     return result, WeightsReport(
