@@ -104,7 +104,7 @@ def test_sizes_of_the_published_files():
 
 def test_yolov3_file_gives_the_outputs_of_the_twin(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed: no twin to compare with")
-    import torch_twin
+    from tests import torch_twin
 
     path = tmp_path / "yolov3.weights"
     write_darknet(path, "yolov3")
@@ -162,7 +162,8 @@ def test_report_of_a_yolov3_file(tmp_path, options, loaded, untouched):
 def test_conv74_file_gives_the_backbone_of_the_twin(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed: no twin to compare with")
     import torch
-    import torch_twin
+
+    from tests import torch_twin
 
     path = tmp_path / "darknet53.conv.74"
     write_darknet(path, "conv74")

@@ -21,7 +21,7 @@ SMALL_TWIN = {"base": 8, "blocks": (1, 1, 2, 2, 1)}
 @pytest.fixture(scope="module")
 def twins():
     pytest.importorskip("torch", reason="PyTorch is not installed: no twin to compare with")
-    import torch_twin
+    from tests import torch_twin
 
     return torch_twin
 
@@ -77,10 +77,11 @@ def random_images(shape, seed=0):
 )
 def test_forward_equals_torch_twin(twins, options, twin_options):
     _compare_forward(
-        twins, {"num_classes": 1, **options, **SMALL}, {**twin_options, **SMALL_TWIN}, (2, 64, 96)
+        twins, {"num_classes": 1, **options, **SMALL}, {**twin_options, **SMALL_TWIN}, (2, 32, 64)
     )
 
 
+@pytest.mark.slow
 def test_forward_of_the_full_net_equals_torch_twin(twins):
     """Version v1; v2 of full size is compared in test_darknet_weights.py."""
     _compare_forward(
@@ -106,7 +107,7 @@ def _compare_forward(twins, options, twin_options, shape_BHW, full=False):
         np.testing.assert_allclose(output, other, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("train", [GROUPS, ("neck", "face"), ("backbone", "pose")])
+@pytest.mark.parametrize("train", [("neck", "face"), ("backbone", "pose")])
 def test_training_mode_and_frozen_groups(twins, train):
     """Outputs and running statistics as torch's, the groups in train() or eval() one by one.
 
