@@ -62,7 +62,7 @@ def make_train_step(
         keep_frozen = lambda new, old: {  # noqa: E731
             group: new[group] if group in phase.trainable else old[group] for group in old
         }
-        metrics = {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
         metrics["dropped_heads"] = batch["dropped"].sum()
         return (
             TrainState(

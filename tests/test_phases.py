@@ -1,0 +1,90 @@
+"""Phases: read from the configuration, errors that name the option, freezing by multi_transform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import paper
+from mtnet_jax.config import default_config, phase
+from mtnet_jax.training.phases import group_labels, learning_rate, make_optimizer, read_phases
+
+
+def test_the_phases_of_the_paper():
+    phases = read_phases(paper.get_config())
+    rows = [(p.trainable, p.epochs, p.batch_size, p.learning_rate, p.weights.alpha) for p in phases]
+    assert rows == [
+        (("face",), 50, 64, 1e-3, 1.0),
+        (("backbone", "neck", "face"), 50, 16, 1e-4, 1.0),
+        (("backbone", "neck", "face", "pose"), 50, 16, 1e-4, 0.5),
+    ]
+
+
+def test_any_list_of_phases_works_in_the_order_of_names():
+    config = default_config()
+    config.phases["phase4"] = phase(("pose",), epochs=30, batch_size=8, learning_rate=1e-5)
+    assert [p.name for p in read_phases(config)] == ["phase1", "phase2", "phase3", "phase4"]
+
+
+def test_steps_of_an_epoch():
+    config = default_config()
+    config.phases.phase1.epochs = 2.5
+    assert read_phases(config)[0].steps(pictures=640) == 25
+
+
+def test_unknown_groups_schedules_and_lost_pose_losses_are_named():
+    config = default_config()
+    config.phases.phase1.trainable = ("last_layers",)
+    with pytest.raises(ValueError, match=r"phase1.*last_layers.*backbone"):
+        read_phases(config)
+    config = default_config()
+    config.phases.phase2.schedule = "step"
+    with pytest.raises(ValueError, match=r"phase2.*'step'"):
+        read_phases(config)
+    config = default_config()
+    config.phases.phase2.loss.alpha = 0.5
+    with pytest.raises(ValueError, match=r"phase2 freezes the pose branch"):
+        read_phases(config)
+
+
+def test_a_parameter_without_a_group_is_named():
+    with pytest.raises(ValueError, match=r"\['head'\]\['kernel'\]"):
+        group_labels({"face": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}})
+
+
+def test_frozen_groups_hold_no_moments_and_get_no_update():
+    params = {"backbone": {"w": jnp.ones(7)}, "face": {"w": jnp.ones(5)}}
+    frozen_backbone = read_phases(default_config())[0]
+    optimizer = make_optimizer(frozen_backbone, params, steps=10, clip_norm=1.0)
+    state = optimizer.init(params)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.shape]
+    assert shapes == [(5,), (5,)]  # first and second moment of the face branch alone
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+    np.testing.assert_array_equal(updates["backbone"]["w"], np.zeros(7))
+    assert np.all(np.asarray(updates["face"]["w"]) < 0)
+
+
+def test_the_first_update_of_adam_is_the_learning_rate():
+    params = {"face": {"w": jnp.zeros(3)}}
+    optimizer = make_optimizer(read_phases(default_config())[0], params, steps=10, clip_norm=0.0)
+    gradient = {"face": {"w": jnp.array([2.0, -0.1, 5.0])}}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["face"]["w"], [-1e-3, 1e-3, -1e-3], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 1e-3), ("cosine", 1e-5)])
+def test_learning_rate_rises_and_falls(schedule, last):
+    config = default_config()
+    config.phases.phase1.update(schedule=schedule, warmup_steps=10)
+    rate = learning_rate(read_phases(config)[0], steps=110)
+    values = [float(rate(step)) for step in (0, 5, 10, 110)]
+    np.testing.assert_allclose(values, [0, 5e-4, 1e-3, last], rtol=1e-4, atol=1e-9)
+
+
+def test_optax_masked_alone_would_not_freeze():
+    # Why multi_transform: masked passes the raw gradient of what it masks.
+    params = {"face": jnp.ones(1), "backbone": jnp.ones(1)}
+    masked = optax.masked(optax.adam(1e-3), {"face": True, "backbone": False})
+    updates, _ = masked.update(params, masked.init(params), params)
+    assert float(updates["backbone"][0]) == 1.0

@@ -1,0 +1,166 @@
+"""The training step: what is frozen stays, costs nothing, and nothing surprises the compiler."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mtnet_jax.network.convolution import compiler_options
+from mtnet_jax.training.phases import make_optimizer, read_phases
+from mtnet_jax.training.step import TrainState, make_train_step, normalise_images
+from tests.conftest import REPOSITORY
+from tests.tiny import EVERYTHING, random_batch, tiny_config, tiny_system
+
+
+def make_step(config, system, variables, trainable, clip_norm=10.0):
+    phase = read_phases(config)[-1]
+    weights = phase.weights._replace(alpha=0.5 if "pose" in trainable else 1.0)
+    phase = phase._replace(trainable=trainable, weights=weights)
+    optimizer = make_optimizer(phase, variables["params"], steps=10, clip_norm=clip_norm)
+    state = TrainState(**variables, opt_state=optimizer.init(variables["params"]))
+    return make_train_step(system, phase, optimizer), state
+
+
+def flops(function, *args):
+    return jax.jit(function).lower(*args).cost_analysis()["flops"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = tiny_config()
+    return config, *tiny_system(config)
+
+
+@pytest.mark.parametrize("trainable", [("face",), ("backbone", "neck", "face"), ("pose",)])
+def test_frozen_groups_stay_bit_identical_and_the_others_move(tiny, trainable):
+    config, system, variables = tiny
+    step, state = make_step(config, system, variables, trainable)
+    step = jax.jit(step)
+    after = state
+    for seed in range(2):
+        after, _ = step(after, random_batch(config, 2, seed))
+    for group in state.params:
+        for kind in ("params", "batch_stats"):
+            old = jax.tree.leaves(getattr(state, kind).get(group))
+            new = jax.tree.leaves(getattr(after, kind).get(group))
+            same = [np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(old, new, strict=True)]
+            if old:  # the face branch has no statistics
+                assert all(same) == (group not in trainable), (group, kind)
+
+
+def test_no_backward_pass_through_what_is_frozen():
+    # Gradient norm and clipping are on: they read every gradient, frozen ones included.
+    config = tiny_config()
+    config.model.width = 0.25
+    config.input.size = 96
+    system, variables = tiny_system(config)
+    batch = random_batch(config, 2)
+    forward = flops(lambda v, x: system.model.apply(v, normalise_images(x)), variables, batch["image"])
+    cost = {}
+    for trainable in (("face",), ("pose",), ("backbone", "neck", "face"), EVERYTHING):
+        step, state = make_step(config, system, variables, trainable)
+        cost[trainable] = flops(step, state, batch) / forward
+    assert cost[("face",)] < 1.15
+    assert cost[("pose",)] < 1.3
+    # Forward, weight gradient and data gradient: about three forward passes, less for the first layer.
+    assert 2.5 < cost[EVERYTHING] < 3.5
+    assert cost[("backbone", "neck", "face")] < cost[EVERYTHING]
+
+
+def test_the_same_step_without_stop_gradient_would_cost_the_backward_pass():
+    # So the test above can fail: differentiate the same frozen-backbone loss with nothing cut out.
+    config = tiny_config()
+    config.model.width = 0.25
+    config.input.size = 96
+    system, variables = tiny_system(config)
+    images = normalise_images(random_batch(config, 2)["image"])
+
+    def loss(params):
+        outputs = system.model.apply({**variables, "params": params}, images)
+        return sum((output**2).sum() for output in outputs)
+
+    forward = flops(lambda v, x: system.model.apply(v, x), variables, images)
+    assert flops(jax.grad(loss), variables["params"]) / forward > 2
+
+
+def test_one_compilation_whatever_the_number_of_heads(tiny):
+    config, system, variables = tiny
+    step, state = make_step(config, system, variables, ("face",))
+    step = jax.jit(step)
+    for seed in range(3):
+        batch = random_batch(config, 2, seed)
+        if seed == 2:
+            batch["valid"][:] = False  # pictures without a head
+        state, metrics = step(state, batch)
+        assert np.isfinite(float(metrics["loss"]))
+    assert step._cache_size() == 1
+
+
+def test_the_compiled_step_holds_no_callbacks_no_float64_and_donates(tiny):
+    config, system, variables = tiny
+    step, state = make_step(config, system, variables, EVERYTHING)
+    lowered = jax.jit(step, donate_argnums=0).lower(state, random_batch(config, 2))
+    text = lowered.as_text()
+    assert "f64" not in text
+    assert "callback" not in text
+    arrays = len(jax.tree.leaves(state))
+    assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") >= arrays
+
+
+@pytest.mark.parametrize(
+    "representation",
+    ["vectors", *(pytest.param(n, marks=pytest.mark.slow) for n in ("euler", "sixd", "quaternion"))],
+)
+def test_a_few_steps_on_one_batch_learn_it(representation):
+    config = tiny_config()
+    config.model.representation = representation
+    config.phases.b.learning_rate = 1e-2
+    system, variables = tiny_system(config)
+    step, state = make_step(config, system, variables, EVERYTHING)
+    step = jax.jit(step, compiler_options=compiler_options())
+    batch = random_batch(config, 4)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.4 * losses[0]
+
+
+TWO_DEVICES = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tests.test_step import make_step
+from tests.tiny import EVERYTHING, random_batch, tiny_config, tiny_system
+assert jax.device_count() == 2
+config = tiny_config()
+system, variables = tiny_system(config)
+batch = random_batch(config, 4)
+results = []
+for devices in (jax.devices()[:1], jax.devices()):
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    step, state = make_step(config, system, variables, EVERYTHING)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    state, metrics = jax.jit(step)(state, batch)
+    results.append(jax.device_get((state.batch_stats, metrics)))
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), *results)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_compute_what_one_does():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-3000:]

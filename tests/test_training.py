@@ -1,0 +1,141 @@
+"""The training loop: resuming, work directories, logs, and what it refuses."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mtnet_jax.config import record_set
+from mtnet_jax.training import loop
+from mtnet_jax.training.checkpoints import Checkpoints, differing_fields, read_config
+from mtnet_jax.training.log import read_metrics
+from mtnet_jax.training.loop import TrainingDiverged, train
+from mtnet_jax.weights import export_weights, load_weights
+from tests.conftest import REPOSITORY
+from tests.tiny import tiny_config
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """An uninterrupted run: its work directory and variables."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train(tiny_config(), workdir)
+
+
+def assert_same(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def interrupt_after_save(monkeypatch, step):
+    """Stops training right after the checkpoint of a step was written."""
+    save = Checkpoints.save
+
+    def save_then_stop(self, state, position):
+        save(self, state, position)
+        if position.total_step == step:
+            raise Interrupted
+
+    monkeypatch.setattr(Checkpoints, "save", save_then_stop)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4], ids=["in phase a", "at the border", "in phase b"])
+def test_an_interrupted_run_ends_with_the_same_parameters(monkeypatch, tmp_path, whole_run, step):
+    with monkeypatch.context() as patch:
+        interrupt_after_save(patch, step)
+        with pytest.raises(Interrupted):
+            train(tiny_config(), tmp_path)
+    resumed = train(tiny_config(), tmp_path)
+    assert_same(resumed, whole_run[1])
+    steps = [line["step"] for line in read_metrics(tmp_path) if line["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_read_and_not_trained_again(monkeypatch, whole_run):
+    workdir, variables = whole_run
+    monkeypatch.setattr(loop, "make_train_step", None)  # any step would fail
+    monkeypatch.setattr(loop.jax, "jit", lambda f, **_: f)
+    assert_same(train(tiny_config(), workdir), variables)
+
+
+def test_logs_and_configuration_of_a_run(whole_run):
+    workdir, _ = whole_run
+    assert differing_fields(read_config(workdir), tiny_config()) == []
+    lines = read_metrics(workdir)
+    train_lines = [line for line in lines if line["kind"] == "train"]
+    assert [line["phase"] for line in train_lines] == ["a"] * 3 + ["b"] * 3
+    for name in ("loss", "xy", "wh", "obj", "cls", "pose", "gradient_norm", "wait_share"):
+        assert all(np.isfinite(line[name]) for line in train_lines)
+    assert {line["kind"] for line in lines} == {"train", "eval/demo"}
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_another_configuration_in_the_same_directory_is_refused(whole_run):
+    config = tiny_config()
+    config.phases.b.learning_rate = 5e-4
+    with pytest.raises(ValueError, match=r"differ: phases\.b\.learning_rate\."):
+        train(config, whole_run[0])
+
+
+def test_weights_are_exported_and_read_back(whole_run, tmp_path):
+    workdir, variables = whole_run
+    export_weights(workdir, tmp_path / "full", half=False)
+    export_weights(workdir, tmp_path / "half", half=True)
+    assert_same(load_weights(tmp_path / "full")[1], dict(variables))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        load_weights(tmp_path / "half")[1],
+        dict(variables),
+    )
+
+
+def test_a_run_starts_from_the_weights_of_another(whole_run, tmp_path):
+    workdir, variables = whole_run
+    config = tiny_config()
+    config.init.workdir = str(workdir)
+    config.phases = ConfigDict({"only": config.phases.a.copy_and_resolve_references()})
+    started = train(config, tmp_path)
+    assert_same(started["params"]["backbone"], variables["params"]["backbone"])  # frozen in phase a
+
+
+def test_a_diverging_loss_stops_with_the_cure(tmp_path):
+    config = tiny_config()
+    config.phases.a.learning_rate = 1e30
+    with pytest.raises(TrainingDiverged, match=r"phases\.a\.learning_rate"):
+        train(config, tmp_path)
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    config = tiny_config()
+    config.data = ConfigDict()
+    with pytest.raises(ValueError, match="Nothing to train on"):
+        train(config, tmp_path / "run")
+    config.data.lost = record_set("no/such/records")
+    with pytest.raises(FileNotFoundError, match="no/such/records"):
+        train(config, tmp_path / "run")
+    config = tiny_config()
+    config.data.demo.train_split = "validation"
+    with pytest.raises(ValueError, match="has no split 'validation': it has"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_parameters(tmp_path, whole_run):
+    command = [sys.executable, "-c", "from tests.tiny import *; from mtnet_jax.training.loop import train; "
+               f"train(tiny_config(), {str(tmp_path)!r})"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(read_metrics(tmp_path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert_same(train(tiny_config(), tmp_path), whole_run[1])

@@ -1,0 +1,55 @@
+"""A tiny network and configuration for tests of training: seconds on a CPU."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.config import System, build_system, default_config, phase, record_set
+from tests.conftest import REPOSITORY
+
+DEMO_RECORDS = REPOSITORY / "demo" / "pointing04_demo"
+EVERYTHING = ("backbone", "neck", "face", "pose")
+
+
+def tiny_config() -> ConfigDict:
+    """All parts of the network, eight channels each, 64 pixels, the demo records."""
+    config = default_config()
+    config.model.width = 0.01
+    config.model.depth = 0.01
+    config.input.size = 64
+    config.input.max_heads = 4
+    config.data.demo = record_set(str(DEMO_RECORDS))
+    config.phases = ConfigDict()
+    config.phases.a = phase(("face",), epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3, alpha=1)
+    config.phases.b = phase(EVERYTHING, epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3)
+    config.log_every_steps = 1
+    config.save_every_steps = 2
+    config.eval_every_epochs = 0.0
+    config.eval_pictures = 4
+    return config
+
+
+def random_batch(config: ConfigDict, batch_size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch with one or two heads a picture."""
+    rng = np.random.default_rng(seed)
+    size, slots = config.input.size, config.input.max_heads
+    low = rng.uniform(0, size / 2, (batch_size, slots, 2))
+    boxes = np.concatenate([low, low + rng.uniform(8, size / 2, low.shape)], axis=-1)
+    return {
+        "image": rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8),
+        "boxes": boxes.astype(np.float32),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (batch_size, slots, 1, 1)),
+        "has_pose": np.ones((batch_size, slots), bool),
+        "ignore": np.zeros((batch_size, slots), bool),
+        "labels": np.zeros((batch_size, slots), np.int32),
+        "valid": np.arange(slots)[None] < rng.integers(1, 3, (batch_size, 1)),
+        "dropped": np.zeros(batch_size, np.int32),
+    }
+
+
+def tiny_system(config: ConfigDict) -> tuple[System, dict]:
+    """The network of a configuration and its fresh variables."""
+    system = build_system(config)
+    size = config.input.size
+    images = np.zeros((1, size, size, 3), np.float32)
+    return system, jax.jit(system.model.init)(jax.random.key(0, impl="rbg"), images)
