@@ -9,10 +9,8 @@ PyTorch runs eagerly, with as many threads as there are cores, if it is installe
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,6 @@ import optax
 from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.network.multitask_net import MultitaskNet
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
 STEM_CHANNELS = 32  # at width 1
 POSE_SIZE = 9
 LEARNING_RATE = 1e-4
@@ -71,8 +68,7 @@ def torch_step(args: argparse.Namespace, images: np.ndarray) -> Callable[[], flo
         import torch
     except ImportError:
         return None
-    sys.path.insert(0, str(TESTS))
-    from torch_twin import TorchTwin
+    from tests.torch_twin import TorchTwin
 
     torch.set_num_threads(os.cpu_count())
     model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * args.width))
