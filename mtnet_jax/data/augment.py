@@ -25,7 +25,25 @@ class AugmentOptions(NamedTuple):
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
 
 
+_SHARES = ("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur")
+
 NO_AUGMENTATION = AugmentOptions(0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def check_options(options: AugmentOptions) -> None:
+    """Raises ValueError for an option out of its range, by its name in a configuration."""
+    faults = {
+        name: "must be from 0 to 1" for name in _SHARES if not 0 <= getattr(options, name) <= 1
+    }
+    faults |= {
+        name: "must not be negative"
+        for name in ("turn", "noise")
+        if not getattr(options, name) >= 0
+    }
+    if not 0 < options.scale_min <= options.scale_max:
+        faults["scale_min"] = f"must be above 0 and at most scale_max, {options.scale_max}"
+    for name, fault in faults.items():
+        raise ValueError(f"config.augment.{name} is {getattr(options, name)}: it {fault}.")
 
 
 def random_map(
@@ -67,13 +85,14 @@ def change_colour(
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
     if options.noise > 0:
         level = rng.uniform(0, options.noise)
-        noise = rng.normal(0, level, image.shape).astype(np.int8)
+        # Rounded, not cut off: cutting off would lose most of a weak noise.
+        noise = np.rint(level * rng.standard_normal(image.shape, np.float32)).astype(np.int16)
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
     return image
 
 
 def _hue_saturation(hue: float, saturation: float) -> np.ndarray:
-    """RGB matrix: turns colours about the grey axis by `hue` radians, scales their distance to it."""
+    """RGB matrix: turns colours about the grey axis by `hue` radians, scales their chroma."""
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     around = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * cross

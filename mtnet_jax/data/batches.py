@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from mtnet_jax.data import geometry
-from mtnet_jax.data.augment import AugmentOptions, change_colour, random_map
+from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
 from mtnet_jax.targets import Truths
 
 # After a crop, a head of which less than this share of its box is left is marked to be ignored.
@@ -24,11 +24,12 @@ Batch = dict[str, np.ndarray]
 def fit_record(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Moves a record's picture and heads into the network's input.
 
-    Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly outside
-    is taken away, it is no longer in the picture.
+    Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
+    outside is taken away, it is no longer in the picture. A head without a pose keeps the identity.
 
     Returns:
-      The record's `image` (size, size, 3) uint8, `boxes`, `rotations`, `has_pose`, `ignore`, `labels`.
+      The record's `image` (size, size, 3) uint8, `boxes`, `rotations`, `has_pose`, `ignore`,
+      `labels`.
     """
     boxes = geometry.map_boxes(record["boxes"], matrix)
     clipped = np.clip(boxes, 0, size)
@@ -37,7 +38,11 @@ def fit_record(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nd
     visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
     heads = {
         "boxes": clipped,
-        "rotations": geometry.map_rotations(record["rotations"], matrix),
+        "rotations": np.where(
+            record["has_pose"][:, None, None],
+            geometry.map_rotations(record["rotations"], matrix),
+            np.eye(3, dtype=np.float32),
+        ),
         "has_pose": record["has_pose"],
         "ignore": record["ignore"] | (visible < MIN_VISIBLE),
         "labels": record["labels"],
@@ -123,17 +128,27 @@ def training_batches(
       hosts: how many share the records; each sees its own slice.
 
     Returns:
-      An iterator with `get_state()` and `set_state(state)`: the exact position.
+      An iterator with `get_state()` and `set_state(state)`: the exact position. A record that
+      cannot be read raises (see `RecordSource`) when its batch is due.
+
+    Raises:
+      ValueError: an augmentation option out of its range, or a host that would have no record.
     """
+    check_options(options)
+    for source in sources:
+        if len(source) < hosts:
+            raise ValueError(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
     datasets = [
         grain.MapDataset.source(source).seed(seed + i)[host::hosts].shuffle().repeat()
         for i, source in enumerate(sources)
     ]
     mixed = grain.MapDataset.mix(datasets, weights) if len(datasets) > 1 else datasets[0]
     return iter(
-        mixed.seed(seed)
+        # Hosts must not repeat each other's changes.
+        mixed.seed(seed + 1_000_003 * host)
         .random_map(_Augment(size, max_heads, options))
-        .batch(batch_size)
+        # Endless, so there is no remainder; keeping one would overflow the length at batch size 1.
+        .batch(batch_size, drop_remainder=True)
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
         )

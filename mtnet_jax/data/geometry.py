@@ -1,8 +1,8 @@
 """One affine map moves picture, boxes and rotations together, so they cannot disagree.
 
-A map is a (2, 3) float64 matrix from coordinates of the source picture to coordinates of the network's
-input, both in pixels with 0 at the outer edge of the first pixel (see `mtnet_jax.boxes`). Its linear
-part must be a scale, a turn and at most a mirroring: what keeps the shape of a head.
+A map is a (2, 3) float64 matrix from coordinates of the source picture to coordinates of the
+network's input, both in pixels with 0 at the outer edge of the first pixel (see `mtnet_jax.boxes`).
+Its linear part must be a scale, a turn and at most a mirroring: what keeps the shape of a head.
 """
 
 import cv2
@@ -70,7 +70,7 @@ def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     Returns:
       (size, size, 3) uint8; grey where the picture does not reach.
     """
-    shrink = int(1 / scale_of(matrix))
+    shrink = int(1 / scale_of(matrix) + 1e-6)  # rounding must not make 8 a 7
     if shrink >= 2:
         height, width = image.shape[:2]
         small = (max(width // shrink, 1), max(height // shrink, 1))
@@ -91,8 +91,8 @@ def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Maps boxes (n, 4) xyxy; not clipped.
 
-    A head is taken as the ellipse inscribed in its box, and the new box holds the turned ellipse: exact
-    without a turn, and with one it does not grow as the box of turned corners would.
+    A head is taken as the ellipse inscribed in its box, and the new box holds the turned ellipse:
+    exact without a turn, and with one it does not grow as the box of turned corners would.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -103,8 +103,8 @@ def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Maps head-to-camera rotations (n, 3, 3): mirrored where the map mirrors, then turned (section 1
-    of the conventions: R' = M R M, R' = Rz(t) R). Scale and shift change no rotation."""
+    """Maps head-to-camera rotations (n, 3, 3): mirrored where the map mirrors, then turned (section
+    1 of the conventions: R' = M R M, R' = Rz(t) R). Scale and shift change no rotation."""
     linear = matrix[:, :2]
     mirrored = np.linalg.det(linear) < 0
     if mirrored:

@@ -1,0 +1,187 @@
+"""Colour changes against a slow loop over pixels, and what random maps are made of."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from mtnet_jax.data import geometry
+from mtnet_jax.data.augment import (
+    NO_AUGMENTATION,
+    AugmentOptions,
+    change_colour,
+    check_options,
+    random_map,
+)
+
+
+class Scripted:
+    """A random generator that gives a fixed place in each range, and no chance below 1."""
+
+    def __init__(self, place: float):
+        self._place = place
+
+    def uniform(self, low: float, high: float, count: int | None = None):
+        value = low + self._place * (high - low)
+        return value if count is None else np.full(count, value)
+
+    def random(self) -> float:
+        return 0.999
+
+
+def slow_colour(image: np.ndarray, place: float, options: AugmentOptions) -> np.ndarray:
+    """Hue and saturation about the grey axis, contrast about the mean, brightness: by pixels."""
+
+    def value(reach: float) -> float:
+        return -reach + place * 2 * reach
+
+    turn = Rotation.from_rotvec(2 * np.pi * value(options.hue) * np.ones(3) / np.sqrt(3))
+    saturation = 0.0 if options.grey == 1 else 1 + value(options.saturation)
+    mean = image.astype(float).mean()
+    out = np.zeros_like(image)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            rgb = turn.apply(image[y, x].astype(float))
+            grey = rgb.mean()
+            rgb = grey + saturation * (rgb - grey)
+            rgb = mean + (1 + value(options.contrast)) * (rgb - mean)
+            rgb = (1 + value(options.brightness)) * rgb
+            out[y, x] = np.clip(np.rint(rgb), 0, 255)
+    return out
+
+
+COLOURS = {
+    "brightness": {"brightness": 0.3},
+    "contrast": {"contrast": 0.5},
+    "saturation": {"saturation": 0.8},
+    "hue": {"hue": 0.1},
+    "grey": {"grey": 1.0},
+    "all": {"brightness": 0.2, "contrast": 0.4, "saturation": 0.5, "hue": 0.05},
+}
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("name", COLOURS)
+def test_colour_against_a_loop_over_pixels(rng, name, place):
+    options = NO_AUGMENTATION._replace(**COLOURS[name])
+    image = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    changed = change_colour(Scripted(place), image, options)
+    assert changed.dtype == np.uint8
+    expected = slow_colour(image, place, options)
+    # OpenCV computes 8-bit pictures in fixed point: now and then one level off.
+    error = np.abs(changed.astype(int) - expected)
+    assert error.max() <= 1
+    assert error.mean() < 0.15
+
+
+def test_options_at_zero_change_nothing(rng):
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for _ in range(5):
+        np.testing.assert_array_equal(change_colour(rng, image, NO_AUGMENTATION), image)
+        matrix = random_map(rng, 300, 200, 96, NO_AUGMENTATION)
+        np.testing.assert_allclose(matrix, geometry.letterbox_map(300, 200, 96), atol=1e-12)
+
+
+def test_a_grey_picture_has_equal_channels(rng):
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    changed = change_colour(rng, image, NO_AUGMENTATION._replace(grey=1.0)).astype(int)
+    assert np.ptp(changed, axis=2).max() <= 1
+    np.testing.assert_allclose(changed.mean(axis=2), image.mean(axis=2), atol=1)
+
+
+@pytest.mark.parametrize("most", [0.8, 4.0, 60.0])
+def test_noise_has_the_deviation_it_says(most):
+    """Weak noise is not lost to rounding, strong noise does not wrap, and none shifts the mean."""
+    image = np.full((128, 128, 3), 128, np.uint8)
+    options = NO_AUGMENTATION._replace(noise=most)
+    for seed in range(8):
+        changed = change_colour(np.random.default_rng(seed), image, options).astype(float)
+        level = _drawn_level(seed, most)
+        rounded = np.sqrt(level**2 + 1 / 12)  # the deviation of rounding, where level is not tiny
+        if level > 0.5:
+            assert changed.std() == pytest.approx(rounded, rel=0.1)
+        assert abs(changed.mean() - 128) < 0.05 * most + 0.01
+
+
+def _drawn_level(seed: int, most: float) -> float:
+    """What the generator gives as noise level: the last number before the noise itself."""
+    rng = np.random.default_rng(seed)
+    rng.random(6)  # brightness, contrast, saturation, grey, hue, blur
+    return rng.random() * most
+
+
+def test_noise_saturates(rng):
+    for level in (0, 255):
+        image = np.full((64, 64, 3), level, np.uint8)
+        changed = change_colour(rng, image, NO_AUGMENTATION._replace(noise=50.0)).astype(int)
+        assert np.abs(changed - level).max() < 255  # nothing wrapped from black to white
+
+
+def test_blur_smooths_and_keeps_the_mean(rng):
+    image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    blurred = change_colour(rng, image, NO_AUGMENTATION._replace(blur=1.0))
+    assert blurred.std() < 0.8 * image.std()
+    assert blurred.mean() == pytest.approx(image.mean(), abs=2)
+
+
+def test_the_same_seed_gives_the_same_picture():
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    options = AugmentOptions(blur=0.5, grey=0.5)
+
+    def change(seed):
+        return change_colour(np.random.default_rng(seed), image.copy(), options)
+
+    np.testing.assert_array_equal(change(3), change(3))
+    assert (change(3) != change(4)).any()
+
+
+def test_maps_stay_within_the_options(rng):
+    """Scale, turn, shift and flips read back from many maps of one square picture."""
+    size = 100
+    options = AugmentOptions(flip=0.25, turn=20.0, scale_min=0.5, scale_max=2.0, shift=0.3)
+    maps = np.array([random_map(rng, size, size, size, options) for _ in range(2000)])
+    flips = np.linalg.det(maps[:, :, :2]) < 0
+    assert flips.mean() == pytest.approx(0.25, abs=0.04)
+
+    scale = np.sqrt(np.abs(np.linalg.det(maps[:, :, :2])))
+    assert scale.min() > 0.5 - 1e-9
+    assert scale.max() < 2 + 1e-9
+    assert np.log(scale).mean() == pytest.approx(0, abs=0.05)  # log-uniform between 1/2 and 2
+
+    unflipped = maps[~flips]
+    turn = np.rad2deg(np.arctan2(unflipped[:, 1, 0], unflipped[:, 0, 0]))
+    assert np.abs(turn).max() <= 20
+    assert np.abs(turn).max() > 19
+    assert turn.mean() == pytest.approx(0, abs=1)
+
+    # Scale, turn and flip are about the middle, so it only shifts.
+    moved = maps @ [size / 2, size / 2, 1] - size / 2
+    assert np.abs(moved).max() <= 30 + 1e-9
+    assert np.abs(moved).max() > 29
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"flip": 1.5},
+        {"flip": -0.1},
+        {"turn": -1.0},
+        {"scale_min": 0.0},
+        {"scale_min": 2.0, "scale_max": 1.0},
+        {"brightness": 1.2},
+        {"noise": float("nan")},
+    ],
+)
+def test_options_out_of_range_are_named(bad):
+    name = next(iter(bad))
+    with pytest.raises(ValueError, match=rf"config\.augment\.{name} is "):
+        check_options(AugmentOptions()._replace(**bad))
+
+
+def test_usual_options_are_in_range():
+    check_options(AugmentOptions())
+    check_options(NO_AUGMENTATION)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

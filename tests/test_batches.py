@@ -1,0 +1,341 @@
+"""Records in the network's input, padding, and the stream of training batches with its position."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtnet_jax.data import geometry
+from mtnet_jax.data.augment import NO_AUGMENTATION, AugmentOptions
+from mtnet_jax.data.batches import (
+    MIN_VISIBLE,
+    augment_record,
+    fit_record,
+    letterbox_record,
+    pad_heads,
+    training_batches,
+    truths_of,
+)
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.tfrecord import DamagedRecord
+from mtnet_jax.rotations import axis_rotation
+
+DEMO = Path(__file__).resolve().parent.parent / "demo" / "pointing04_demo"
+
+
+def record(boxes, *, width=100, height=80, **fields) -> dict:
+    """A decoded record with these boxes; everything else plain unless given."""
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    n = len(boxes)
+    return {
+        "image": np.full((height, width, 3), 90, np.uint8),
+        "boxes": boxes,
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (n, 1, 1)),
+        "has_pose": np.ones(n, bool),
+        "ignore": np.zeros(n, bool),
+        "labels": np.arange(n, dtype=np.int32),
+        "image_id": "picture",
+        "source": "test",
+        **fields,
+    }
+
+
+class Numbered:
+    """A source of small records; the label of the one head is the record's number.
+
+    grain shuffles sets of a few records slowly (milliseconds a record), so these have dozens.
+    """
+
+    def __init__(self, count: int, first: int = 0):
+        self._numbers = range(first, first + count)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> dict:
+        labels = np.array([self._numbers[index]], np.int32)
+        return record([[10, 10, 22, 24]], width=32, height=28, labels=labels)
+
+    def __repr__(self) -> str:
+        return f"Numbered({len(self)} records)"
+
+
+def stream(sources, weights=None, *, batch_size=4, seed=3, threads=1, **options):
+    arguments = {"size": 32, "max_heads": 2, "options": NO_AUGMENTATION, **options}
+    return training_batches(
+        sources,
+        weights or [1.0] * len(sources),
+        batch_size=batch_size,
+        seed=seed,
+        threads=threads,
+        **arguments,
+    )
+
+
+def numbers(batches, count: int) -> list[int]:
+    """The records of the next `count` batches, in order."""
+    return [int(v) for _ in range(count) for v in next(batches)["labels"][:, 0]]
+
+
+def assert_same(a: list[dict], b: list[dict]) -> None:
+    for one, other in zip(a, b, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+# --- one record ----------------------------------------------------------------------------------
+
+
+def test_letterboxed_record():
+    rotation = axis_rotation("y", 40.0).astype(np.float32)[None]
+    fitted = letterbox_record(record([[10, 20, 30, 60]], rotations=rotation), 50)
+    assert fitted["image"].shape == (50, 50, 3)
+    np.testing.assert_allclose(fitted["boxes"], [[5, 15, 15, 35]], atol=1e-5)
+    np.testing.assert_allclose(fitted["rotations"], rotation, atol=1e-6)
+    assert not fitted["ignore"].any()
+
+
+def test_crop_clips_ignores_and_removes():
+    """A shift to the left by 40: one head stays whole, one is half out, one mostly, one wholly."""
+    boxes = [
+        [60, 10, 80, 30],  # whole
+        [30, 10, 50, 30],  # half of it stays
+        [25, 10, 45, 30],  # a quarter stays
+        [20, 10, 40, 30],  # touches the border from outside
+        [0, 10, 20, 30],  # outside
+        [30, 70, 50, 90],  # half of each side: a quarter stays
+    ]
+    fitted = fit_record(record(boxes, height=80), geometry.shift_map(-40, 0), 80)
+    expected = [[20, 10, 40, 30], [0, 10, 10, 30], [0, 10, 5, 30], [0, 70, 10, 80]]
+    np.testing.assert_allclose(fitted["boxes"], expected)
+    assert fitted["labels"].tolist() == [0, 1, 2, 5]
+    assert 0.25 < MIN_VISIBLE < 0.5
+    assert fitted["ignore"].tolist() == [False, False, True, True]
+
+
+def test_ignored_heads_stay_ignored():
+    fitted = letterbox_record(
+        record([[1, 2, 30, 40], [5, 5, 9, 9]], ignore=np.array([1, 0]) > 0), 50
+    )
+    assert fitted["ignore"].tolist() == [True, False]
+
+
+def test_heads_without_pose_keep_the_identity():
+    """`Truths` says so; a turn of the picture must not make a pose of it."""
+    boxes, has_pose = [[20, 20, 40, 40], [50, 30, 70, 50]], np.array([True, False])
+    fitted = fit_record(record(boxes, has_pose=has_pose), geometry.turn_map(10), 100)
+    np.testing.assert_allclose(fitted["rotations"][0], axis_rotation("z", 10.0), atol=1e-6)
+    np.testing.assert_array_equal(fitted["rotations"][1], np.eye(3))
+    assert fitted["has_pose"].tolist() == [True, False]
+
+
+def test_a_picture_without_heads_is_a_record(rng):
+    fitted = augment_record(record([]), rng, 64, AugmentOptions())
+    padded = pad_heads(fitted, 3)
+    assert fitted["boxes"].shape == (0, 4)
+    assert not padded["valid"].any()
+    assert padded["dropped"] == 0
+
+
+def test_augmented_boxes_lie_in_the_input(rng):
+    boxes = np.concatenate([rng.uniform(0, 50, (20, 2)), rng.uniform(51, 80, (20, 2))], axis=1)
+    for _ in range(30):
+        fitted = augment_record(record(boxes), rng, 64, AugmentOptions(scale_max=3.0, shift=0.5))
+        assert (fitted["boxes"] >= 0).all()
+        assert (fitted["boxes"] <= 64).all()
+        assert (fitted["boxes"][:, 2:] > fitted["boxes"][:, :2]).all()
+        assert fitted["boxes"].dtype == np.float32
+        assert fitted["rotations"].dtype == np.float32
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+def test_padding_keeps_the_largest_first_and_counts_the_rest():
+    sides = [4, 9, 2, 7, 5]
+    fitted = letterbox_record(
+        record([[1, 1, 1 + s, 1 + s] for s in sides], width=100, height=100), 100
+    )
+    padded = pad_heads(fitted, 3)
+    np.testing.assert_allclose(padded["boxes"][:, 2] - 1, [9, 7, 5], atol=1e-5)
+    assert padded["labels"].tolist() == [1, 3, 4]
+    assert padded["valid"].tolist() == [True, True, True]
+    assert padded["dropped"] == 2
+
+    roomy = pad_heads(fitted, 8)
+    assert roomy["valid"].tolist() == [True] * 5 + [False] * 3
+    assert roomy["dropped"] == 0
+    assert not roomy["boxes"][5:].any()
+    np.testing.assert_array_equal(roomy["rotations"][5:], np.tile(np.eye(3), (3, 1, 1)))
+    assert not roomy["has_pose"][5:].any()
+
+
+def test_padding_keeps_the_fields_of_a_head_together():
+    rotations = axis_rotation("y", np.array([10.0, 20.0, 30.0])).astype(np.float32)
+    heads = record(
+        [[0, 0, 5, 5], [0, 0, 50, 50], [0, 0, 20, 20]],
+        rotations=rotations,
+        has_pose=np.array([True, True, False]),
+        ignore=np.array([False, True, False]),
+    )
+    padded = pad_heads(heads, 4)
+    assert padded["labels"].tolist() == [1, 2, 0, 0]
+    np.testing.assert_array_equal(padded["rotations"][:3], rotations[[1, 2, 0]])
+    assert padded["has_pose"].tolist() == [True, False, True, False]
+    assert padded["ignore"].tolist() == [True, False, False, False]
+
+
+# --- the stream ----------------------------------------------------------------------------------
+
+
+def test_batches_have_fixed_shapes_and_give_truths():
+    batch = next(stream([Numbered(6)]))
+    shapes = {name: (value.shape, value.dtype.name) for name, value in batch.items()}
+    assert shapes == {
+        "image": ((4, 32, 32, 3), "uint8"),
+        "boxes": ((4, 2, 4), "float32"),
+        "rotations": ((4, 2, 3, 3), "float32"),
+        "has_pose": ((4, 2), "bool"),
+        "ignore": ((4, 2), "bool"),
+        "labels": ((4, 2), "int32"),
+        "valid": ((4, 2), "bool"),
+        "dropped": ((4,), "int32"),
+    }
+    truths = truths_of(batch)
+    assert truths.valid.sum() == 4
+    np.testing.assert_array_equal(truths.boxes, batch["boxes"])
+
+
+def test_stream_does_not_depend_on_the_number_of_threads():
+    """Order and augmentation are of the seed alone."""
+
+    def first(threads, seed=3):
+        sources = [Numbered(70), Numbered(50, first=100)]
+        batches = stream(sources, [2.0, 1.0], seed=seed, threads=threads, options=AugmentOptions())
+        return [next(batches) for _ in range(6)]
+
+    alone = first(0)
+    assert_same(first(1), alone)
+    assert_same(first(3), alone)
+    other = first(1, seed=4)
+    assert any((a["labels"] != b["labels"]).any() for a, b in zip(other, alone, strict=True))
+
+
+@pytest.mark.parametrize("done", [0, 1, 35])
+def test_stream_goes_on_where_it_was(done):
+    """The position survives JSON, as in a checkpoint, and another number of threads."""
+
+    def new(threads):
+        sources = [Numbered(70), Numbered(50, first=100)]
+        return stream(sources, [2.0, 1.0], threads=threads, options=AugmentOptions())
+
+    batches = new(2)
+    for _ in range(done):
+        next(batches)
+    position = json.loads(json.dumps(batches.get_state()))
+    expected = [next(batches) for _ in range(6)]
+    again = new(1)
+    next(again)
+    again.set_state(position)
+    assert_same([next(again) for _ in range(6)], expected)
+
+
+def test_each_epoch_holds_every_record_once_in_another_order():
+    batches = stream([Numbered(12)])
+    epochs = [numbers(batches, 3) for _ in range(4)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(12))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_augmentation_differs_between_epochs():
+    batches = stream([Numbered(1)], batch_size=1, options=AugmentOptions())
+    pictures = [next(batches)["image"] for _ in range(6)]
+    assert len({picture.tobytes() for picture in pictures}) == 6
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 70])
+def test_any_batch_size_with_one_or_two_sources(batch_size):
+    for sources in ([Numbered(60)], [Numbered(60), Numbered(50)]):
+        batches = stream(sources, batch_size=batch_size)
+        assert next(batches)["image"].shape[0] == batch_size
+
+
+def test_sources_are_mixed_by_weight():
+    batches = stream([Numbered(90), Numbered(20, first=100)], [3.0, 1.0])
+    seen = np.array(numbers(batches, 60))
+    assert (seen >= 100).mean() == pytest.approx(0.25, abs=0.01)
+    # Within each source every record comes about equally often.
+    small = np.bincount(seen[seen >= 100] - 100, minlength=20)
+    assert np.ptp(small) <= 1
+    large = np.bincount(seen[seen < 100], minlength=90)
+    assert np.ptp(large) <= 1
+
+
+def test_hosts_share_the_records():
+    slices = []
+    for host in range(3):
+        batches = stream([Numbered(8)], batch_size=1, host=host, hosts=3)
+        slices.append(set(numbers(batches, 9)))  # three passes
+    assert sorted(map(len, slices)) == [2, 3, 3]
+    assert set.union(*slices) == set(range(8))
+
+
+def test_hosts_do_not_repeat_each_others_changes():
+    class Alike(Numbered):
+        def __getitem__(self, index):
+            return super().__getitem__(0)
+
+    pictures = [
+        next(stream([Alike(4)], batch_size=2, host=h, hosts=2, options=AugmentOptions()))["image"]
+        for h in range(2)
+    ]
+    assert (pictures[0] != pictures[1]).any(axis=(1, 2, 3)).all()
+
+
+def test_a_host_without_records_is_refused():
+    with pytest.raises(ValueError, match=r"Numbered\(2 records\).*3 host"):
+        stream([Numbered(5), Numbered(2)], hosts=3)
+    with pytest.raises(ValueError, match="0 records"):
+        stream([Numbered(0)])
+
+
+def test_bad_options_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"config\.augment\.scale_min"):
+        stream([Numbered(5)], options=AugmentOptions(scale_min=0))
+
+
+# --- real files ----------------------------------------------------------------------------------
+
+
+def test_batches_of_a_record_set():
+    source = RecordSource(DEMO, "test")
+    batches = stream([source], threads=2, size=64, max_heads=4)
+    seen = [next(batches) for _ in range(3)]
+    assert all(batch["valid"][:, 0].all() for batch in seen)
+    assert all(batch["has_pose"][:, 0].all() for batch in seen)
+    assert np.std(seen[0]["image"]) > 10
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
+    damaged = tmp_path / "records"
+    shutil.copytree(DEMO, damaged)
+    shard = next(damaged.glob("*-test.tfrecord-*"))
+    source = RecordSource(damaged, "test")
+    offset, length = (int(v) for v in source._files[0].index[7])
+    content = bytearray(shard.read_bytes())
+    content[offset + length // 2] ^= 1
+    shard.write_bytes(content)
+
+    batches = stream([source], batch_size=8, threads=threads)
+    with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
+        numbers(batches, -(-len(source) // 8))  # one epoch
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
