@@ -1,15 +1,17 @@
 """`mtnet data convert NAME --raw DIR --out DIR`: raw data sets to record sets.
 
-Also `python -m data_prep.convert NAME ...`.
+Also `python -m data_prep.convert NAME ...`. The converters are imported when one runs: they bring
+JAX, for which `mtnet --help` should not wait.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_prep import pointing04, yolo
-from data_prep.conversion import Conversion
+if TYPE_CHECKING:
+    from data_prep.conversion import Conversion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +49,14 @@ def _add_pointing04(converters) -> None:
     parser = _add_converter(converters, "pointing04", "Pointing'04 head pose database", _pointing04)
     parser.add_argument(
         "--box-rule",
-        choices=pointing04.BOX_RULES,
+        choices=("head", "face"),
         default="head",
         help="whole head, derived from face box and pose (default), or the published inner face",
     )
     parser.add_argument(
         "--test-persons",
         type=_numbers,
-        default=pointing04.DEFAULT_TEST_PERSONS,
+        default=(11, 12),
         metavar="N,N",
         help="persons of the split 'test', the others are 'train' (default: 11,12)",
     )
@@ -70,7 +72,9 @@ def _add_pointing04(converters) -> None:
     )
 
 
-def _pointing04(args: argparse.Namespace) -> Conversion:
+def _pointing04(args: argparse.Namespace) -> "Conversion":
+    from data_prep import pointing04
+
     return pointing04.conversion(
         args.raw,
         box_rule=args.box_rule,
@@ -108,7 +112,9 @@ def _add_yolo(converters) -> None:
     )
 
 
-def _yolo(args: argparse.Namespace) -> Conversion:
+def _yolo(args: argparse.Namespace) -> "Conversion":
+    from data_prep import yolo
+
     return yolo.conversion(
         args.raw,
         name=args.name or args.out.name,
@@ -119,7 +125,10 @@ def _yolo(args: argparse.Namespace) -> Conversion:
 
 
 def _add_converter(
-    converters, name: str, description: str, conversion: Callable[[argparse.Namespace], Conversion]
+    converters,
+    name: str,
+    description: str,
+    conversion: Callable[[argparse.Namespace], "Conversion"],
 ) -> argparse.ArgumentParser:
     parser = converters.add_parser(name, help=description, description=description)
     parser.add_argument("--raw", type=Path, required=True, help="folder of the raw data")

@@ -1,8 +1,7 @@
-"""The command `mtnet`: one subcommand a task. Heavy imports wait for the subcommand that needs them."""
+"""The command `mtnet`: one subcommand a task. Heavy imports wait for the one that needs them."""
 
 import argparse
-import importlib
-import importlib.util
+import linecache
 import sys
 from pathlib import Path
 
@@ -26,12 +25,27 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         return args.run(args, rest) if args.command == "train" else args.run(args)
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if not (isinstance(error, OSError) or _raised_on_purpose(error)):
+            raise
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nmtnet {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _raised_on_purpose(error: Exception) -> bool:
+    """Whether a raise statement of this project made the error: then its message is for the user.
+
+    What NumPy, JAX or a slip of ours raises keeps its traceback, which says more than its message.
+    """
+    place = error.__traceback__
+    while place.tb_next is not None:
+        place = place.tb_next
+    file = Path(place.tb_frame.f_code.co_filename)
+    ours = any(file.is_relative_to(REPOSITORY / package) for package in ("mtnet_jax", "data_prep"))
+    return ours and linecache.getline(str(file), place.tb_lineno).strip().startswith("raise")
 
 
 def _add_quickstart(commands: argparse._SubParsersAction) -> None:
@@ -52,7 +66,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
         help="train, or go on where a work directory stands",
-        description="Options of the configuration: --config.KEY=VALUE, such as --config.model.width=0.5",
+        description="Any option of the configuration can be changed: --config.KEY=VALUE, such as "
+        "--config.model.width=0.5",
     )
     parser.add_argument(
         "--config", required=True, type=Path, metavar="FILE", help="configs/NAME.py"
@@ -72,7 +87,10 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> int:
     from mtnet_jax.training.loop import train
 
     if args.distributed:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeError(f"--distributed finds no cluster: {error}") from error
     train(load_config(args.config, overrides), args.workdir)
     return 0
 
@@ -92,9 +110,16 @@ def load_config(path: Path, overrides: list[str]):
     arguments = ["mtnet train", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        values(arguments)
-    except (flags.Error, AttributeError, KeyError) as error:
-        raise ValueError(str(error)) from error
+        unused = values(arguments)[1:]
+    except flags.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, KeyError) as error:
+        # ml_collections wraps one error into another and says "did you mean" on a second line.
+        said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        said = " ".join(str(said).split())
+        raise ValueError(f"No such option in the configuration {path}: {said}") from error
+    if unused:
+        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config
 
 
@@ -115,31 +140,34 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/eval")
     parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
     parser.add_argument(
-        "--score", type=float, default=0.3, help="heads of a lower score count for AP only"
+        "--score", type=_share, default=0.3, help="heads of a lower score count for AP only"
     )
-    parser.add_argument("--iou", type=float, default=0.5, help="least IoU of a match")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--iou", type=_share, default=0.5, help="least IoU of a match")
+    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N")
     parser.add_argument(
-        "--limit", type=int, default=0, help="at most so many pictures a set; 0: all"
+        "--limit", type=_positive, metavar="N", help="at most so many pictures a set (default: all)"
     )
     parser.set_defaults(run=_eval)
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from mtnet_jax.data.records import RecordSource
     from mtnet_jax.evaluation.run import evaluate_records
 
-    for entry in args.data:
-        path, _, split = entry.partition(":")
+    sets = [(path, split or "test") for path, _, split in (e.partition(":") for e in args.data)]
+    for path, split in sets:
+        RecordSource(path, split)  # what is missing is said before the first takes its time
+    for path, split in sets:
         evaluate_records(
             args.workdir,
-            Path(path),
-            split or "test",
+            path,
+            split,
             out=args.out or args.workdir / "eval",
             protocol=args.protocol,
             score_threshold=args.score,
             iou_threshold=args.iou,
             batch_size=args.batch_size,
-            limit=args.limit,
+            limit=args.limit or 0,
         )
     return 0
 
@@ -148,13 +176,13 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "predict", help="heads and poses of pictures or folders of pictures"
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture or folder")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture or folder")
     parser.add_argument(
         "--weights", required=True, type=Path, metavar="DIR", help="work directory or export"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="overlays go here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
-    parser.add_argument("--score", type=float, default=0.3, help="least score (default 0.3)")
+    parser.add_argument("--score", type=_share, default=0.3, help="least score (default 0.3)")
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
     parser.set_defaults(run=_predict)
 
@@ -164,7 +192,10 @@ def _predict(args: argparse.Namespace) -> int:
 
     if args.out is None and args.json is None:
         raise ValueError("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
-    pictures = find_pictures(args.inputs)
+    for folder in args.inputs:
+        if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
+            raise ValueError(f"--out {args.out} is a folder of pictures: choose another folder.")
+    pictures = find_pictures(args.inputs, leave_out=args.out)
     predictor = Predictor.load(args.weights, score_threshold=args.score)
     failed = predict_files(predictor, pictures, out=args.out, json_file=args.json, cube=args.cube)
     print(f"{len(pictures) - len(failed)} pictures predicted, {len(failed)} could not be read")
@@ -210,6 +241,20 @@ def _anchors(args: argparse.Namespace) -> int:
 
     print_fitted_anchors(args.data)
     return 0
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number
 
 
 if __name__ == "__main__":

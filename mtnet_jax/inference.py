@@ -1,4 +1,4 @@
-"""Pictures -> heads in network coordinates, one compiled function: network, decoding, suppression."""
+"""Pictures -> heads in network coordinates: network, decoding, suppression in one compiled call."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -41,18 +41,21 @@ def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[in
       heads: of a batch, as NumPy arrays.
       row: which picture of the batch.
       matrix: the map that made the input from the picture (a letterbox: no turn, no mirroring).
-      shape: of the picture, height first; boxes are clipped to it.
+      shape: of the picture, height first. Boxes are clipped to it, and heads of which nothing is
+        left (they lie in the grey beside the picture) are left out.
 
     Returns:
-      {"boxes" (m, 4) xyxy pixels of the picture, "scores" (m,), "labels" (m,), "rotations" (m, 3, 3)}
-      by falling score.
+      {"boxes" (m, 4) xyxy pixels of the picture, "scores" (m,), "labels" (m,),
+      "rotations" (m, 3, 3)} by falling score.
     """
+    height, width = shape[:2]
     valid = heads.valid[row]
     boxes = geometry.map_boxes(heads.boxes[row][valid], geometry.invert(matrix))
-    height, width = shape[:2]
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    shown = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return {
-        "boxes": np.clip(boxes, 0, np.array([width, height, width, height], np.float32)),
-        "scores": heads.scores[row][valid],
-        "labels": heads.labels[row][valid],
-        "rotations": heads.rotations[row][valid],
+        "boxes": boxes[shown],
+        "scores": heads.scores[row][valid][shown],
+        "labels": heads.labels[row][valid][shown],
+        "rotations": heads.rotations[row][valid][shown],
     }

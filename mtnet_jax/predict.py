@@ -8,7 +8,7 @@ heads = predictor("picture.jpg")
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ class Head:
     Attributes:
       box: left, top, right, bottom in pixels of the picture, 0 at its outer edge.
       score: 0 to 1.
-      rotation: (3, 3) head axes to camera axes (see `mtnet_jax.rotations`); the face looks along minus
-        its third column.
-      yaw: degrees, canonical: + turns the face to the left of the picture; +-180 is the back of a head.
+      rotation: (3, 3) head axes to camera axes (see `mtnet_jax.rotations`); the face looks along
+        minus its third column.
+      yaw: degrees, canonical: + turns the face to the left of the picture; +-180 is the back of a
+        head.
       pitch: degrees, canonical: + looks up.
       roll: degrees, canonical: + is clockwise in the picture.
-      label: name of the class.
+      label: name of the class, one of the predictor's `class_names`.
     """
 
     box: tuple[float, float, float, float]
@@ -54,17 +55,17 @@ class Head:
     roll: float
     label: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
-        return {
+    def to_json(self, *, label: bool = False) -> dict[str, Any]:
+        """Plain numbers and lists, with the label (where a network knows several) if asked."""
+        numbers = {
             "box": [round(v, 2) for v in self.box],
             "score": round(self.score, 4),
             "rotation": [[round(float(v), 6) for v in row] for row in self.rotation],
             "yaw": round(self.yaw, 3),
             "pitch": round(self.pitch, 3),
             "roll": round(self.roll, 3),
-            "label": self.label,
         }
+        return {**numbers, "label": self.label} if label else numbers
 
 
 class Predictor:
@@ -81,6 +82,11 @@ class Predictor:
         self._variables = variables
         self._detect = make_detector(self._system, config, score_threshold)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels that heads may have."""
+        return self._system.class_names
+
     @classmethod
     def load(
         cls, weights: str | os.PathLike, *, score_threshold: float = DEFAULT_SCORE_THRESHOLD
@@ -93,6 +99,7 @@ class Predictor:
 
         Raises:
           FileNotFoundError: no weights there.
+          ValueError: damaged weights, or weights that do not fit their configuration.
         """
         config, variables = load_weights(weights)
         return cls(config, variables, score_threshold=score_threshold)
@@ -107,7 +114,7 @@ class Predictor:
           The heads by falling score.
 
         Raises:
-          ValueError: an array of another shape or type, or a file that is no picture.
+          ValueError: an array of another shape or type, or a file that is no picture, by name.
           OSError: a file that cannot be read.
         """
         image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
@@ -140,7 +147,7 @@ class Predictor:
             yaw=float(yaw),
             pitch=float(pitch),
             roll=float(roll),
-            label=self._system.class_names[int(label)],
+            label=self.class_names[int(label)],
         )
 
 
@@ -149,30 +156,46 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
       OSError: the file cannot be read.
-      BadRecord: (a ValueError) it is no picture.
+      BadRecord: (a ValueError) it is no picture; the message names it.
     """
-    return decode_image(Path(path).read_bytes())
+    try:
+        return decode_image(Path(path).read_bytes())
+    except BadRecord as error:
+        raise BadRecord(f"{path}: {error}") from error
 
 
-def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[Path]:
+def find_pictures(
+    inputs: Iterable[str | os.PathLike], *, leave_out: str | os.PathLike | None = None
+) -> list[Path]:
     """Files as they are; folders become the pictures in them and below, sorted.
 
+    An input that does not exist stays in the list: reading it fails, and is reported then.
+
+    Args:
+      inputs: files and folders.
+      leave_out: a folder below an input folder that is not looked into: the overlays of an earlier
+        run.
+
     Raises:
-      FileNotFoundError: an input that does not exist, or a folder without pictures.
+      FileNotFoundError: a folder without pictures.
     """
     found: list[Path] = []
     for entry in map(Path, inputs):
-        if entry.is_dir():
-            inside = sorted(p for p in entry.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not inside:
-                raise FileNotFoundError(
-                    f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
-                )
-            found.extend(inside)
-        elif entry.exists():
+        if not entry.is_dir():
             found.append(entry)
-        else:
-            raise FileNotFoundError(f"No such file or folder: {entry}")
+            continue
+        inside = sorted(
+            path
+            for path in entry.rglob("*")
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and path.is_file()
+            and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
+        )
+        if not inside:
+            raise FileNotFoundError(
+                f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
+            )
+        found.extend(inside)
     return found
 
 
@@ -195,13 +218,29 @@ def predict_files(
 
     Returns:
       The files that could not be read; each was reported on stderr, the others went on.
+
+    Raises:
+      ValueError: a picture lies in `out` itself, where an overlay could replace it.
+      OSError: something cannot be written.
     """
+    for path in pictures:
+        if out is not None and path.resolve().parent == out.resolve():
+            raise ValueError(
+                f"{path} lies in the folder for overlays, {out}: choose another folder."
+            )
+    # What cannot be written is said before the work; what an earlier run wrote stays until then.
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.open("a").close()
     failed, results, names = [], [], set()
+    several_labels = len(predictor.class_names) > 1
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
             image = read_picture(path)
         except (OSError, BadRecord) as error:
-            tqdm.write(f"cannot read {path}: {error}", file=sys.stderr)
+            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
             failed.append(path)
             continue
         heads = predictor(image)
@@ -210,14 +249,13 @@ def predict_files(
                 "image": str(path),
                 "width": image.shape[1],
                 "height": image.shape[0],
-                "heads": [head.to_json() for head in heads],
+                "heads": [head.to_json(label=several_labels) for head in heads],
             }
         )
         if out is not None:
-            target = out / next(_free_names(path.stem, names))
-            write_picture(target, draw_heads(image, as_arrays(heads), cube=cube))
+            overlay = draw_heads(image, as_arrays(heads), cube=cube)
+            write_picture(out / _free_name(path.stem, names), overlay)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     return failed
 
@@ -244,10 +282,18 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
-    """A file name not used before in this run; two folders may hold pictures of one name."""
-    number = 1
-    while (name := f"{stem}.png" if number == 1 else f"{stem}_{number}.png") in taken:
+def _lies_below(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    return Path(folder).resolve() in Path(path).resolve().parents
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """A file name not used before in this run, now taken; folders may hold pictures of one name.
+
+    Names that differ in case only are one name: some file systems do not tell them apart.
+    """
+    name, number = f"{stem}.png", 1
+    while name.lower() in taken:
         number += 1
-    taken.add(name)
-    yield name
+        name = f"{stem}_{number}.png"
+    taken.add(name.lower())
+    return name

@@ -1,11 +1,14 @@
 """Weights for use: of a work directory, or exported to a folder that holds nothing else.
 
-An exported folder has `config.json` and `weights.npz`: the arrays of {"params", "batch_stats"} under
-their paths joined by "/", readable with NumPy alone. Half precision halves the file; computing stays in
-float32.
+An exported folder has `config.json` and `weights.npz`: the arrays of {"params", "batch_stats"}
+under their paths joined by "/", readable with NumPy alone. Half precision (of "params") halves the
+file; computing stays in float32.
 """
 
+import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from mtnet_jax.training.checkpoints import (
 )
 
 WEIGHTS = "weights.npz"
+_NEEDED = ("class_names", "decode", "input", "model", "pose_loss")  # of a configuration, to predict
 
 
 def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
@@ -31,14 +35,10 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
 
     Raises:
       FileNotFoundError: no configuration or no weights there.
-      ValueError: exported weights that do not fit their configuration, by name.
+      ValueError: a configuration or exported weights that are damaged or of something else, or
+        weights that do not fit their configuration, by name.
     """
-    config = read_config(folder)
-    if config is None:
-        raise FileNotFoundError(
-            f"{Path(folder) / CONFIG} does not exist: give the work directory of `mtnet train` or a "
-            "folder of `mtnet export`."
-        )
+    config = _read_config(Path(folder))
     abstract = abstract_variables(build_system(config))
     exported = Path(folder) / WEIGHTS
     if exported.exists():
@@ -53,17 +53,26 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     Args:
       workdir: of `mtnet train`.
       out: folder to write; made where it does not exist.
-      half: store float16.
+      half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
+        be beyond what float16 holds, and they are small.
 
     Returns:
       The weights file.
+
+    Raises:
+      ValueError: `out` is the work directory (what it trains later would be hidden by the export),
+        or a parameter is too large for float16, by name.
     """
+    if Path(out).resolve() == Path(workdir).resolve():
+        raise ValueError(f"{out} is the work directory itself: export to another folder.")
     config, variables = load_weights(workdir)
-    write_config(out, config)
-    kind = np.float16 if half else np.float32
     arrays = {
-        name: np.asarray(value, kind) for name, value in flatten_dict(variables, sep="/").items()
+        name: np.asarray(value, np.float32)
+        for name, value in flatten_dict(variables, sep="/").items()
     }
+    if half:
+        arrays = {name: _halve(name, value) for name, value in arrays.items()}
+    write_config(out, config)
     path = Path(out) / WEIGHTS
     partial = path.with_name("partial-" + WEIGHTS)
     np.savez_compressed(partial, **arrays)
@@ -71,10 +80,39 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     return path
 
 
+def _halve(name: str, value: np.ndarray) -> np.ndarray:
+    if not name.startswith("params/"):
+        return value
+    if np.abs(value).max() > np.finfo(np.float16).max:
+        raise ValueError(f"{name} is too large for float16: export in full precision.")
+    return value.astype(np.float16)
+
+
+def _read_config(folder: Path) -> ConfigDict:
+    path = folder / CONFIG
+    try:
+        config = read_config(folder)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if config is None:
+        raise FileNotFoundError(
+            f"{path} does not exist: give the work directory of `mtnet train` or a folder of "
+            "`mtnet export`."
+        )
+    for name in _NEEDED:
+        if name not in config:
+            raise ValueError(f"{path} has no {name!r}: it was not written by `mtnet train`.")
+    return config
+
+
 def _read_npz(path: Path, abstract: dict[str, Any]) -> dict[str, Any]:
     expected = flatten_dict(abstract, sep="/")
-    with np.load(path) as stored:
-        found = {name: stored[name] for name in stored.files}
+    try:
+        # An open file: given a path, NumPy forgets to close what turns out to be no archive.
+        with path.open("rb") as file, np.load(file) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, copy or export it again: {error}") from error
     for name in sorted(expected.keys() ^ found.keys()):
         where = "lacks" if name in expected else "has an unexpected"
         raise ValueError(f"{path} {where} {name}: it belongs to another configuration.")

@@ -9,6 +9,7 @@ and needs no TensorFlow for what is done here) is imported on first use, not on 
 import functools
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ HEAD_FEATURES: dict[str, tuple[tuple[int, ...], np.dtype]] = {
 }
 TEXT_FEATURES = ("image_id", "source")
 METADATA_KEYS = ("box_rule", "label_names")
+
+# A marker that is no escaped 0xFF of coded data (00), no restart (D0 to D7) and no filling (FF).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_JPEG_END = 0xD9
 
 
 class BadRecord(ValueError):
@@ -184,8 +189,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
     """
     if not encoded:
         raise BadRecord("the picture is empty (0 bytes)")
-    # Scan data escape 0xFF, so an end marker must follow the last start-of-scan marker.
-    if encoded[:3] == b"\xff\xd8\xff" and encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda"):
+    if encoded[:3] == b"\xff\xd8\xff" and not _jpeg_ends(encoded):
         raise BadRecord(f"the JPEG is cut short ({len(encoded)} bytes, no end marker)")
     flags = cv2.IMREAD_COLOR_RGB
     try:
@@ -195,6 +199,22 @@ def decode_image(encoded: bytes) -> np.ndarray:
     if image is None:
         raise BadRecord(f"OpenCV cannot decode the picture ({len(encoded)} bytes)")
     return image
+
+
+def _jpeg_ends(encoded: bytes) -> bool:
+    """Whether a JPEG reaches its end marker, by walking from segment to segment.
+
+    Looking for the marker's two bytes anywhere is not enough: thumbnails inside and videos that
+    phones append hold them too.
+    """
+    position = 2  # after the start-of-image marker
+    while marker := _JPEG_MARKER.search(encoded, position):
+        code, position = encoded[marker.end() - 1], marker.end()
+        if code == _JPEG_END:
+            return True
+        # The segment's length; coded data that follow a scan's header are skipped by the search.
+        position += int.from_bytes(encoded[position : position + 2])
+    return False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,373 @@
+"""The command `mtnet`: what it writes, its exit codes, and errors that are one clear line."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mtnet_jax.predict
+import mtnet_jax.training.loop
+from data_prep import convert, pointing04
+from mtnet_jax import cli
+from mtnet_jax.cli import load_config, main
+from mtnet_jax.predict import Predictor, read_picture, write_picture
+from tests.conftest import REPOSITORY
+from tests.random_weights import SCORE, write_random_weights
+
+DEMO = REPOSITORY / "demo" / "pointing04_demo"
+QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
+# How ml_collections 1.1 loads configuration files.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+COMMANDS = ("quickstart", "train", "eval", "predict", "export", "data")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(weights) -> Predictor:
+    return Predictor.load(weights, score_threshold=SCORE)
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "my pictures"
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "ü b.png"):
+        write_picture(folder / name, rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command, gives its exit code, output and lines of errors."""
+
+    def call(*words) -> tuple[int, str, list[str]]:
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        errors = [
+            line
+            for line in lines
+            if line.strip() and not line.endswith(("/picture]", "picture/s]"))
+        ]
+        return code, captured.out, errors
+
+    return call
+
+
+@pytest.fixture
+def fails(run):
+    """Runs a command that must end with exit code 1 and one line on stderr, which it gives."""
+
+    def call(*words) -> str:
+        code, _, errors = run(*words)
+        assert code == 1
+        assert len(errors) == 1
+        assert errors[0].startswith(f"mtnet {words[0]}")
+        return errors[0]
+
+    return call
+
+
+# --- help and options ----------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_without_jax():
+    code = (
+        "import sys, mtnet_jax.cli\n"
+        "try: mtnet_jax.cli.main(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert f"\n    {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((c,) for c in COMMANDS),
+        ("data", "convert"),
+        ("data", "convert", "yolo"),
+        ("data", "anchors"),
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_help(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    assert "usage: mtnet " + words[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "COMMAND"),
+        (("fly",), "fly"),
+        (("predict", "a.png", "--weights", "w", "--ouut", "o"), "--ouut o"),
+        (("predict", "a.png"), "--weights"),
+        (("predict", "a.png", "--weights", "w", "--score", "7"), "7 is not a number from 0 to 1"),
+        (("predict", "a.png", "--weights", "w", "--score", "x"), "--score"),
+        (("eval", "--workdir", "w", "--data", "d", "--batch-size", "0"), "--batch-size"),
+        (("eval", "--workdir", "w", "--data", "d", "--protocol", "best"), "best"),
+        (("data",), "TASK"),
+        (("data", "convert", "biwy"), "biwy"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_the_word(words, named, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    assert end.value.code == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_converter_options_agree_with_the_converter():
+    """They stand twice, so that help need not import the converters."""
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    required = ["pointing04", "--raw", "a", "--out", "b"]
+    assert parser.parse_args(required).test_persons == pointing04.DEFAULT_TEST_PERSONS
+    for rule in pointing04.BOX_RULES:
+        assert parser.parse_args([*required, "--box-rule", rule]).box_rule == rule
+
+
+# --- predict -------------------------------------------------------------------------------------
+
+
+def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
+    """The whole command, nothing replaced."""
+    out, file = tmp_path / "out", tmp_path / "heads.json"
+    code, said, errors = run(
+        "predict", pictures, "--weights", weights, "--out", out, "--json", file, "--score", SCORE
+    )
+    assert code == 0
+    assert not errors
+    assert said.splitlines() == [
+        "2 pictures predicted, 0 could not be read",
+        f"overlays: {out}",
+        f"JSON: {file}",
+    ]
+    entries = json.loads(file.read_text())
+    assert [entry["image"] for entry in entries] == [str(p) for p in sorted(pictures.iterdir())]
+    assert all(entry["heads"] for entry in entries)
+    assert {path.name for path in out.iterdir()} == {"a.png", "ü b.png"}
+
+
+def test_pictures_that_cannot_be_read_do_not_stop_the_others(
+    run, monkeypatch, weights, loaded, pictures, tmp_path
+):
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
+    code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
+    assert code == 1
+    assert "2 pictures predicted, 2 could not be read" in said
+    assert len(errors) == 2
+    assert str(missing) in errors[0]
+    assert str(pictures / "broken.jpg") in errors[1]
+    assert len(json.loads(file.read_text())) == 2
+
+
+def test_a_second_run_leaves_its_overlays_out(
+    run, monkeypatch, weights, loaded, pictures, tmp_path
+):
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    for _ in range(2):
+        _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
+        assert "2 pictures predicted" in said
+    assert len(list((pictures / "drawn").iterdir())) == 2
+
+
+def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):
+    before = read_picture(pictures / "a.png")
+    line = fails("predict", pictures, "--weights", weights, "--out", pictures)
+    assert "choose another folder" in line
+    line = fails("predict", pictures / "a.png", "--weights", weights, "--out", pictures)
+    assert "choose another folder" in line
+    np.testing.assert_array_equal(read_picture(pictures / "a.png"), before)
+
+
+def test_predict_errors_are_one_line(fails, monkeypatch, weights, loaded, pictures, tmp_path):
+    assert "--out" in fails("predict", pictures, "--weights", weights)
+    line = fails("predict", pictures, "--weights", tmp_path / "no", "--out", tmp_path / "o")
+    assert str(tmp_path / "no") in line
+    assert "mtnet train" in line
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in fails("predict", empty, "--weights", weights, "--out", tmp_path / "o")
+
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    taken = tmp_path / "file"
+    taken.write_text("")
+    command = ("predict", pictures, "--weights", weights)
+    assert str(taken) in fails(*command, "--out", taken)
+    assert str(taken) in fails(*command, "--json", taken / "heads.json")
+    assert str(empty) in fails(*command, "--json", empty)
+
+
+def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pictures, tmp_path):
+    """A user error is one line; what NumPy or a slip of ours raises must stay findable."""
+    words = ["predict", str(pictures), "--weights", str(weights), "--out", str(tmp_path / "o")]
+    for error in (TypeError, KeyError, ValueError, RuntimeError):
+
+        def slip(*_, error=error, **__):
+            raise error("a slip")
+
+        monkeypatch.setattr(mtnet_jax.predict, "find_pictures", slip)
+        with pytest.raises(error, match="a slip"):
+            main(words)
+
+    # Inside our own files, but raised by NumPy.
+    bad_head = argparse.Namespace(box=(1, 2, 3), score=0.5, rotation=np.eye(2))
+    with pytest.raises(ValueError, match="reshape"):
+        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.as_arrays([bad_head]))
+
+
+def main_that_runs(monkeypatch, command) -> int:
+    """The exit code of a command that does something else."""
+    monkeypatch.setattr(cli, "_export", command)
+    return main(["export", "--workdir", "w", "--out", "o"])
+
+
+def test_an_interruption_ends_with_130(monkeypatch, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    assert main_that_runs(monkeypatch, interrupt) == 130
+    assert capsys.readouterr().err == "\nmtnet export: interrupted\n"
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--config.model.widht=1", ("'widht'", '"width"', QUICKSTART)),
+        ("--config.model.width.x=1", ("model.width.x",)),
+        ("--config.model.width=abc", ("config.model.width", "abc")),
+        ("--config.seed=1.5", ("config.seed", "1.5")),
+        ("--config.seed", ("config.seed",)),
+        ("--confg.seed=1", ("confg.seed",)),
+        ("stray", ("stray",)),
+        ("--config.data.demo.path=/nowhere", ("/nowhere", "mtnet data convert")),
+    ],
+)
+def test_train_errors_name_the_option(fails, tmp_path, override, named):
+    line = fails("train", "--config", QUICKSTART, "--workdir", tmp_path / "run", override)
+    for word in named:
+        assert word in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_without_its_configuration_file(fails, tmp_path):
+    line = fails("train", "--config", tmp_path / "no.py", "--workdir", tmp_path / "run")
+    assert str(tmp_path / "no.py") in line
+
+
+def test_overrides_reach_training_with_their_types(run, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call: calls.append(call))
+    overrides = [
+        "--config.model.width=0.5",
+        "--config.seed",
+        "7",
+        "--config.class_names=('head', 'hard hat')",
+        "--config.phases.phase3.epochs=0.5",
+    ]
+    code, _, _ = run(
+        "train", overrides[0], "--workdir", tmp_path, "--config", QUICKSTART, *overrides
+    )
+    assert code == 0
+    ((config, workdir),) = calls
+    assert workdir == tmp_path
+    assert config.model.width == 0.5
+    assert config.seed == 7
+    assert config.class_names == ("head", "hard hat")
+    assert config.phases.phase3.epochs == 0.5
+
+
+def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
+    """The error of the loop is for the user, though no ValueError."""
+    meter = mtnet_jax.training.loop._Meter(8)
+    phase = argparse.Namespace(name="phase1")
+    position = mtnet_jax.training.loop.START
+    log = argparse.Namespace(metrics=lambda *_: None)
+
+    def diverge(*_):
+        meter.report(log, position, phase, {"loss": np.float32(np.nan)}, flush=True)
+
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", diverge)
+    line = fails("train", "--config", QUICKSTART, "--workdir", tmp_path / "run")
+    assert "loss is nan" in line
+
+
+def test_no_cluster_is_one_line(fails, monkeypatch, tmp_path):
+    def initialize():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    words = ("--config", QUICKSTART, "--workdir", tmp_path / "run", "--distributed")
+    assert "coordinator_address" in fails("train", *words)
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "quickstart"])
+def test_the_configurations_load(name):
+    config = load_config(REPOSITORY / "configs" / f"{name}.py", [])
+    assert config.phases
+
+
+# --- eval, export, data --------------------------------------------------------------------------
+
+
+def test_eval_errors_come_before_the_work(fails, weights, tmp_path):
+    """Also those of the second record set."""
+    command = ("eval", "--workdir", weights, "--out", tmp_path / "eval", "--data")
+    assert str(tmp_path / "no") in fails(*command, DEMO, tmp_path / "no")
+    line = fails(*command, f"{DEMO}:night")
+    assert "'night'" in line
+    assert "'test' (62)" in line
+    assert not (tmp_path / "eval").exists()
+    no_weights = ("eval", "--workdir", tmp_path / "no", "--data", DEMO)
+    assert "config.json does not exist" in fails(*no_weights)
+
+
+def test_a_damaged_record_set_is_one_line(fails, weights, tmp_path):
+    damaged = tmp_path / "records"
+    shutil.copytree(DEMO, damaged)
+    shard = next(damaged.glob("*-test.tfrecord-*"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    line = fails("eval", "--workdir", weights, "--data", damaged)
+    assert shard.name in line
+    assert "cut short" in line
+    assert "Errno" in fails("data", "anchors", "x" * 300)  # a name no file system takes
+
+
+def test_export_writes_and_refuses(run, fails, weights, tmp_path):
+    code, said, _ = run("export", "--workdir", weights, "--out", tmp_path / "out", "--half")
+    assert code == 0
+    assert f"{tmp_path / 'out' / 'weights.npz'}: 0." in said
+    assert (tmp_path / "out" / "config.json").is_file()
+    assert "another folder" in fails("export", "--workdir", weights, "--out", weights)
+    assert str(tmp_path / "no") in fails("export", "--workdir", tmp_path / "no", "--out", tmp_path)
+
+
+def test_data_commands_report_what_is_missing(fails, tmp_path):
+    out = tmp_path / "out"
+    line = fails("data", "convert", "pointing04", "--raw", tmp_path / "no", "--out", out)
+    assert str(tmp_path / "no") in line
+    assert str(tmp_path / "no") in fails("data", "anchors", tmp_path / "no")
+    assert not out.exists()
