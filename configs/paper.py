@@ -1,4 +1,5 @@
-"""The setting of the paper: Darknet-53, 416 pixels, vectors, three phases of 50 epochs (section 4.1).
+"""The setting of the paper: Darknet-53, 416 pixels, vectors, three phases of 50 epochs (section
+4.1).
 
 For one or more GPUs or TPUs (on two CPU cores an epoch of CMU Panoptic would take weeks):
 
@@ -8,8 +9,9 @@ For one or more GPUs or TPUs (on two CPU cores an epoch of CMU Panoptic would ta
 
 Ablations of Table 2 and 3 are one option away: `--config.model.representation=euler`,
 `--config.model.version=v1`, `--config.model.pose_activation=tanh` (with v1: "v1 tanh").
-Phase 1 trains the face branch's last layers alone, so it needs a backbone and neck that already see:
-start from `yolov3.weights`, or give the neck to phase 1 as well (`trainable=("neck", "face")`).
+Phase 1 trains the face branch's last layers alone, so it needs a backbone and neck that already
+see: start from `yolov3.weights`, or give the neck to phase 1 as well (`trainable=("neck",
+"face")`).
 """
 
 from mtnet_jax.config import default_config, record_set

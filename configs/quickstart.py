@@ -1,4 +1,4 @@
-"""What `mtnet quickstart` trains: a narrow net on the demo records, some minutes on two CPU cores."""
+"""What `mtnet quickstart` trains: a narrow net on the demo records, minutes on two cores."""
 
 from mtnet_jax.config import default_config, phase, record_set
 
@@ -6,7 +6,7 @@ from mtnet_jax.config import default_config, phase, record_set
 def get_config():
     config = default_config()
     config.model.width = 0.25
-    config.model.depth = 0.25
+    config.model.depth = 0.125
     config.input.size = 160
     config.input.max_heads = 8
     config.data.demo = record_set("demo/pointing04_demo")

@@ -1,12 +1,12 @@
 """A narrow net for two CPU cores overnight: heads and helmets of Hard Hat, poses of Pointing'04.
 
     mtnet data convert pointing04 --raw DATA/pointing04 --out records/pointing04
-    mtnet data convert yolo --raw DATA/hardhat --out records/hardhat --label-map head=head,helmet=head
-    mtnet train --config configs/small.py --workdir runs/small
+    mtnet data convert yolo --raw DATA/hardhat --out records/hardhat --label-map
+    head=head,helmet=head mtnet train --config configs/small.py --workdir runs/small
 
-A quarter of the channels and half of the blocks of the paper's net, 224 pixels. Nothing is pretrained,
-so phase 1 gives the new face branch and neck a quick start on an untrained backbone and is short.
-Results: docs/results.md.
+A quarter of the channels and half of the blocks of the paper's net, 224 pixels. Nothing is
+pretrained, so phase 1 gives the new face branch and neck a quick start on an untrained backbone and
+is short. Results: docs/results.md.
 """
 
 from mtnet_jax.config import default_config, phase, record_set

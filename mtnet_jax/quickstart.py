@@ -3,6 +3,7 @@
 import os
 import time
 from contextlib import chdir
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def quickstart(workdir: Path) -> int:
     workdir = workdir.resolve()
     if not DEMO.is_dir():
         raise FileNotFoundError(
-            f"No demo data at {DEMO}: run the quickstart from a clone of the repository (pip install -e .)."
+            f"No demo data at {DEMO}: run the quickstart from a clone of the repository, installed "
+            "with pip install -e ."
         )
     with chdir(REPOSITORY):  # the configuration names the demo records from there
         config = load_config(Path("configs/quickstart.py"), [])
@@ -60,31 +62,46 @@ def quickstart(workdir: Path) -> int:
     plot_curves(workdir, workdir / "curves.png")
     write_sheet(predictor, RecordSource(records, "test"), workdir / "held_out.png")
 
-    network, constant = results["network"], results["constant"]
-    pose_alone = results["constant pose"]
     minutes = (time.perf_counter() - started) / 60
+    print(f"\nDone in {minutes:.1f} minutes. On a person it has never seen:\n")
+    print(_summary(results))
+    shown = os.path.relpath(workdir)
     print(
         f"""
-Done in {minutes:.1f} minutes. On a held-out person:
-
-                         network    constant predictor (mean box, mean pose)
-  AP50                 {_percent(network["detection"]["ap50"])}    {_percent(constant["detection"]["ap50"])}
-  mean IoU, missed = 0 {_percent(network["detection"]["mean_iou_all"])}    {_percent(constant["detection"]["mean_iou_all"])}
-  geodesic error       {_degrees(network["pose"]["geodesic_mean"])}    {_degrees(pose_alone["pose"]["geodesic_mean"])} (on the true boxes)
-  MAE yaw pitch roll   {_degrees(network["pose"]["mae"])}    {_degrees(pose_alone["pose"]["mae"])}
-
-In {os.path.relpath(workdir)}:
+In {shown}:
   predictions/        overlays of demo/pictures: red x, green y, blue out of the face
   predictions.json    the same as numbers
   held_out.png        a sheet of held-out pictures, prediction and truth
   eval/               table, JSON and plots
   curves.png          losses and evaluation over the steps
-  checkpoints/        of the trained network; tensorboard/ and metrics.jsonl beside it
+  checkpoints/        of the trained network; metrics.jsonl and tensorboard/ beside it
 
-Try your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {os.path.relpath(workdir)} --out overlays
-It has seen two people only, from the front: docs/data.md and configs/small.py are the way on."""
+Your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {shown} --out overlays
+This net saw two people in one room: README.md says how to train one that is of use."""
     )
     return 0
+
+
+def _summary(results: dict[str, dict]) -> str:
+    """The quickstart's table: the network beside the constant predictors."""
+    network, constant, pose = (results[k] for k in ("network", "constant", "constant pose"))
+
+    def row(name: str, section: str, key: str, other: dict, factor: float, unit: str) -> str:
+        values = (result[section][key] for result in (network, other))
+        cells = ("-" if v is None else f"{factor * v:.1f}{unit}" for v in values)
+        return f"  {name:<28}" + "".join(f"{cell:>12}" for cell in cells)
+
+    return "\n".join(
+        [
+            f"  {'':<28}{'network':>12}{'constant':>12}",
+            row("AP50", "detection", "ap50", constant, 100, "%"),
+            row("mean IoU, missed = 0", "detection", "mean_iou_all", constant, 100, "%"),
+            row("geodesic error, mean", "pose", "geodesic_mean", pose, 1, "°"),
+            row("MAE of yaw, pitch, roll", "pose", "mae", pose, 1, "°"),
+            "  (constant: mean box and mean pose of the training pictures; its pose errors are",
+            "  those of the mean pose on the true boxes)",
+        ]
+    )
 
 
 def write_sheet(predictor: Predictor, source: RecordSource, path: Path, count: int = 24) -> None:
@@ -122,7 +139,7 @@ def plot_curves(workdir: Path, path: Path) -> None:
             )
     right.set(title="held-out pictures", xlabel="step", ylim=(0, None))
     for axes in (left, right):
-        for before, after in zip(training, training[1:], strict=False):
+        for before, after in pairwise(training):
             if before["phase"] != after["phase"]:
                 axes.axvline(before["step"], color="0.7", linewidth=1)
         axes.grid(alpha=0.3)
@@ -133,11 +150,3 @@ def plot_curves(workdir: Path, path: Path) -> None:
 
 def _step(number: str, text: str) -> None:
     print(f"\n== {number}: {text}", flush=True)
-
-
-def _percent(value: float | None) -> str:
-    return "      -" if value is None else f"{100 * value:6.1f}%"
-
-
-def _degrees(value: float | None) -> str:
-    return "      -" if value is None else f"{value:6.1f}°"

@@ -6,8 +6,9 @@ All share one interface, so the network, the losses and the decoder never ask wh
 * `decode(raw) -> R`      (..., size) -> (..., 3, 3), always a rotation for finite input
 * `loss(raw, R) -> loss`  (...), one value an object; its gradient is finite for finite input
 
-A raw output with NaN or infinity decodes to NaN in all nine entries, so it is seen and never taken for
-a pose. Other degenerate outputs (zeros, parallel vectors) decode to a stated rotation, see each.
+A raw output with NaN or infinity decodes to NaN in all nine entries, so it is seen and never taken
+for a pose. Other degenerate outputs (zeros, parallel vectors) decode to a stated rotation, see
+each.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from mtnet_jax import rotations
 
 # Below this length a predicted direction carries no information and is replaced by a stated one.
 TINY = 1e-6
+# Larger outputs are taken as this: scaling them would leave the range of float32.
+HUGE = 1e30
 
 
 class Representation(NamedTuple):
@@ -43,9 +46,10 @@ def make_representation(
 
     Args:
       name: "euler" (3), "vectors" (9), "sixd" (6) or "quaternion" (4).
-      vector_loss: for "vectors" only. "squared": eq. 2 of the paper; "norm": its square root for each
-        vector; "geodesic": the angle in radians between the truth and the rotation that Gram-Schmidt
-        makes of the first two vectors (the SVD is kept out of the loss, its gradient is unstable).
+      vector_loss: for "vectors" only. "squared": eq. 2 of the paper; "norm": its square root for
+        each vector; "geodesic": the angle in radians between the truth and the rotation that
+        Gram-Schmidt makes of the first two vectors (the SVD is kept out of the loss, its gradient
+        is unstable).
       orthogonality: weight of eq. 3 with its three unordered pairs of vectors; 2.0 is the same as
         counting ordered pairs.
 
@@ -84,7 +88,7 @@ def encode_euler(rotation: jax.Array) -> jax.Array:
 def decode_euler(raw: jax.Array) -> jax.Array:
     """(..., 3) -> (..., 3, 3). Every finite output is a rotation; zeros are the identity."""
     raw = jnp.where(_finite(raw), raw, jnp.nan)
-    angles = raw * jnp.broadcast_to(EULER_SCALE, raw.shape)
+    angles = jnp.clip(raw, -HUGE, HUGE) * jnp.broadcast_to(EULER_SCALE, raw.shape)
     rotation = rotations.euler_to_rotation(angles, convention="canonical")
     # One NaN angle leaves some entries of the product finite; poison them all.
     return jnp.where(_finite(raw)[..., None], rotation, jnp.nan)
@@ -113,7 +117,7 @@ def decode_vectors(raw: jax.Array) -> jax.Array:
 def vectors_loss(
     raw: jax.Array, rotation: jax.Array, *, kind: str, orthogonality: float
 ) -> jax.Array:
-    """Eq. 4: the distance of each vector to its truth, plus the orthogonality of the three (eq. 3)."""
+    """Eq. 4: distance of each vector to its truth, plus the orthogonality of the three (eq. 3)."""
     predicted = _columns(raw, 3)
     if kind == "geodesic":
         # |A - B|_F = 2 sqrt(2) sin(angle / 2): no acos, whose slope is infinite at the truth.
@@ -151,8 +155,8 @@ def sixd_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
 def gram_schmidt(first: jax.Array, second: jax.Array) -> jax.Array:
     """The rotation whose first two columns come from two vectors (..., 3) -> (..., 3, 3).
 
-    A first vector of no length is taken as the x axis. Where the second one adds no direction to the
-    first, the coordinate axis y (or x, where the first lies along y) stands in for it.
+    A first vector of no length is taken as the x axis. Where the second one adds no direction to
+    the first, the coordinate axis y (or x, where the first lies along y) stands in for it.
     """
     x = _unit(first, jnp.array([1.0, 0.0, 0.0], first.dtype))
     along_y = jnp.abs(x[..., 1]) > 0.9
@@ -164,7 +168,8 @@ def gram_schmidt(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.stack([x, y, jnp.cross(x, y)], axis=-1)
 
 
-# --- Quaternion: w, x, y, z ------------------------------------------------------------------------
+# --- Quaternion: w, x, y, z
+# ------------------------------------------------------------------------
 
 
 def encode_quaternion(rotation: jax.Array) -> jax.Array:
@@ -203,7 +208,8 @@ def quaternion_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1))
 
 
-# --- Small helpers -----------------------------------------------------------------------------------
+# --- Small helpers
+# -----------------------------------------------------------------------------------
 
 
 def _columns(raw: jax.Array, count: int) -> jax.Array:
@@ -218,6 +224,7 @@ def _finite(raw: jax.Array) -> jax.Array:
 
 def _unit(vector: jax.Array, fallback: jax.Array) -> jax.Array:
     """`vector` at length 1, or `fallback` at length 1 where it has none."""
+    vector = jnp.clip(vector, -HUGE, HUGE)
     # Dividing by the largest entry first keeps huge float32 outputs from overflowing when squared.
     scale = jnp.max(jnp.abs(vector), axis=-1, keepdims=True)
     tiny = ~(scale > TINY)

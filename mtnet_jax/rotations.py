@@ -1,6 +1,7 @@
 """Rotations of heads: named Euler conventions, nearest rotation, distance, flip and turn.
 
-One matrix means one thing in the whole package: R takes head axes to camera axes, v_camera = R v_head.
+One matrix means one thing in the whole package: R takes head axes to camera axes, v_camera = R
+v_head.
 
 * Camera axes: x to the right of the picture, y down, z forward (into the scene).
 * Head axes of a face that looks straight into the camera: x to the right of the picture (the
@@ -90,13 +91,13 @@ def rotation_to_euler(rotation: Array, *, convention: str) -> Array:
 def nearest_rotation(matrix: Array) -> Array:
     """The rotation nearest to a 3x3 matrix in the Frobenius norm, by SVD (section 3.2).
 
-    R' = U diag(1, 1, det(U V^T)) V^T. The formula printed in the paper, diag(1, 1, -1) always, is the
-    case det(U V^T) = -1 of this one; used always it would turn rotations into reflections.
+    R' = U diag(1, 1, det(U V^T)) V^T. The formula printed in the paper, diag(1, 1, -1) always, is
+    the case det(U V^T) = -1 of this one; used always it would turn rotations into reflections.
 
     Stated behaviour on bad input: all zeros give the identity; a matrix of rank 1 or 2 gives one of
     the equally near rotations, the same each time; a matrix with NaN or infinity gives NaN in all
-    nine entries, so that it is seen and not taken for a pose. Meant for decoding and evaluation: its
-    gradient is unstable where singular values meet.
+    nine entries, so that it is seen and not taken for a pose. Meant for decoding and evaluation:
+    its gradient is unstable where singular values meet.
 
     Args:
       matrix: (..., 3, 3).
@@ -246,10 +247,10 @@ def _decode_opal(r: Array) -> tuple[Array, Array, Array]:
 
 
 _UPRIGHT = (
-    "Of the two solutions the one with |pitch| < 90 and |roll| < 90 is returned (on that border the one "
-    "with |yaw| <= 90); it exists for upright heads, all 360 degrees of yaw. An upside-down head has none: the solution with |pitch| <= 90 is "
-    "returned and its |roll| exceeds 90. At yaw = +-90 (gimbal lock) what is known, a combination of "
-    "pitch and roll, is split into equal halves."
+    "Of the two solutions the one with |pitch| < 90 and |roll| < 90 is returned (on that border "
+    "the one with |yaw| <= 90); it exists for upright heads, all 360 degrees of yaw. An upside-down "
+    "head has none: the solution with |pitch| <= 90 is returned and its |roll| exceeds 90. At "
+    "yaw = +-90 (gimbal lock) what is known, a combination of pitch and roll, is halved."
 )
 
 CONVENTIONS: dict[str, Convention] = {

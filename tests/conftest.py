@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real data lies, and JAX settings that turn silent surprises into errors."""
+"""Where the real data lies, and JAX settings that turn silent surprises into errors."""
 
 import os
 from pathlib import Path
@@ -24,5 +24,7 @@ def data_dir() -> Path:
     """Folder of the raw data sets: $MTNET_DATA, by default ../shared/data beside the repository."""
     path = Path(os.environ.get("MTNET_DATA", REPOSITORY.parent / "shared" / "data"))
     if not path.is_dir():
-        pytest.skip(f"no raw data at {path}: set MTNET_DATA to the folder that holds pointing04, ...")
+        pytest.skip(
+            f"no raw data at {path}: set MTNET_DATA to the folder that holds pointing04, ..."
+        )
     return path

@@ -1,4 +1,4 @@
-"""Rotations against scipy's Rotation, the fixture of a BIWI file, and stated behaviour at the edges."""
+"""Rotations against scipy's, the fixture of a BIWI file, and stated behaviour at the edges."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,11 @@ from mtnet_jax import rotations
 
 # BIWI 01/frame_00501, canonical angles as published with it.
 BIWI_ROTATION = np.array(
-    [[0.45684, -0.404949, -0.792031], [-0.103806, 0.860022, -0.499587], [0.883471, 0.310449, 0.350856]]
+    [
+        [0.45684, -0.404949, -0.792031],
+        [-0.103806, 0.860022, -0.499587],
+        [0.883471, 0.310449, 0.350856],
+    ]
 )
 BIWI_ANGLES = np.array([-52.3757, -54.9199, 41.5542])  # yaw, pitch, roll
 
@@ -105,7 +109,9 @@ def test_the_border_between_the_two_solutions_is_stable_under_rounding():
 
 def test_signs_of_the_canonical_convention():
     def normal(yaw, pitch, roll):  # out of the face, camera axes x right, y down, z forward
-        return -rotations.euler_to_rotation(np.array([yaw, pitch, roll]), convention="canonical")[:, 2]
+        return -rotations.euler_to_rotation(np.array([yaw, pitch, roll]), convention="canonical")[
+            :, 2
+        ]
 
     assert normal(30.0, 0, 0)[0] < -0.4  # +yaw: to the left of the picture
     assert normal(0.0, 30, 0)[1] < -0.4  # +pitch: up

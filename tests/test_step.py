@@ -46,7 +46,10 @@ def test_frozen_groups_stay_bit_identical_and_the_others_move(tiny, trainable):
         for kind in ("params", "batch_stats"):
             old = jax.tree.leaves(getattr(state, kind).get(group))
             new = jax.tree.leaves(getattr(after, kind).get(group))
-            same = [np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(old, new, strict=True)]
+            same = [
+                np.asarray(a).tobytes() == np.asarray(b).tobytes()
+                for a, b in zip(old, new, strict=True)
+            ]
             if old:  # the face branch has no statistics
                 assert all(same) == (group not in trainable), (group, kind)
 
@@ -58,14 +61,17 @@ def test_no_backward_pass_through_what_is_frozen():
     config.input.size = 96
     system, variables = tiny_system(config)
     batch = random_batch(config, 2)
-    forward = flops(lambda v, x: system.model.apply(v, normalise_images(x)), variables, batch["image"])
+    forward = flops(
+        lambda v, x: system.model.apply(v, normalise_images(x)), variables, batch["image"]
+    )
     cost = {}
     for trainable in (("face",), ("pose",), ("backbone", "neck", "face"), EVERYTHING):
         step, state = make_step(config, system, variables, trainable)
         cost[trainable] = flops(step, state, batch) / forward
     assert cost[("face",)] < 1.15
     assert cost[("pose",)] < 1.3
-    # Forward, weight gradient and data gradient: about three forward passes, less for the first layer.
+    # Forward, weight gradient and data gradient: about three forward passes, less for the first
+    # layer.
     assert 2.5 < cost[EVERYTHING] < 3.5
     assert cost[("backbone", "neck", "face")] < cost[EVERYTHING]
 
@@ -112,7 +118,10 @@ def test_the_compiled_step_holds_no_callbacks_no_float64_and_donates(tiny):
 
 @pytest.mark.parametrize(
     "representation",
-    ["vectors", *(pytest.param(n, marks=pytest.mark.slow) for n in ("euler", "sixd", "quaternion"))],
+    [
+        "vectors",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("euler", "sixd", "quaternion")),
+    ],
 )
 def test_a_few_steps_on_one_batch_learn_it(representation):
     config = tiny_config()

@@ -20,7 +20,9 @@ def tiny_config() -> ConfigDict:
     config.input.max_heads = 4
     config.data.demo = record_set(str(DEMO_RECORDS))
     config.phases = ConfigDict()
-    config.phases.a = phase(("face",), epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3, alpha=1)
+    config.phases.a = phase(
+        ("face",), epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3, alpha=1
+    )
     config.phases.b = phase(EVERYTHING, epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3)
     config.log_every_steps = 1
     config.save_every_steps = 2

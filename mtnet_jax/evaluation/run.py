@@ -40,9 +40,9 @@ def evaluate_records(
 ) -> dict[str, dict[str, Any]]:
     """Evaluates weights on a split; prints the table, writes table, JSON and plots.
 
-    Beside the network stand two constants learned from the set's "train" split, where it has one with
-    poses: `constant` says the mean box and pose of every picture, `constant pose` the mean pose on every
-    true box. What a network learned is what it is ahead of them.
+    Beside the network stand two constants learned from the set's "train" split, where it has one
+    with poses: `constant` says the mean box and pose of every picture, `constant pose` the mean
+    pose on every true box. What a network learned is what it is ahead of them.
 
     Args:
       weights: work directory or exported folder.

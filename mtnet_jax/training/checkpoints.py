@@ -1,8 +1,8 @@
-"""Checkpoints by orbax: model, optimizer, and the position of training. The only file that knows orbax.
+"""Checkpoints by orbax: model, optimizer, position. The only file that knows orbax.
 
-A step's folder holds the checkpointables `model` ({"params", "batch_stats"}) and `opt`, and as metadata
-the `Position`. They are separate so that predicting reads the model alone. The configuration lies beside
-the checkpoints in `config.json` of the work directory.
+A step's folder holds the checkpointables `model` ({"params", "batch_stats"}) and `opt`, and as
+metadata the `Position`. They are separate so that predicting reads the model alone. The
+configuration lies beside the checkpoints in `config.json` of the work directory.
 """
 
 import json
@@ -33,7 +33,7 @@ START = Position(phase=0, step=0, total_step=0, data=None)
 
 
 class Checkpoints:
-    """The checkpoints of a work directory. Use as a context manager: leaving it waits for the writes."""
+    """The checkpoints of a work directory; a context manager that waits for the writes."""
 
     def __init__(self, workdir: str | os.PathLike, keep: int):
         policies = ocp.training.preservation_policies
@@ -64,6 +64,8 @@ class Checkpoints:
         self._checkpointer.save_checkpointables_async(
             position.total_step,
             {"model": _model_tree(state), "opt": state.opt_state},
+            # Without it a checkpoint is skipped in silence while the one before is being written.
+            force=True,
             custom_metadata=position._asdict(),
         )
 

@@ -17,8 +17,8 @@ METRICS = "metrics.jsonl"
 class TrainingLog:
     """Writes metrics to `metrics.jsonl` and TensorBoard, and shows a progress line.
 
-    After an interruption the file is first cut back to the step training resumes from, so a curve has
-    each step once.
+    After an interruption the file is first cut back to the step training resumes from, so a curve
+    has each step once.
     """
 
     def __init__(self, workdir: str | os.PathLike, resume_step: int, total_steps: int, main: bool):
@@ -65,7 +65,8 @@ class TrainingLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
             shown = {"loss": values["loss"], "img/s": values["pictures_per_second"]}
-            self._bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()}, refresh=False)
+            texts = {k: "nan" if v is None else f"{v:.3g}" for k, v in shown.items()}
+            self._bar.set_postfix(texts, refresh=False)
 
     def say(self, text: str) -> None:
         """Prints without tearing the progress line."""

@@ -153,8 +153,9 @@ def _run_phase(
         log.advance(phase.name)
 
         if position.total_step % config.log_every_steps == 0 or last:
-            meter.report(log, position, phase, metrics, flush=last)
+            meter.report(log, position, phase, metrics)
         if position.total_step % config.save_every_steps == 0 or last:
+            meter.flush(log, phase)  # what is checkpointed is logged: resuming starts after it
             position = position._replace(data=batches.get_state())
             checkpoints.save(state, position)
         if last or (eval_every and position.step % eval_every == 0):
@@ -189,30 +190,27 @@ class _Meter:
     def __exit__(self, *_: Any) -> None:
         self._waited += time.perf_counter() - self._wait_start
 
-    def report(
-        self, log: TrainingLog, position: Position, phase: Phase, metrics: Any, *, flush: bool
-    ) -> None:
+    def report(self, log: TrainingLog, position: Position, phase: Phase, metrics: Any) -> None:
         elapsed = time.perf_counter() - self._start
         rates = {
             "pictures_per_second": self._batch_size * self._steps / elapsed,
             "wait_share": self._waited / elapsed,
         }
         self.restart()
-        if self._pending:
-            self._write(log, phase)
+        self.flush(log, phase)
         self._pending = (position, metrics, rates)
-        if flush:
-            self._write(log, phase)
 
-    def _write(self, log: TrainingLog, phase: Phase) -> None:
+    def flush(self, log: TrainingLog, phase: Phase) -> None:
+        if self._pending is None:
+            return
         position, metrics, rates = self._pending
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         log.metrics("train", position.total_step, phase.name, {**values, **rates})
         if not np.isfinite(values["loss"]):
             raise TrainingDiverged(
-                f"The loss is {values['loss']} at step {position.total_step} of {phase.name}. Lower "
-                f"config.phases.{phase.name}.learning_rate, or set config.clip_norm (10 is usual), and "
+                f"The loss is {values['loss']} at step {position.total_step} of {phase.name}. "
+                f"Lower config.phases.{phase.name}.learning_rate, or set config.clip_norm, and "
                 "start again: the same work directory goes on from its last checkpoint."
             )
 
@@ -239,8 +237,8 @@ def open_sources(config: ConfigDict) -> tuple[dict[str, RecordSource], dict[str,
         if len(labels) > len(config.class_names):
             raise ValueError(
                 f"config.data.{name} ({config.data[name].path}) has the labels {labels}, "
-                f"config.class_names only {tuple(config.class_names)}: name them all, or convert the "
-                "set with its labels mapped to one."
+                f"config.class_names only {tuple(config.class_names)}: name them all, or "
+                "convert the set with its labels mapped to one."
             )
     return train_sources, eval_sources
 
@@ -331,8 +329,8 @@ def _check_devices(phases: tuple[Phase, ...]) -> None:
     for phase in phases:
         if phase.batch_size % devices:
             raise ValueError(
-                f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a multiple "
-                f"of the {devices} devices."
+                f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
+                f"multiple of the {devices} devices."
             )
 
 
@@ -360,7 +358,8 @@ def _describe(
     for phase, count in zip(phases, steps, strict=True):
         log.say(
             f"{phase.name}: {phase.epochs:g} epochs, {count} steps of {phase.batch_size}, "
-            f"learning rate {phase.learning_rate:g} ({phase.schedule}), trains {', '.join(phase.trainable)}"
+            f"learning rate {phase.learning_rate:g} ({phase.schedule}), "
+            f"trains {', '.join(phase.trainable)}"
         )
     if position != START:
         log.say(f"resuming after step {position.total_step} ({phases[position.phase].name})")

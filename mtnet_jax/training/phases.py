@@ -104,7 +104,8 @@ def _check(phase: Phase, version: str) -> None:
     unknown = [group for group in phase.trainable if group not in GROUPS]
     if unknown or not phase.trainable:
         raise ValueError(
-            f"config.phases.{phase.name}.trainable is {phase.trainable}: name one or more of {GROUPS}."
+            f"config.phases.{phase.name}.trainable is {phase.trainable}: "
+            f"name one or more of {GROUPS}."
         )
     if phase.schedule not in ("constant", "cosine"):
         raise ValueError(

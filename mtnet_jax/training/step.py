@@ -28,8 +28,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
     """The step of a phase: (state, batch) -> (state, metrics), to be jitted with the state donated.
 
-    Frozen groups are cut out of the gradient before anything reads it, so no backward pass runs through
-    them; their parameters and BatchNorm statistics come out as the very arrays that went in.
+    Frozen groups are cut out of the gradient before anything reads it, so no backward pass runs
+    through them; their parameters and BatchNorm statistics come out as the very arrays that went
+    in.
     """
 
     def loss_of(params, batch_stats, batch):
