@@ -1,7 +1,8 @@
 """Anchors and the grid of predictions they span.
 
 The network predicts three boxes for each cell of three grids (strides 32, 16, 8). Flattened in that
-order (level, row, column, anchor) this gives N predictions a picture; `Grid` says where each one sits.
+order (level, row, column, anchor) this gives N predictions a picture; `Grid` says where each one
+sits.
 """
 
 from collections.abc import Sequence
@@ -119,11 +120,17 @@ def cluster_anchors(sizes_wh: np.ndarray, *, seed: int = 0, rounds: int = 300) -
       (9, 2) anchors as a config wants them: largest three first, each three by rising area.
 
     Raises:
-      ValueError: fewer than nine boxes.
+      ValueError: fewer than nine boxes, or a box without a finite, positive size.
     """
     sizes_wh = np.asarray(sizes_wh, np.float64)
     if len(sizes_wh) < 9:
         raise ValueError(f"Nine anchors need at least nine boxes, got {len(sizes_wh)}.")
+    bad = ~(np.isfinite(sizes_wh) & (sizes_wh > 0)).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{bad.sum()} of {len(sizes_wh)} boxes have no finite, positive width and height, "
+            f"the first one {sizes_wh[bad][0].tolist()}."
+        )
     rng = np.random.default_rng(seed)
     centres = sizes_wh[rng.integers(len(sizes_wh))][None]
     while len(centres) < 9:

@@ -15,7 +15,10 @@ from mtnet_jax.representations import Representation
 
 
 class Heads(NamedTuple):
-    """Decoded heads of a batch, D slots a picture, by falling score. Boxes in pixels of the input."""
+    """Decoded heads of a batch, D slots a picture, by falling score. Boxes in pixels of the input.
+
+    An empty slot has score 0; what its other fields hold means nothing.
+    """
 
     boxes: jax.Array  # (B, D, 4) float32 xyxy
     scores: jax.Array  # (B, D) float32, objectness * class
@@ -55,7 +58,8 @@ def decode(
     objectness = jax.nn.sigmoid(raw[..., 4])
     class_scores = jax.nn.sigmoid(raw[..., 5 : 5 + num_classes])
     scores = objectness * class_scores.max(axis=-1)
-    scores = jnp.where(jnp.isfinite(raw).all(axis=-1), scores, 0.0)
+    # Below any threshold, also one of 0.
+    scores = jnp.where(jnp.isfinite(raw).all(axis=-1), scores, -1.0)
 
     count = min(options.candidates, raw.shape[1])
     scores, index = jax.lax.top_k(scores, count)  # (B, count), falling
@@ -63,7 +67,7 @@ def decode(
     boxes = decode_boxes(best, grid.at(index))
 
     keep = jax.vmap(lambda b, ok: suppress(b, ok, options.iou_threshold))(
-        boxes, scores >= options.score_threshold
+        boxes, scores >= jnp.maximum(options.score_threshold, 0.0)
     )
     # Kept candidates first, still by falling score; then only these few are turned into rotations.
     slots = min(options.max_heads, count)
@@ -76,7 +80,7 @@ def decode(
     labels = best[..., 5 : 5 + num_classes].argmax(axis=-1).astype(jnp.int32)
     return Heads(
         boxes=pick(boxes),
-        scores=pick(scores),
+        scores=jnp.where(valid, pick(scores), 0.0),
         labels=labels,
         rotations=representation.decode(best[..., 5 + num_classes :]),
         valid=valid,

@@ -3,9 +3,9 @@
 L = alpha * L_bbox + (1 - alpha) * L_pose
 L_bbox = lambda_xy L_xy + lambda_wh L_wh + lambda_obj L_obj + lambda_cls L_cls
 
-Each part is a sum over the batch divided by the number of heads that train it: heads with an assigned
-prediction for the box parts, those of them with a known pose for L_pose. Under jit over several
-devices the sums and counts run over the whole batch.
+Each part is a sum over the batch divided by the number of heads that train it: heads with an
+assigned prediction for the box parts, those of them with a known pose for L_pose. Under jit over
+several devices the sums and counts run over the whole batch.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ NEUTRAL_IOU = 0.5
 
 
 class LossWeights(NamedTuple):
-    """Weights of eq. 1 and eq. 5; the paper gives no numbers, these are the defaults of this project."""
+    """Weights of eq. 1 and eq. 5. The paper gives no numbers; these are this project's."""
 
     alpha: float = 0.5
     xy: float = 1.0
@@ -61,15 +61,23 @@ def multitask_loss(
     # What the M truths of each picture were answered with; everything but objectness lives here.
     answers = jnp.take_along_axis(raw, assignment.index[..., None], axis=1)  # (B, M, C)
 
-    positive = assignment.positive.astype(jnp.float32)
-    posed = positive * truths.has_pose
+    # Truths that train nothing are replaced before any formula sees them, and so are their answers:
+    # a weight of 0 alone would turn an overflow or NaN there into a NaN of loss or gradient.
+    trains_box = assignment.positive[..., None]  # (B, M, 1)
+    trains_pose = trains_box & truths.has_pose[..., None]
+    box_answers = jnp.where(trains_box, answers[..., : 5 + num_classes], 0.0)
+    pose_answers = jnp.where(trains_pose, answers[..., 5 + num_classes :], 0.0)
+    boxes = jnp.where(trains_box, truths.boxes, jnp.array([[[0.0, 0.0, 1.0, 1.0]]]))
+    rotations = jnp.where(trains_pose[..., None], truths.rotations, jnp.eye(3)[None, None])
+
+    positive, posed = (x[..., 0].astype(jnp.float32) for x in (trains_box, trains_pose))
     count, posed_count = jnp.maximum(positive.sum(), 1.0), jnp.maximum(posed.sum(), 1.0)
 
-    xy, wh = _box_losses(answers, truths.boxes, assignment, grid)
+    xy, wh = _box_losses(box_answers, boxes, assignment, grid)
     cls = optax.sigmoid_binary_cross_entropy(
-        answers[..., 5 : 5 + num_classes], jax.nn.one_hot(truths.labels, num_classes)
+        box_answers[..., 5:], jax.nn.one_hot(truths.labels, num_classes)
     ).sum(axis=-1)
-    pose = representation.loss(answers[..., 5 + num_classes :], truths.rotations)
+    pose = representation.loss(pose_answers, rotations)
     parts = {
         "xy": (positive * xy).sum() / count,
         "wh": (positive * wh).sum() / count,
@@ -92,14 +100,16 @@ def _box_losses(
 ) -> tuple[jax.Array, jax.Array]:
     """Centre and size loss of each truth, (B, M) each, both weighted by 2 - w h of the picture.
 
-    Squared differences (YOLOv3): of the sigmoid offset in the cell, and of the log ratio to the anchor.
+    Squared differences (YOLOv3): of the sigmoid offset in the cell, and of the log ratio to the
+    anchor.
     """
     target = box_ops.xyxy_to_cxcywh(boxes)  # (B, M, 4)
     place = grid.at(assignment.index)
     offset = jnp.clip(target[..., :2] / place.stride - place.cell, 0.0, 1.0)
     log_ratio = jnp.log(jnp.maximum(target[..., 2:], 1e-3) / place.anchor_wh)
 
-    small_counts_more = 2 - target[..., 2] * target[..., 3] / grid.size**2
+    # At most the whole picture: a box not clipped to it must not turn the sign of its loss.
+    small_counts_more = 2 - jnp.minimum(target[..., 2] * target[..., 3] / grid.size**2, 1.0)
     xy = ((jax.nn.sigmoid(answers[..., :2]) - offset) ** 2).sum(axis=-1)
     wh = ((answers[..., 2:4] - log_ratio) ** 2).sum(axis=-1)
     return small_counts_more * xy, small_counts_more * wh
@@ -111,7 +121,8 @@ def _objectness_loss(
     """Sum of BCE over all predictions but the neutral ones.
 
     Neutral are predictions, other than the assigned ones, that overlap any truth (ignored ones
-    included) by more than `NEUTRAL_IOU`, and the prediction an ignored truth would have been assigned.
+    included) by more than `NEUTRAL_IOU`, and the prediction an ignored truth would have been
+    assigned.
     """
     batch, n = raw.shape[:2]
     picture = jnp.arange(batch)[:, None]

@@ -168,8 +168,7 @@ def gram_schmidt(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.stack([x, y, jnp.cross(x, y)], axis=-1)
 
 
-# --- Quaternion: w, x, y, z
-# ------------------------------------------------------------------------
+# --- Quaternion: w, x, y, z -----------------------------------------------------------------------
 
 
 def encode_quaternion(rotation: jax.Array) -> jax.Array:
@@ -208,8 +207,7 @@ def quaternion_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     return jnp.minimum(jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1))
 
 
-# --- Small helpers
-# -----------------------------------------------------------------------------------
+# --- Small helpers --------------------------------------------------------------------------------
 
 
 def _columns(raw: jax.Array, count: int) -> jax.Array:
