@@ -1,7 +1,8 @@
 """Which prediction answers for which true head: the anchor assignment (section 3.3, YOLOv3).
 
-A truth belongs to the anchor, among all nine, whose shape overlaps its box best, in the grid cell that
-holds the centre of the box. Shapes are fixed (M truths a picture, padded), so nothing recompiles.
+A truth belongs to the anchor, among all nine, whose shape overlaps its box best, in the grid cell
+that holds the centre of the box. Shapes are fixed (M truths a picture, padded), so nothing
+recompiles.
 """
 
 from typing import NamedTuple
@@ -35,10 +36,10 @@ class Assignment(NamedTuple):
 def assign_anchors(truths: Truths, grid: Grid) -> Assignment:
     """Assigns each truth to one prediction.
 
-    Two truths that claim the same cell and anchor: the one with the larger box wins (it is the nearer
-    head), at equal size the one with the lower index; the other one is `shadowed` and trains nothing.
-    Ignored truths are never positive and shadow nobody. A centre on or outside the border belongs to
-    the nearest cell.
+    Two truths that claim the same cell and anchor: the one with the larger box wins (it is the
+    nearer head), at equal size the one with the lower index; the other one is `shadowed` and trains
+    nothing. Ignored truths are never positive and shadow nobody. A centre on or outside the border
+    belongs to the nearest cell.
     """
     centre_wh = box_ops.xyxy_to_cxcywh(truths.boxes)  # (B, M, 4)
     anchors_wh = jnp.asarray(grid.level_anchors_wh).reshape(-1, 2)  # (9, 2)
@@ -65,7 +66,7 @@ def assign_anchors(truths: Truths, grid: Grid) -> Assignment:
 
 
 def _loses_to_another(index: jax.Array, candidate: jax.Array, area: jax.Array) -> jax.Array:
-    """(B, M): whether another candidate with the same index has a larger box (or a lower number)."""
+    """(B, M): whether another candidate of the same index has a larger box (or lower number)."""
     mine = lambda x: x[:, :, None]  # noqa: E731
     other = lambda x: x[:, None, :]  # noqa: E731
     number = jnp.arange(index.shape[1])
