@@ -308,7 +308,8 @@ def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
     log = argparse.Namespace(metrics=lambda *_: None)
 
     def diverge(*_):
-        meter.report(log, position, phase, {"loss": np.float32(np.nan)}, flush=True)
+        meter.report(log, position, phase, {"loss": np.float32(np.nan)})
+        meter.flush(log, phase)
 
     monkeypatch.setattr(mtnet_jax.training.loop, "train", diverge)
     line = fails("train", "--config", QUICKSTART, "--workdir", tmp_path / "run")
