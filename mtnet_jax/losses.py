@@ -86,9 +86,7 @@ def multitask_loss(
         "pose": (posed * pose).sum() / posed_count,
     }
     bbox = sum(getattr(weights, name) * parts[name] for name in ("xy", "wh", "obj", "cls"))
-    loss = weights.alpha * bbox
-    if weights.alpha < 1:  # a frozen pose branch may say anything, 0 times infinity included
-        loss += (1 - weights.alpha) * parts["pose"]
+    loss = weights.alpha * bbox + (1 - weights.alpha) * parts["pose"]
     counts = {
         "positives": positive.sum(),
         "posed": posed.sum(),
