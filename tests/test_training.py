@@ -145,3 +145,19 @@ def test_a_killed_run_ends_with_the_same_parameters(tmp_path, whole_run):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert_same(train(tiny_config(), tmp_path), whole_run[1])
+
+
+def test_reading_weights_leaves_a_checkpoint_that_is_being_written_alone(whole_run):
+    workdir, variables = whole_run
+    writing = workdir / "checkpoints" / "99.orbax-checkpoint-tmp"
+    writing.mkdir()
+    assert_same(load_weights(workdir)[1], dict(variables))
+    assert writing.is_dir()
+    writing.rmdir()
+
+
+def test_a_work_directory_without_checkpoints_is_named(whole_run, tmp_path):
+    (tmp_path / "config.json").write_text((whole_run[0] / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="nothing was trained there yet"):
+        load_weights(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()

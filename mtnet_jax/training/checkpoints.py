@@ -35,12 +35,18 @@ START = Position(phase=0, step=0, total_step=0, data=None)
 class Checkpoints:
     """The checkpoints of a work directory; a context manager that waits for the writes."""
 
-    def __init__(self, workdir: str | os.PathLike, keep: int):
-        policies = ocp.training.preservation_policies
+    def __init__(self, workdir: str | os.PathLike, *, keep: int | None):
+        """Opens the checkpoints of a work directory.
+
+        Args:
+          workdir: of a training run.
+          keep: so many of the latest are kept when one is saved; what an interrupted write left
+            behind is removed. None only reads, also beside a run that is writing.
+        """
         self._checkpointer = ocp.training.Checkpointer(
             Path(workdir).resolve() / CHECKPOINTS,
-            preservation_policy=policies.LatestN(keep),
-            cleanup_tmp_directories=True,
+            preservation_policy=keep and ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=keep is not None,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -87,11 +93,13 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
     Raises:
       FileNotFoundError: no checkpoint there.
     """
-    with Checkpoints(workdir, keep=1_000_000) as checkpoints:
-        latest = checkpoints._checkpointer.latest
-        if latest is None:
-            raise FileNotFoundError(f"No checkpoint in {Path(workdir) / CHECKPOINTS}.")
-        loaded = checkpoints._checkpointer.load_checkpointables(latest.step, {"model": abstract})
+    folder = Path(workdir) / CHECKPOINTS
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No checkpoints in {folder}: nothing was trained there yet.")
+    with Checkpoints(workdir, keep=None) as checkpoints:
+        if checkpoints.position() is None:
+            raise FileNotFoundError(f"No complete checkpoint in {folder} yet.")
+        loaded = checkpoints._checkpointer.load_checkpointables(None, {"model": abstract})
     return loaded["model"]
 
 

@@ -67,7 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     main = jax.process_index() == 0
     detector = make_detector(system, config, EVAL_SCORE_THRESHOLD)
 
-    with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
         position = checkpoints.position() or START
         variables = None
         with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
