@@ -84,6 +84,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _train(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
+    from mtnet_jax.config import load_config
     from mtnet_jax.training.loop import train
 
     if args.distributed:
@@ -93,34 +94,6 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> int:
             raise RuntimeError(f"--distributed finds no cluster: {error}") from error
     train(load_config(args.config, overrides), args.workdir)
     return 0
-
-
-def load_config(path: Path, overrides: list[str]):
-    """The configuration of a file, changed by `--config.KEY=VALUE` arguments.
-
-    Raises:
-      ValueError: no such file, or an argument that is no option of the configuration.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    if not path.is_file():
-        raise ValueError(f"No configuration file {path}.")
-    values = flags.FlagValues()
-    arguments = ["mtnet train", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        unused = values(arguments)[1:]
-    except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    except (AttributeError, KeyError) as error:
-        # ml_collections wraps one error into another and says "did you mean" on a second line.
-        said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
-        said = " ".join(str(said).split())
-        raise ValueError(f"No such option in the configuration {path}: {said}") from error
-    if unused:
-        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
-    return values.config
 
 
 def _add_eval(commands: argparse._SubParsersAction) -> None:

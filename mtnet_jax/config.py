@@ -4,12 +4,15 @@
 want; any value can also be changed on the command line (`--config.model.width=0.25`).
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from mtnet_jax.anchors import COCO_ANCHORS, Grid, make_grid
 from mtnet_jax.data.augment import AugmentOptions
@@ -167,3 +170,28 @@ def default_config() -> ConfigDict:
     config.eval_pictures = 0  # at most so many of each set while training; 0: all
     config.keep_checkpoints = 2
     return config
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The configuration of a file, changed by `--config.KEY=VALUE` arguments.
+
+    Raises:
+      ValueError: no such file, or an argument that is no option of the configuration.
+    """
+    if not path.is_file():
+        raise ValueError(f"No configuration file {path}.")
+    values = flags.FlagValues()
+    arguments = ["mtnet train", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        unused = values(arguments)[1:]
+    except flags.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, KeyError) as error:
+        # ml_collections wraps one error into another and says "did you mean" on a second line.
+        said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        said = " ".join(str(said).split())
+        raise ValueError(f"No such option in the configuration {path}: {said}") from error
+    if unused:
+        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
+    return values.config

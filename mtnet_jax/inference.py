@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.config import System
 from mtnet_jax.data import geometry
+from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, Heads, decode
 from mtnet_jax.network.convolution import compiler_options
-from mtnet_jax.training.step import normalise_images
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
 EVAL_SCORE_THRESHOLD = 0.01

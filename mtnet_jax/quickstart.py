@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mtnet_jax.cli import REPOSITORY, load_config
+from mtnet_jax.config import load_config
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.draw import contact_sheet, draw_heads
 from mtnet_jax.evaluation.run import evaluate_records
@@ -18,6 +18,7 @@ from mtnet_jax.predict import Predictor, as_arrays, find_pictures, predict_files
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import train
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "demo"
 
 
@@ -41,7 +42,7 @@ def quickstart(workdir: Path) -> int:
             "with pip install -e ."
         )
     with chdir(REPOSITORY):  # the configuration names the demo records from there
-        config = load_config(Path("configs/quickstart.py"), [])
+        config = load_config(Path("configs/quickstart.py"))
         records = Path(config.data.demo.path).resolve()
         _step("1 of 4", "training a narrow net through the three phases")
         train(config, workdir)
@@ -124,6 +125,7 @@ def plot_curves(workdir: Path, path: Path) -> None:
     for name in ("xy", "wh", "obj", "cls", "pose"):
         left.plot([t["step"] for t in training], [t[name] for t in training], label=name)
     left.set(title="training losses, before weighting", xlabel="step", yscale="log")
+    left.set_ylim(bottom=1e-4)  # the class loss of a single class runs to nothing
     for kind in sorted({line["kind"] for line in lines} - {"train"}):
         points = [line for line in lines if line["kind"] == kind]
         steps = [p["step"] for p in points]

@@ -248,7 +248,7 @@ def _decode_opal(r: Array) -> tuple[Array, Array, Array]:
 
 _UPRIGHT = (
     "Of the two solutions the one with |pitch| < 90 and |roll| < 90 is returned (on that border "
-    "the one with |yaw| <= 90); it exists for upright heads, all 360 degrees of yaw. An upside-down "
+    "the one with |yaw| <= 90); it exists for upright heads, any yaw. An upside-down "
     "head has none: the solution with |pitch| <= 90 is returned and its |roll| exceeds 90. At "
     "yaw = +-90 (gimbal lock) what is known, a combination of pitch and roll, is halved."
 )

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +336,17 @@ def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
     batches = stream([source], batch_size=8, threads=threads)
     with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
         numbers(batches, -(-len(source) // 8))  # one epoch
+
+
+def test_reading_threads_import_nothing_large():
+    """What decoding needs is there once a source is open."""
+    code = (
+        "import sys; from mtnet_jax.data.records import RecordSource;"
+        f"source = RecordSource({str(DEMO)!r}, 'test'); before = set(sys.modules); source[0];"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import mtnet_jax.predict
 import mtnet_jax.training.loop
 from data_prep import convert, pointing04
 from mtnet_jax import cli
-from mtnet_jax.cli import load_config, main
+from mtnet_jax.cli import main
+from mtnet_jax.config import load_config
 from mtnet_jax.predict import Predictor, read_picture, write_picture
 from tests.conftest import REPOSITORY
 from tests.random_weights import SCORE, write_random_weights
@@ -327,7 +328,7 @@ def test_no_cluster_is_one_line(fails, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["paper", "small", "quickstart"])
 def test_the_configurations_load(name):
-    config = load_config(REPOSITORY / "configs" / f"{name}.py", [])
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
     assert config.phases
 
 

@@ -61,6 +61,7 @@ def test_an_interrupted_run_ends_with_the_same_parameters(monkeypatch, tmp_path,
 
 def test_a_finished_run_is_read_and_not_trained_again(monkeypatch, whole_run):
     workdir, variables = whole_run
+
     def no_step(*_):
         raise AssertionError("a finished run took another step")
 

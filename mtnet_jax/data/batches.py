@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.data import geometry
@@ -93,6 +95,11 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
         **padded,
         "dropped": np.int32(len(boxes) - count),
     }
+
+
+def normalise_images(images: jax.Array) -> jax.Array:
+    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
+    return images.astype(jnp.float32) / 255.0
 
 
 def truths_of(batch: Mapping[str, Any]) -> Truths:

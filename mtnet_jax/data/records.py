@@ -319,6 +319,9 @@ class RecordSource:
           DamagedRecord: see `tfrecord.index_file`.
         """
         self.record_set = RecordSet.open(path)
+        # Imported by one thread, here: several decode, and importing this much in several at once,
+        # beside a main thread that imports too, risks a deadlock (etils' lazy modules have a lock).
+        _example_message()
         self.split = split
         self.picture = picture
         self._files = []

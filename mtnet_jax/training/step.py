@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from mtnet_jax.config import System
-from mtnet_jax.data.batches import truths_of
+from mtnet_jax.data.batches import normalise_images, truths_of
 from mtnet_jax.losses import multitask_loss
 from mtnet_jax.training.phases import Phase
 
@@ -75,8 +74,3 @@ def make_train_step(
         )
 
     return train_step
-
-
-def normalise_images(images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
-    return images.astype(jnp.float32) / 255.0
