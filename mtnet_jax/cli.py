@@ -1,7 +1,7 @@
 """The command `mtnet`: one subcommand a task. Heavy imports wait for the one that needs them."""
 
 import argparse
-import linecache
+import opcode
 import sys
 from pathlib import Path
 
@@ -43,9 +43,10 @@ def _raised_on_purpose(error: Exception) -> bool:
     place = error.__traceback__
     while place.tb_next is not None:
         place = place.tb_next
-    file = Path(place.tb_frame.f_code.co_filename)
+    code = place.tb_frame.f_code
+    file = Path(code.co_filename)
     ours = any(file.is_relative_to(REPOSITORY / package) for package in ("mtnet_jax", "data_prep"))
-    return ours and linecache.getline(str(file), place.tb_lineno).strip().startswith("raise")
+    return ours and opcode.opname[code.co_code[place.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _add_quickstart(commands: argparse._SubParsersAction) -> None:
