@@ -41,6 +41,9 @@ def build_system(config: ConfigDict) -> System:
         vector_loss=config.pose_loss.vectors,
         orthogonality=config.pose_loss.orthogonality,
     )
+    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if config.model.dtype not in dtypes:
+        raise ValueError(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
     class_names = tuple(config.class_names)
     model = MultitaskNet(
         num_classes=len(class_names),
@@ -51,7 +54,7 @@ def build_system(config: ConfigDict) -> System:
         box_activation=config.model.box_activation,
         pose_activation=config.model.pose_activation,
         aggregate=config.model.aggregate,
-        dtype={"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.model.dtype],
+        dtype=dtypes[config.model.dtype],
     )
     return System(
         model, make_grid(config.input.size, config.input.anchors), representation, class_names

@@ -124,6 +124,17 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     config.data.lost = record_set("no/such/records")
     with pytest.raises(FileNotFoundError, match="no/such/records"):
         train(config, tmp_path / "run")
+    for section, option, value in (
+        ("model", "version", "v9"),
+        ("model", "dtype", "float16"),
+        ("model", "representation", "axis_angle"),
+        ("augment", "flip", 2.0),
+        ("input", "size", 100),
+    ):
+        config = tiny_config()
+        config[section][option] = value
+        with pytest.raises(ValueError, match=str(value)):
+            train(config, tmp_path / "run")
     config = tiny_config()
     config.data.demo.train_split = "validation"
     with pytest.raises(ValueError, match="has no split 'validation': it has"):

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from mtnet_jax.config import System, abstract_variables, build_system
-from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import evaluate
@@ -57,6 +57,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     system, phases = build_system(config), read_phases(config)
     train_sources, eval_sources = open_sources(config)
     _check_devices(phases)
+    # Whatever is wrong with an option is said here, before the work directory belongs to the run.
+    check_options(AugmentOptions(**config.augment))
+    shapes = abstract_variables(system)["params"]
     _claim_workdir(config, workdir)
 
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
@@ -71,12 +74,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         position = checkpoints.position() or START
         variables = None
         with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
-            _describe(log, config, system, train_sources, eval_sources, phases, steps, position)
+            _describe(log, shapes, train_sources, eval_sources, phases, steps, position)
             for number in range(position.phase, len(phases)):
                 phase = phases[number]
                 optimizer = make_optimizer(
                     phase,
-                    abstract_variables(system)["params"],
+                    shapes,
                     steps=steps[number],
                     clip_norm=config.clip_norm,
                 )
@@ -336,8 +339,7 @@ def _check_devices(phases: tuple[Phase, ...]) -> None:
 
 def _describe(
     log: TrainingLog,
-    config: ConfigDict,
-    system: System,
+    shapes: dict[str, Any],
     train_sources: dict[str, RecordSource],
     eval_sources: dict[str, RecordSource],
     phases: tuple[Phase, ...],
@@ -351,7 +353,6 @@ def _describe(
     for name, source in eval_sources.items():
         rule = source.record_set.box_rule
         log.say(f"evaluate on {name}: {len(source)} pictures, boxes by the rule {rule!r}")
-    shapes = abstract_variables(system)["params"]
     for group, tree in shapes.items():
         count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         log.say(f"group {group}: {count / 1e6:.2f} M parameters")
