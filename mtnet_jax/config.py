@@ -160,7 +160,7 @@ def default_config() -> ConfigDict:
 
     config.init = ConfigDict()
     config.init.darknet_weights = ""  # darknet53.conv.74 or yolov3.weights for width = depth = 1
-    config.init.workdir = ""  # start from the weights of another run of the same network
+    config.init.weights = ""  # a work directory or an export to start from, where groups fit
 
     config.decode = ConfigDict()
     config.decode.iou_threshold = 0.5  # of non-maximum suppression

@@ -1,6 +1,7 @@
 """Weights for use: of a work directory, or exported to a folder that holds nothing else.
 
-An exported folder has `config.json` and `weights.npz`: the arrays of {"params", "batch_stats"}
+An exported folder has `config.json`, the part of the configuration that predicting needs (how and
+on what it was trained stays behind), and `weights.npz`: the arrays of {"params", "batch_stats"}
 under their paths joined by "/", readable with NumPy alone. Half precision (of "params") halves the
 file; computing stays in float32.
 """
@@ -72,7 +73,7 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     }
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
-    write_config(out, config)
+    write_config(out, ConfigDict({name: config[name] for name in _NEEDED}))
     path = Path(out) / WEIGHTS
     partial = path.with_name("partial-" + WEIGHTS)
     np.savez_compressed(partial, **arrays)

@@ -103,10 +103,21 @@ def test_weights_are_exported_and_read_back(whole_run, tmp_path):
 def test_a_run_starts_from_the_weights_of_another(whole_run, tmp_path):
     workdir, variables = whole_run
     config = tiny_config()
-    config.init.workdir = str(workdir)
+    config.init.weights = str(workdir)
     config.phases = ConfigDict({"only": config.phases.a.copy_and_resolve_references()})
     started = train(config, tmp_path)
     assert_same(started["params"]["backbone"], variables["params"]["backbone"])  # frozen in phase a
+
+
+def test_a_group_of_another_shape_starts_fresh(whole_run, tmp_path, capsys):
+    workdir, variables = whole_run
+    config = tiny_config()
+    config.model.representation = "sixd"
+    config.init.weights = str(workdir)
+    config.phases = ConfigDict({"only": config.phases.a.copy_and_resolve_references()})
+    started = train(config, tmp_path / "sixd")
+    assert_same(started["params"]["neck"], variables["params"]["neck"])  # frozen in phase a
+    assert "fresh: pose" in capsys.readouterr().out
 
 
 def test_a_diverging_loss_stops_with_the_cure(tmp_path):

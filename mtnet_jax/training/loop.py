@@ -24,7 +24,6 @@ from mtnet_jax.training.checkpoints import (
     Checkpoints,
     Position,
     differing_fields,
-    load_model,
     read_config,
     with_sharding,
     write_config,
@@ -32,6 +31,7 @@ from mtnet_jax.training.checkpoints import (
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
 from mtnet_jax.training.step import TrainState, make_train_step
+from mtnet_jax.weights import load_weights
 
 
 class TrainingDiverged(RuntimeError):
@@ -247,9 +247,7 @@ def open_sources(config: ConfigDict) -> tuple[dict[str, RecordSource], dict[str,
 
 
 def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict[str, Any]:
-    """Fresh variables from the seed, or those `config.init` names."""
-    if config.init.workdir:
-        return load_model(config.init.workdir, with_sharding(abstract_variables(system), sharding))
+    """Fresh variables from the seed, with what `config.init` names in their place."""
     images = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
     init = jax.jit(system.model.init, out_shardings=sharding)
     # This generator compiles in a fifth of the default one's time; it may differ between backends.
@@ -257,8 +255,34 @@ def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict
     if config.init.darknet_weights:
         variables, report = load_darknet_weights(config.init.darknet_weights, variables)
         print(report)
-        variables = jax.device_put(variables, sharding)
-    return variables
+    if config.init.weights:
+        variables = _start_from(config.init.weights, variables)
+    return jax.device_put(variables, sharding)
+
+
+def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
+    """The variables of other weights; a group of another shape (representation, ...) stays fresh.
+
+    Raises:
+      ValueError: no group fits.
+    """
+    _, stored = load_weights(folder)
+    shapes = lambda tree: jax.tree.map(np.shape, tree)  # noqa: E731
+    fits = [
+        group
+        for group in fresh["params"]
+        if shapes(fresh["params"][group]) == shapes(stored["params"].get(group))
+    ]
+    if not fits:
+        raise ValueError(f"No part of the weights in {folder} fits this network.")
+    left = [group for group in fresh["params"] if group not in fits]
+    print(f"from {folder}: {', '.join(fits)}" + (f"; fresh: {', '.join(left)}" if left else ""))
+    return {
+        kind: {
+            group: stored[kind][group] if group in fits else tree for group, tree in trees.items()
+        }
+        for kind, trees in fresh.items()
+    }
 
 
 def _phase_state(
@@ -323,7 +347,7 @@ def _claim_workdir(config: ConfigDict, workdir: str | os.PathLike) -> None:
         raise ValueError(
             f"{Path(workdir)} holds a run with another configuration; these options differ: "
             f"{', '.join(differing)}. Choose another --workdir, or start from its weights with "
-            f"--config.init.workdir={workdir}."
+            f"--config.init.weights={workdir}."
         )
 
 
