@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtnet_jax.anchors import ANCHOR_SIZE, COCO_ANCHORS, cluster_anchors, mean_best_iou
-from mtnet_jax.data.records import RecordSource, decode_image
+from mtnet_jax.data.records import RecordSource
 
 
 def letterboxed_sizes(source: RecordSource) -> np.ndarray:
@@ -13,8 +13,7 @@ def letterboxed_sizes(source: RecordSource) -> np.ndarray:
     sizes = []
     for i in range(len(source)):
         record = source[i]
-        image = record["image"]
-        height, width = (image if isinstance(image, np.ndarray) else decode_image(image)).shape[:2]
+        height, width = record["image"].shape[:2]
         boxes = record["boxes"][~record["ignore"]]
         sizes.append((boxes[:, 2:] - boxes[:, :2]) * (ANCHOR_SIZE / max(height, width)))
     return np.concatenate(sizes) if sizes else np.zeros((0, 2))
