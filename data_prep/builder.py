@@ -64,18 +64,22 @@ class RecordSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         items = self._conversion.splits[split]
         kept = 0
         for item in tqdm.tqdm(items, desc=split, unit=" pictures"):
-            record = self._conversion.read(item, self._report)
-            if record is None:
-                continue
-            check_record(record)
-            if record["image_id"] in self._seen:
-                raise ValueError(f"Two pictures have the image_id {record['image_id']!r}.")
-            self._seen.add(record["image_id"])
-            self._report.keep(split, record)
-            kept += 1
-            yield record["image_id"], record
+            for record in self._conversion.read(item, self._report):
+                check_record(record)
+                if record["image_id"] in self._seen:
+                    raise ValueError(f"Two pictures have the image_id {record['image_id']!r}.")
+                self._seen.add(record["image_id"])
+                self._report.keep(split, record)
+                kept += 1
+                yield record["image_id"], record
         if not kept:
-            raise ValueError(f"Split {split!r} has no pictures: nothing was written.")
+            dropped = "; ".join(
+                f"{len(places)} dropped, {reason}: {places[0]}"
+                for reason, places in self._report.dropped_pictures.items()
+            )
+            raise ValueError(
+                f"Split {split!r} has no pictures, nothing was written. {dropped}".rstrip()
+            )
 
     def _example_writer(self) -> writer.ExampleWriter:
         return _PlainTFRecordWriter(file_format=self.info.file_format)

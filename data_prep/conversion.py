@@ -1,6 +1,6 @@
 """What a converter hands to the builder. Imports nothing heavy, so that the command starts fast."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,13 @@ class Conversion:
 
     Attributes:
       description: see `Description`.
-      splits: name of the split -> its items, whatever `read` takes. One item is one picture.
-      read: (item, report) -> a record (see `records.check_record`), or None to leave the picture
-        out. It tells the report what it dropped and why.
+      splits: name of the split -> its items, whatever `read` takes. An item is a unit of work: one
+        picture, or a run of frames of one video.
+      read: (item, report) -> the records of the item (see `records.check_record`), one after the
+        other. It tells the report what it dropped and why. Items are read in several processes:
+        they and `read` must be picklable (a function of a module, a partial of one).
     """
 
     description: Description
     splits: Mapping[str, Sequence[Any]]
-    read: Callable[[Any, Report], dict | None]
+    read: Callable[[Any, Report], Iterator[dict]]

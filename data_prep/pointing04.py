@@ -14,17 +14,21 @@ Boxes. The txt holds centre and size of the inner face (brow to chin, about half
 `head_boxes` derives from it a box of the whole head; `face_boxes` keeps it.
 """
 
+import argparse
+import functools
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data_prep import arguments
 from data_prep.conversion import Conversion, Description
+from data_prep.heads import HeadsOfPicture, read_picture
 from data_prep.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
-from mtnet_jax.data.records import decode_image
 from mtnet_jax.rotations import axis_rotation
 
 CITATION = """@inproceedings{gourier2004estimating,
@@ -72,6 +76,48 @@ class Shot:
     face: tuple[float, float, float, float]  # centre x, centre y, width, height in pixels
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert pointing04`."""
+    parser.add_argument(
+        "--box-rule",
+        choices=BOX_RULES,
+        default="head",
+        help="whole head, derived from face box and pose (default), or the published inner face",
+    )
+    parser.add_argument(
+        "--test-persons",
+        type=arguments.numbers,
+        default=DEFAULT_TEST_PERSONS,
+        metavar="N,N",
+        help="persons of the split 'test', the others are 'train' (default: 11,12)",
+    )
+    parser.add_argument(
+        "--persons",
+        type=arguments.numbers,
+        default=(),
+        metavar="N,N",
+        help="only these (default: all)",
+    )
+    parser.add_argument(
+        "--every",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="only every N-th picture of a series (default: 1)",
+    )
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(
+        args.raw,
+        box_rule=args.box_rule,
+        test_persons=args.test_persons,
+        persons=args.persons,
+        every=args.every,
+    )
+
+
 def conversion(
     raw: Path,
     *,
@@ -116,10 +162,7 @@ def conversion(
         "train": [shot for shot in chosen if shot.person not in test_persons],
         "test": [shot for shot in chosen if shot.person in test_persons],
     }
-
-    def read(shot: Shot, report: Report) -> dict:
-        return _record(shot, box_rule, sizes[shot.person, shot.series], report)
-
+    read = functools.partial(_records, box_rule=box_rule, sizes=sizes)
     description = Description(
         name="pointing04",
         version="1.0.0",
@@ -202,26 +245,17 @@ def head_box(shot: Shot, face_size: float) -> np.ndarray:
     return np.array([middle - half, top, middle + half, bottom])
 
 
-def _record(shot: Shot, box_rule: str, face_size: float, report: Report) -> dict:
-    encoded = shot.path.read_bytes()
-    try:
-        height, width = decode_image(encoded).shape[:2]
-    except ValueError as error:
-        raise ValueError(f"{shot.path}: {error}") from error
-    box = face_box(shot) if box_rule == "face" else head_box(shot, face_size)
-    clipped = np.clip(box, 0, [width, height, width, height])
-    if (clipped != box).any():
-        report.note("boxes clipped to the picture", shot.path.name)
-    return {
-        "image": encoded,
-        "image_id": shot.path.stem,
-        "source": "pointing04",
-        "boxes": clipped[None].astype(np.float32),
-        "rotations": rotation(shot.pan, shot.tilt)[None].astype(np.float32),
-        "has_pose": np.array([True]),
-        "ignore": np.array([False]),
-        "labels": np.array([0], np.int32),
-    }
+def _records(
+    shot: Shot, report: Report, *, box_rule: str, sizes: dict[tuple[int, int], float]
+) -> Iterator[dict]:
+    picture = read_picture(shot.path, report)
+    if picture is None:
+        return
+    encoded, size = picture
+    heads = HeadsOfPicture(shot.path.stem, size, report)
+    box = face_box(shot) if box_rule == "face" else head_box(shot, sizes[shot.person, shot.series])
+    heads.add(box, rotation(shot.pan, shot.tilt))
+    yield heads.record(encoded, "pointing04")
 
 
 def _shot(path: Path) -> Shot:

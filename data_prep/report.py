@@ -28,7 +28,9 @@ class Report:
         self.description = description
         self.splits: dict[str, Counter] = defaultdict(Counter)
         self.labels: dict[str, Counter] = defaultdict(Counter)
-        self.dropped: dict[str, list[str]] = defaultdict(list)
+        self.dropped_pictures: dict[str, list[str]] = defaultdict(list)
+        self.dropped_heads: dict[str, list[str]] = defaultdict(list)
+        self.ignored_heads: dict[str, list[str]] = defaultdict(list)
         self.notes: dict[str, list[str]] = defaultdict(list)
         self._angles: list[np.ndarray] = []  # (n, 3) yaw, pitch, roll
         self._sizes: list[np.ndarray] = []  # (n,)
@@ -47,9 +49,17 @@ class Report:
         self._angles.append(rotation_to_euler(posed, convention="canonical").reshape(-1, 3))
         self._sizes.append(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)))
 
-    def drop(self, reason: str, place: str) -> None:
+    def drop_picture(self, reason: str, place: str) -> None:
+        """Counts a picture that is left out; `place` says which."""
+        self.dropped_pictures[reason].append(place)
+
+    def drop_head(self, reason: str, place: str) -> None:
         """Counts a head that is left out; `place` says where it stood."""
-        self.dropped[reason].append(place)
+        self.dropped_heads[reason].append(place)
+
+    def ignore_head(self, reason: str, place: str) -> None:
+        """Counts a head that is written to be ignored; `place` says where it stands."""
+        self.ignored_heads[reason].append(place)
 
     def note(self, event: str, place: str) -> None:
         """Counts anything else worth knowing: a missing label file, a box that was clipped."""
@@ -84,8 +94,7 @@ class Report:
                 split: {**count, "labels": dict(self.labels[split])}
                 for split, count in self.splits.items()
             },
-            "dropped heads": _summary(self.dropped),
-            "notes": _summary(self.notes),
+            **{title: _summary(events) for title, events in self._events().items()},
             "histograms": histograms,
         }
 
@@ -102,7 +111,7 @@ class Report:
                 f"{count['heads with a pose']} with a pose, "
                 f"{count['heads to be ignored']} to be ignored"
             )
-        for title, events in (("dropped heads", self.dropped), ("notes", self.notes)):
+        for title, events in self._events().items():
             lines.append(f"{title}: {sum(map(len, events.values()))}")
             for event, places in events.items():
                 more = " ..." if len(places) > PLACES_KEPT else ""
@@ -110,6 +119,14 @@ class Report:
         for name, (edges, counts) in self.histograms().items():
             lines += _histogram_lines(name, edges, counts)
         return "\n".join(lines) + "\n"
+
+    def _events(self) -> dict[str, dict[str, list[str]]]:
+        return {
+            "dropped pictures": self.dropped_pictures,
+            "dropped heads": self.dropped_heads,
+            "ignored heads": self.ignored_heads,
+            "notes": self.notes,
+        }
 
     def write(self, directory: Path) -> None:
         """Writes conversion.txt and conversion.json into a directory."""

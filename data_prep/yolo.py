@@ -7,22 +7,23 @@
 A picture without a label file, or with an empty one, is a record without heads.
 """
 
+import argparse
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
 
+from data_prep import arguments
 from data_prep.conversion import Conversion, Description
+from data_prep.heads import HeadsOfPicture, read_picture
 from data_prep.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
-from mtnet_jax.data.records import decode_image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# A box that reaches less than this far out of the picture (pixels) is rounding, not worth a note.
-_ROUNDING = 0.51
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,43 @@ class Item:
     split: str
     picture: Path
     labels: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert yolo`."""
+    parser.add_argument(
+        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
+    )
+    parser.add_argument(
+        "--box-rule",
+        default="head",
+        metavar="RULE",
+        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
+    )
+    parser.add_argument(
+        "--splits",
+        type=arguments.names,
+        default=(),
+        metavar="A,B",
+        help="folders to take as splits (default: all that have images/)",
+    )
+    parser.add_argument(
+        "--label-map",
+        type=arguments.label_map,
+        metavar="OLD=NEW,...",
+        help="rename labels, drop those not named: head=head,helmet=head (default: keep all)",
+    )
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(
+        args.raw,
+        name=args.name or args.out.name,
+        box_rule=args.box_rule,
+        splits=args.splits,
+        label_map=args.label_map,
+    )
 
 
 def conversion(
@@ -70,10 +108,7 @@ def conversion(
     # class number in the files -> class number in the records, or None
     classes = [new_names.index(label_map[n]) if n in label_map else None for n in names]
     items = {split: _items(raw, split) for split in splits or find_splits(raw)}
-
-    def read(item: Item, report: Report) -> dict:
-        return _record(item, name, names, classes, report)
-
+    read = functools.partial(_records, source=name, names=names, classes=classes)
     description = Description(
         name=name,
         version="1.0.0",
@@ -158,50 +193,27 @@ def parse_labels(path: Path, class_count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64)
 
 
-def _record(
-    item: Item, source: str, names: list[str], classes: list[int | None], report: Report
-) -> dict:
-    encoded = item.picture.read_bytes()
-    try:
-        height, width = decode_image(encoded).shape[:2]
-    except ValueError as error:
-        raise ValueError(f"{item.picture}: {error}") from error
+def _records(
+    item: Item, report: Report, *, source: str, names: list[str], classes: list[int | None]
+) -> Iterator[dict]:
+    picture = read_picture(item.picture, report)
+    if picture is None:
+        return
+    encoded, (width, height) = picture
     image_id = f"{item.split}/{item.picture.stem}"
     if item.labels.is_file():
         fractions, numbers = parse_labels(item.labels, len(names))
     else:
         report.note("pictures without a label file (kept, no heads)", image_id)
         fractions, numbers = np.zeros((0, 4)), np.zeros(0, np.int64)
-    limits = np.array([width, height, width, height])
-    boxes, labels = [], []
+    heads = HeadsOfPicture(image_id, (width, height), report)
     for fraction, number in zip(fractions, numbers, strict=True):
         label = classes[number]
         if label is None:
-            report.drop(f"label {names[number]!r} is not in the label map", image_id)
-            continue
-        if min(fraction[2:]) <= 0:
-            report.drop("no area", image_id)
-            continue
-        whole = cxcywh_to_xyxy(fraction) * limits
-        box = np.clip(whole, 0, limits).astype(np.float32)
-        if (box[2:] <= box[:2]).any():
-            report.drop("outside the picture", image_id)
-            continue
-        if (np.abs(box - whole) > _ROUNDING).any():
-            report.note("boxes clipped to the picture", image_id)
-        boxes.append(box)
-        labels.append(label)
-    count = len(boxes)
-    return {
-        "image": encoded,
-        "image_id": image_id,
-        "source": source,
-        "boxes": np.array(boxes, np.float32).reshape(count, 4),
-        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
-        "has_pose": np.zeros(count, bool),
-        "ignore": np.zeros(count, bool),
-        "labels": np.array(labels, np.int32),
-    }
+            report.drop_head(f"label {names[number]!r} is not in the label map", image_id)
+        else:
+            heads.add(cxcywh_to_xyxy(fraction) * [width, height, width, height], label=label)
+    yield heads.record(encoded, source)
 
 
 def _items(raw: Path, split: str) -> list[Item]:

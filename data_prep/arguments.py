@@ -1,0 +1,29 @@
+"""Types of command line options that several converters share."""
+
+import argparse
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Reads "11,12" -> (11, 12)."""
+    return tuple(int(number) for number in text.split(",") if number)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Reads "train,valid" -> ("train", "valid")."""
+    return tuple(name for name in text.split(",") if name)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return number
+
+
+def label_map(text: str) -> dict[str, str]:
+    """Reads "head=head,helmet=head" -> {"head": "head", "helmet": "head"}."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(old and equals and new for old, equals, new in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW,OLD=NEW")
+    return {old: new for old, _, new in pairs}
