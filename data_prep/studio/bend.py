@@ -1,0 +1,44 @@
+"""How the neck bends: points of a person at rest -> points in the world."""
+
+import cv2
+import numpy as np
+
+from data_prep.studio.person import NECK_BASE, NECK_TOP, Part
+from data_prep.studio.scene import PlacedPerson
+
+
+def place_part(part: Part, placed: PlacedPerson) -> tuple[np.ndarray, np.ndarray]:
+    """Points and normals of a part in the world.
+
+    A point that follows the head by the share s is turned, relative to the body, by the s-th part of
+    the head's rotation, and sits on a neck that bends evenly: its axis c(s) has the direction
+    R(s) (top - base). Points of the head (s = 1) move rigidly, points of the body (s = 0) too.
+
+    Args:
+      part: at rest.
+      placed: where head and body are.
+
+    Returns:
+      (n, 3) points in metres and (n, 3) unit normals.
+    """
+    relative = placed.body_rotation.T @ placed.head_rotation
+    vector = cv2.Rodrigues(relative)[0][:, 0]
+    angle = max(float(np.linalg.norm(vector)), 1e-9)
+    cross = np.array(
+        [[0, -vector[2], vector[1]], [vector[2], 0, -vector[0]], [-vector[1], vector[0], 0]]
+    )
+    square = cross @ cross
+    share = part.head_share.astype(np.float64)[:, None, None]
+    first = np.sin(share * angle) / angle
+    second = (1 - np.cos(share * angle)) / angle**2
+    third = (share * angle - np.sin(share * angle)) / angle**3
+    turn = np.eye(3) + first * cross + second * square  # R(s), by Rodrigues' formula
+    axis = (share * np.eye(3) + second * cross + third * square) @ (NECK_TOP - NECK_BASE)
+    rest_axis = share[:, :, 0] * (NECK_TOP - NECK_BASE)
+    bent = axis + np.einsum("nij,nj->ni", turn, part.points - NECK_BASE - rest_axis)
+    normals = np.einsum("nij,nj->ni", turn, part.normals)
+    top = (np.eye(3) + (1 - np.cos(angle)) / angle**2 * cross) @ (NECK_TOP - NECK_BASE)
+    top += (angle - np.sin(angle)) / angle**3 * square @ (NECK_TOP - NECK_BASE)
+    head_origin = top - relative @ NECK_TOP
+    world = (bent - head_origin) @ placed.body_rotation.T + placed.head_position
+    return world, normals @ placed.body_rotation.T
