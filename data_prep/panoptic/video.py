@@ -1,0 +1,140 @@
+"""Single frames of an HD video, by number, decoding as little as the container allows.
+
+The table of an mp4 says where its key frames are. For each wanted frame the decoder starts at the
+last key frame before it and stops once it has come out. In between, frames that no other frame
+refers to (most B frames) are skipped undecoded; all others must be decoded. What comes out is, bit
+for bit, what decoding everything gives.
+
+Frame numbers come from time stamps, not from counting: frame k is shown at start + k step. A video
+whose frames are not evenly spaced is refused, since its numbers would be uncertain.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import av
+import numpy as np
+
+# Rounding of time stamps to ticks, and the odd duration of a last frame.
+_TICKS = 2
+
+
+class VideoFault(ValueError):
+    """A video that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Which frames a video has.
+
+    Attributes:
+      start: presentation time of frame 0, in ticks.
+      step: ticks from frame to frame, not always whole.
+      count: number of frames.
+      keys: numbers of the frames at which decoding can start, ascending, the first is 0.
+    """
+
+    start: int
+    step: float
+    count: int
+    keys: tuple[int, ...]
+
+    def number(self, pts: int) -> int:
+        """The frame that is shown at a presentation time."""
+        return round((pts - self.start) / self.step)
+
+    def time(self, number: int) -> int:
+        """The presentation time of a frame, in ticks."""
+        return self.start + round(number * self.step)
+
+
+def read_frames(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Reads frames of a video.
+
+    Args:
+      path: an mp4.
+      wanted: numbers of frames, ascending, from 0.
+
+    Yields:
+      Number and (H, W, 3) uint8 BGR picture, in ascending order. Frames that the video does not
+      have, or that are damaged, do not come.
+
+    Raises:
+      VideoFault: it cannot be opened, has no pictures, or its frames are not evenly spaced.
+    """
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoFault(f"the video cannot be opened: {error}") from error
+    with container:
+        if not container.streams.video:
+            raise VideoFault("the file holds no video")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # several processes read several videos
+        table = frame_table(stream)
+        there = [number for number in wanted if number < table.count]
+        keys = np.array(table.keys)
+        for start, group in groupby(there, lambda n: int(np.searchsorted(keys, n, "right")) - 1):
+            yield from _read_from_key(container, stream, table, start, set(group))
+
+
+def frame_table(stream: av.VideoStream) -> FrameTable:
+    """The frames of a video stream, from the table of its container; nothing is decoded.
+
+    Raises:
+      VideoFault: no such table, or the frames are not evenly spaced.
+    """
+    entries = stream.index_entries
+    if not len(entries) or stream.start_time is None:
+        raise VideoFault("the container has no table of its frames (is it a whole mp4?)")
+    times = np.array([entry.timestamp for entry in entries], np.int64)  # in decoding order
+    count = len(times)
+    step = (times[-1] - times[0]) / (count - 1) if count > 1 else 1.0
+    even = times[0] + step * np.arange(count)
+    if step <= 0 or np.abs(times - even).max() > _TICKS:
+        raise VideoFault(
+            "frames are not evenly spaced in time, so their numbers are uncertain: encode the "
+            "video anew at a constant rate"
+        )
+    keys = [number for number, entry in enumerate(entries) if entry.is_keyframe]
+    return FrameTable(int(stream.start_time), float(step), count, tuple(sorted({0, *keys})))
+
+
+def _read_from_key(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    table: FrameTable,
+    start: int,
+    wanted: set[int],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decodes from key frame number `start` of the table on, until all wanted frames are out."""
+    context, first = stream.codec_context, min(wanted)
+    # Pictures before a key frame in time but after it in the file (open GOP) need the one before.
+    while True:
+        container.seek(table.time(table.keys[start]), stream=stream)
+        packets = container.demux(stream)
+        packet = next(packets, None)
+        if packet is None or packet.pts is None:
+            return
+        if table.number(packet.pts) <= first or start == 0:
+            break
+        start -= 1
+    left, last = set(wanted), max(wanted)
+    while packet is not None and left:
+        number = None if packet.pts is None else table.number(packet.pts)  # None: flush the decoder
+        context.skip_frame = "DEFAULT" if number in left or number is None else "NONREF"
+        try:
+            frames = context.decode(packet)
+        except av.error.InvalidDataError:
+            # All that follows may refer to what was lost.
+            if number is None or packet.is_keyframe or number <= last:
+                return
+            frames = []
+        for frame in frames:
+            shown = table.number(frame.pts)
+            if shown in left and not frame.is_corrupt:
+                yield shown, frame.to_ndarray(format="bgr24")
+            left -= set(range(shown + 1)) & left
+        packet = next(packets, None)
