@@ -1,0 +1,622 @@
+"""Own data: COCO json, DirectMHP's json and CSV tables become the records they describe."""
+
+import copy
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from data_prep import coco, csv_heads, directmhp, yolo
+from data_prep.builder import write_record_set
+from data_prep.report import Report
+from mtnet_jax.cli import main
+from mtnet_jax.data.records import RecordSet, RecordSource
+
+WIDTH, HEIGHT = 80, 50
+
+# The formulas of docs/conventions.md with scipy's intrinsic axes: yaw, pitch, roll -> rotation.
+SCIPY = {
+    "canonical": lambda y, p, r: Rotation.from_euler("XYZ", [-p, y, r], degrees=True),
+    "paper": lambda y, p, r: Rotation.from_euler("XYZ", [r, p, y], degrees=True),
+    "sixdrepnet": lambda y, p, r: Rotation.from_euler("ZYX", [r, y, p], degrees=True),
+    "opal": lambda y, p, r: Rotation.from_euler("XYZ", [-p, -y, r], degrees=True),
+}
+
+
+def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    path.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+
+
+def convert(conversion, out: Path) -> tuple[Report, dict[str, dict]]:
+    """The report, and the records of all splits by image_id, with their split."""
+    report = write_record_set(conversion, out)
+    records = {}
+    for split in RecordSet.open(out).splits:
+        source = RecordSource(out, split, picture=False)
+        for i in range(len(source)):
+            records[source[i]["image_id"]] = {**source[i], "split": split}
+    return report, records
+
+
+# --- COCO ----------------------------------------------------------------------------------------
+
+COCO = {
+    "images": [
+        {"id": 3, "file_name": "one.jpg", "width": WIDTH, "height": HEIGHT},
+        {"id": 9, "file_name": "été à Nîmes/deux têtes.jpg"},
+        {"id": 4, "file_name": "none.jpg", "width": WIDTH, "height": HEIGHT},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 3, "category_id": 5, "bbox": [10, 5, 20, 25], "iscrowd": 0},
+        {"id": 2, "image_id": 9, "category_id": 2, "bbox": [1.5, 2.5, 10, 10]},
+        {"id": 3, "image_id": 3, "category_id": 2, "bbox": [40, 5, 20, 25], "iscrowd": 1},
+        {"id": 4, "image_id": 9, "category_id": 5, "bbox": [30, 2.5, 10.25, 10]},
+    ],
+    "categories": [
+        {"id": 5, "name": "helmet", "supercategory": "person"},
+        {"id": 2, "name": "head"},
+        {"id": 7, "name": "never used"},
+    ],
+}
+
+
+@pytest.fixture
+def raw_coco(tmp_path):
+    """`raw_coco(change)` writes the set, changed by a function, and gives its split option."""
+
+    def write(change=lambda content: None) -> coco.Split:
+        content = copy.deepcopy(COCO)
+        change(content)
+        raw = tmp_path / "raw data"
+        for number, image in enumerate(COCO["images"]):
+            write_picture(raw / "pictures" / image["file_name"], number)
+        (raw / "labels.json").write_text(json.dumps(content), encoding="utf-8")
+        return coco.Split(raw / "labels.json", raw / "pictures")
+
+    return write
+
+
+def test_coco_boxes_labels_crowds_and_names(raw_coco, tmp_path):
+    report, records = convert(coco.conversion({"train": raw_coco()}, name="own"), tmp_path / "out")
+    assert set(records) == {"train/one.jpg", "train/été à Nîmes/deux têtes.jpg", "train/none.jpg"}
+    assert RecordSet.open(tmp_path / "out").label_names == ("head", "helmet")
+    one, two = records["train/one.jpg"], records["train/été à Nîmes/deux têtes.jpg"]
+    np.testing.assert_array_equal(one["boxes"], [[10, 5, 30, 30], [40, 5, 60, 30]])
+    assert one["labels"].tolist() == [1, 0]
+    assert one["ignore"].tolist() == [False, True]
+    np.testing.assert_array_equal(two["boxes"], [[1.5, 2.5, 11.5, 12.5], [30, 2.5, 40.25, 12.5]])
+    assert two["labels"].tolist() == [0, 1]
+    assert records["train/none.jpg"]["boxes"].shape == (0, 4)
+    assert not any(record["has_pose"].any() for record in records.values())
+    assert report.ignored_heads == {"a crowd (iscrowd)": ["train/one.jpg"]}
+    picture = tmp_path / "raw data" / "pictures" / "one.jpg"
+    assert one["image"] == picture.read_bytes()
+
+
+@pytest.mark.parametrize("convention", SCIPY)
+def test_coco_angles_by_convention(raw_coco, tmp_path, convention):
+    def change(content):
+        content["annotations"][0]["euler_angles"] = [12.5, -130, 7]  # pitch, yaw, roll
+        content["annotations"][3]["euler_angles"] = [0, 20, -80]
+        content["annotations"][1]["euler_angles"] = None
+
+    conversion = coco.conversion({"train": raw_coco(change)}, name="own", convention=convention)
+    _, records = convert(conversion, tmp_path / "out")
+    one, two = records["train/one.jpg"], records["train/été à Nîmes/deux têtes.jpg"]
+    assert one["has_pose"].tolist() == [True, False]
+    assert two["has_pose"].tolist() == [False, True]
+    expected = SCIPY[convention](-130, 12.5, 7).as_matrix()
+    np.testing.assert_allclose(one["rotations"][0], expected, atol=1e-6)
+    expected = SCIPY[convention](20, 0, -80).as_matrix()
+    np.testing.assert_allclose(two["rotations"][1], expected, atol=1e-6)
+    np.testing.assert_array_equal(one["rotations"][1], np.eye(3))
+
+
+def test_coco_angles_need_their_convention(raw_coco, tmp_path):
+    def change(content):
+        content["annotations"][0]["euler_angles"] = [12.5, -130, 7]
+
+    files = {"train": raw_coco(change)}
+    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 1\).*convention") as caught:
+        coco.conversion(files, name="own")
+    assert len(str(caught.value).splitlines()) == 5  # one line for each convention
+    assert "canonical   R = Rx(-pitch) Ry(yaw) Rz(roll)" in str(caught.value)
+    with pytest.raises(ValueError, match="unknown Euler convention 'euler'") as caught:
+        coco.conversion(files, name="own", convention="euler")
+    assert "sixdrepnet  R = Rz(roll) Ry(yaw) Rx(pitch)" in str(caught.value)
+    _, records = convert(
+        coco.conversion(files, name="own", convention="none"), tmp_path / "boxes only"
+    )
+    assert not records["train/one.jpg"]["has_pose"].any()
+    with pytest.raises(ValueError, match="no annotation has 'euler_angles'"):
+        coco.conversion({"train": raw_coco()}, name="own", convention="canonical")
+
+
+def test_coco_label_map(raw_coco, tmp_path):
+    files = {"train": raw_coco()}
+    report, records = convert(
+        coco.conversion(files, name="own", label_map={"helmet": "hat"}), tmp_path / "out"
+    )
+    assert RecordSet.open(tmp_path / "out").label_names == ("hat",)
+    assert records["train/one.jpg"]["labels"].tolist() == [0]
+    assert (
+        report.dropped_heads
+        == {
+            "label 'head' is not in the label map": [
+                "train/one.jpg",
+                "train/été à Nîmes/deux têtes.jpg",
+            ]
+        }
+        or sum(map(len, report.dropped_heads.values())) == 2
+    )
+    with pytest.raises(ValueError, match=r"names 'cap', but .* has head, helmet"):
+        coco.conversion(files, name="own", label_map={"cap": "head"})
+
+
+def test_coco_missing_pictures(raw_coco, tmp_path):
+    files = {"train": raw_coco()}
+    (files["train"].pictures / "one.jpg").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 3 pictures are missing: .*one\.jpg.*--allow"
+    ):
+        coco.conversion(files, name="own")
+    report, records = convert(
+        coco.conversion(files, name="own", allow_missing=True), tmp_path / "out"
+    )
+    assert len(records) == 2
+    assert [Path(p).name for p in report.dropped_pictures["the picture is missing"]] == ["one.jpg"]
+
+
+def test_coco_damaged_and_unlike_pictures_are_counted(raw_coco, tmp_path):
+    files = {"train": raw_coco()}
+    one = files["train"].pictures / "one.jpg"
+    one.write_bytes(one.read_bytes()[:-300])
+    write_picture(files["train"].pictures / "none.jpg", size=(HEIGHT, WIDTH))
+    report, records = convert(coco.conversion(files, name="own"), tmp_path / "out")
+    assert list(records) == ["train/été à Nîmes/deux têtes.jpg"]
+    cut, unlike = sorted(report.dropped_pictures)
+    assert "cut short" in cut
+    assert "EXIF" in unlike
+    one.write_bytes(b"")
+    report, _ = convert(coco.conversion(files, name="own"), tmp_path / "again")
+    assert any("empty (0 bytes)" in reason for reason in report.dropped_pictures)
+
+
+def test_coco_boxes_without_area_or_outside_are_counted(raw_coco, tmp_path):
+    def change(content):
+        boxes = [[10, 5, 0, 25], [100, 5, 10, 10], [-4, 5, 10, 10], [30, 5, 10, -10]]
+        for annotation, box in zip(content["annotations"], boxes, strict=True):
+            annotation["bbox"] = box
+
+    report, records = convert(
+        coco.conversion({"train": raw_coco(change)}, name="own"), tmp_path / "out"
+    )
+    counts = {reason: len(places) for reason, places in report.dropped_heads.items()}
+    assert counts == {"box has no area": 2, "box is outside the picture": 1}
+    np.testing.assert_array_equal(records["train/one.jpg"]["boxes"], [[0, 5, 6, 15]])
+    assert report.notes["boxes clipped to the picture"] == ["train/one.jpg"]
+
+
+def set_annotation(**changes):
+    return lambda content: content["annotations"][2].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_annotation(bbox=[1, 2, 3]), r"annotations\[2\] \(id 3\): field 'bbox' is \[1, 2, 3\]"),
+        (set_annotation(bbox=None), "field 'bbox' is None, expected"),
+        (set_annotation(bbox=[1, 2, "3", 4]), "field 'bbox'"),
+        (set_annotation(bbox=[1, 2, float("nan"), 4]), "the box must be finite"),
+        (set_annotation(bbox=[0.1, 0.2, 0.3, 0.4]), "looks like fractions"),
+        (set_annotation(image_id=77), "image_id 77 is not among the images"),
+        (set_annotation(image_id=None), "field 'image_id' is None"),
+        (set_annotation(category_id=77), "category_id 77 is not among the categories"),
+        (
+            set_annotation(euler_angles=[1, 2]),
+            r"field 'euler_angles' is \[1, 2\], expected \[pitch",
+        ),
+        (set_annotation(euler_angles=[1, float("nan"), 2]), "degrees within"),
+        (set_annotation(euler_angles=[1, 2, 1000]), "degrees within"),
+        (lambda c: c["images"][1].pop("file_name"), r"images\[1\]: field 'file_name' is missing"),
+        (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second picture has the id 3"),
+        (lambda c: c["images"][0].update(width="80"), "field 'width' is '80', expected int"),
+        (lambda c: c["categories"][0].pop("name"), r"categories\[0\]: field 'name' is missing"),
+        (lambda c: c.pop("annotations"), "'annotations' is missing or no list"),
+        (lambda c: c["annotations"].clear(), "no heads to learn from"),
+    ],
+)
+def test_coco_bad_entries_are_named(raw_coco, change, message):
+    files = raw_coco(change)
+    with pytest.raises(ValueError, match=message) as caught:
+        coco.conversion({"train": files}, name="own", convention="canonical")
+    assert str(files.annotations) in str(caught.value)
+
+
+def test_coco_json_cut_short_or_missing(raw_coco):
+    files = raw_coco()
+    text = files.annotations.read_bytes()
+    files.annotations.write_bytes(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"labels\.json is not valid JSON \(was it cut short"):
+        coco.conversion({"train": files}, name="own")
+    files.annotations.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="expected an object with images"):
+        coco.conversion({"train": files}, name="own")
+    files.annotations.unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.json is missing"):
+        coco.conversion({"train": files}, name="own")
+
+
+def test_coco_command(raw_coco, tmp_path, capsys):
+    raw = str(raw_coco().annotations.parent)
+    words = ["data", "convert", "coco", "--raw", raw, "--out", str(tmp_path / "sets" / "mine")]
+    words += ["--processes", "1"]  # others start slowly
+    split = ["--split", "train=labels.json:pictures"]
+    assert main([*words, *split]) == 0
+    assert "train: 3 pictures (1 without heads), 4 heads (2 head, 2 helmet)" in (
+        capsys.readouterr().out
+    )
+    assert main([*words, *split, *split, "--overwrite"]) == 1
+    assert "names a split twice" in capsys.readouterr().err
+    assert main([*words, "--split", "train=labels.json", "--overwrite"]) == 1
+    assert "3 of 3 pictures are missing" in capsys.readouterr().err
+    for bad in ([], ["--split", "labels.json"], ["--split", "train="]):
+        with pytest.raises(SystemExit):
+            main([*words, *bad])
+
+
+# --- DirectMHP -----------------------------------------------------------------------------------
+
+
+def write_directmhp(raw: Path, file: str, pictures: str, angles: list[list[float]]) -> None:
+    """One picture with a head for each angles, with the fields that DirectMHP's scripts write."""
+    image = {"file_name": "10100000.jpg", "height": HEIGHT, "width": WIDTH, "id": 10100000}
+    annotations = [
+        {
+            "face2d_pts": [[1.0], [2.0]],
+            "bbox": [10 + i, 5, 20, 22],
+            "euler_angles": triple,
+            "image_id": 10100000,
+            "id": 1010000000 + i,
+            "category_id": 1,
+            "iscrowd": 0,
+            "segmentation": [],
+            "area": 440,
+        }
+        for i, triple in enumerate(angles)
+    ]
+    content = {
+        "info": {},
+        "licences": [{}],
+        "images": [{**image, "seq": "171204_pose3"}],
+        "annotations": annotations,
+        "categories": [{"supercategory": "person", "id": 1, "name": "person"}],
+    }
+    (raw / "annotations").mkdir(parents=True, exist_ok=True)
+    (raw / "annotations" / file).write_text(json.dumps(content))
+    write_picture(raw / pictures / image["file_name"])
+
+
+ANGLES = [[-20, 150, 8.5], [3, -91, 0], [2, 30, 95], [float("nan"), 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        (
+            "cmu_hpe",
+            {"train": "coco_style_sampled_train.json", "val": "coco_style_sampled_val.json"},
+        ),
+        (
+            "agora_hpe",
+            {"train": "coco_style_train.json", "validation": "coco_style_validation.json"},
+        ),
+    ],
+)
+def test_directmhp_files(tmp_path, name, files):
+    raw = tmp_path / "HPE"
+    for split, file in files.items():
+        write_directmhp(raw, file, f"images/{split}", ANGLES)
+    report, records = convert(directmhp.conversion(raw), tmp_path / "out")
+    opened = RecordSet.open(tmp_path / "out")
+    assert (opened.name, opened.box_rule, opened.label_names) == (name, "sphere18", ("head",))
+    assert {record["split"] for record in records.values()} == set(files)
+    record = records["train/10100000.jpg"]
+    np.testing.assert_array_equal(record["boxes"][0], [10, 5, 30, 27])
+    assert record["has_pose"].tolist() == [True, True, False, False]
+    for i in range(2):
+        pitch, yaw, roll = ANGLES[i]
+        expected = SCIPY["canonical"](yaw, pitch, roll).as_matrix()
+        np.testing.assert_allclose(record["rotations"][i], expected, atol=1e-6)
+    assert sorted(report.notes) == [
+        "heads kept without their pose: the angles are beyond yaw +-180, pitch +-90, roll +-90",
+        "heads kept without their pose: the angles are not finite",
+    ]
+    # The face looks along minus the third column: yaw 150 shows the back of the head.
+    assert record["rotations"][0][2, 2] < 0
+
+
+def test_directmhp_missing_or_both(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"coco_style_sampled_train\.json.*convert coco"):
+        directmhp.conversion(tmp_path)
+    write_directmhp(tmp_path, "coco_style_train.json", "images/train", ANGLES)
+    (tmp_path / "images" / "train" / "10100000.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 1 pictures are missing"):
+        directmhp.conversion(tmp_path)
+    write_directmhp(tmp_path, "coco_style_sampled_val.json", "images/val", ANGLES)
+    with pytest.raises(ValueError, match="files of both data sets"):
+        directmhp.conversion(tmp_path)
+
+
+# --- CSV -----------------------------------------------------------------------------------------
+
+HEADER = "image,x1,y1,x2,y2,yaw,pitch,roll,convention"
+TABLE = f"""{HEADER}
+Jürgen B/im Garten.jpg,10,5,30,30,-130,12.5,7,canonical
+"a, with comma/one.jpg",1.5,2.5,11.5,12.5,,,,
+Jürgen B/im Garten.jpg,40,5,60,30,20,0,-80,sixdrepnet
+a/empty.jpg,,,,,,,,
+"""
+
+
+@pytest.fixture
+def raw_csv(tmp_path):
+    """`raw_csv(text)` writes a table and the pictures it names in its first column."""
+
+    def write(text: str, encoding: str = "utf-8") -> tuple[Path, Path]:
+        raw = tmp_path / "raw"
+        for name in ("Jürgen B/im Garten.jpg", "a, with comma/one.jpg", "a/empty.jpg"):
+            write_picture(raw / name, len(name))
+        (raw / "heads.csv").write_bytes(text.encode(encoding))
+        return raw, raw / "heads.csv"
+
+    return write
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv_rows_become_heads(raw_csv, tmp_path, encoding, end):
+    files = raw_csv(TABLE.replace("\n", end), encoding)
+    _, records = convert(csv_heads.conversion(*files, name="own"), tmp_path / "out")
+    assert set(records) == {"Jürgen B/im Garten.jpg", "a, with comma/one.jpg", "a/empty.jpg"}
+    two = records["Jürgen B/im Garten.jpg"]
+    np.testing.assert_array_equal(two["boxes"], [[10, 5, 30, 30], [40, 5, 60, 30]])
+    np.testing.assert_allclose(
+        two["rotations"],
+        [
+            SCIPY["canonical"](-130, 12.5, 7).as_matrix(),
+            SCIPY["sixdrepnet"](20, 0, -80).as_matrix(),
+        ],
+        atol=1e-6,
+    )
+    assert two["has_pose"].all()
+    assert not records["a, with comma/one.jpg"]["has_pose"].any()
+    assert records["a/empty.jpg"]["boxes"].shape == (0, 4)
+    assert {record["split"] for record in records.values()} == {"train"}
+
+
+def test_csv_labels_and_ignored_heads(raw_csv, tmp_path):
+    text = (
+        "image,x1,y1,x2,y2,label,ignore\na/empty.jpg,1,2,30,40,helmet,\n"
+        "a/empty.jpg,1,2,30,41,,1\na/empty.jpg,1,2,30,42,hat,0\n"
+    )
+    report, records = convert(
+        csv_heads.conversion(*raw_csv(text), name="own", label_map={"helmet": "x", "head": "y"}),
+        tmp_path / "out",
+    )
+    assert RecordSet.open(tmp_path / "out").label_names == ("y", "x")
+    assert records["a/empty.jpg"]["labels"].tolist() == [1, 0]
+    assert records["a/empty.jpg"]["ignore"].tolist() == [False, True]
+    assert list(report.ignored_heads) == ["column ignore"]
+    assert list(report.dropped_heads) == ["label 'hat' is not in the label map"]
+
+
+def test_csv_split_column(raw_csv, tmp_path):
+    text = (
+        "image,x1,y1,x2,y2,split\na/empty.jpg,1,2,30,40,night\n"
+        "a/empty.jpg,5,2,30,40,night\nJürgen B/im Garten.jpg,5,2,30,40,train\n"
+    )
+    files = raw_csv(text)
+    _, records = convert(csv_heads.conversion(*files, name="own"), tmp_path / "out")
+    assert {name: record["split"] for name, record in records.items()} == {
+        "a/empty.jpg": "night",
+        "Jürgen B/im Garten.jpg": "train",
+    }
+    with pytest.raises(ValueError, match="leave --test-share out"):
+        csv_heads.conversion(*files, name="own", test_share=0.5)
+    with pytest.raises(ValueError, match=r"line 3, column 'split': 'day', .* says 'night'"):
+        csv_heads.conversion(*raw_csv(text.replace("5,2,30,40,night", "5,2,30,40,day")), name="own")
+    with pytest.raises(ValueError, match=r"line 4, column 'split': empty"):
+        csv_heads.conversion(*raw_csv(text.replace(",train", ",")), name="own")
+
+
+def split_names(conversion) -> dict[str, set[str]]:
+    return {
+        split: {picture.image_id for picture in pictures}
+        for split, pictures in conversion.splits.items()
+    }
+
+
+def test_csv_test_share_keeps_groups_together(tmp_path):
+    rows = [f"p{i % 20}/{i}.jpg,1,2,30,40" for i in range(200)]
+    for i in range(200):
+        path = tmp_path / f"p{i % 20}" / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+
+    def split(lines, share=0.1):
+        (tmp_path / "heads.csv").write_text("image,x1,y1,x2,y2\n" + "\n".join(lines))
+        return split_names(
+            csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="own", test_share=share)
+        )
+
+    found = split(rows)
+    folders = {name: {image.split("/")[0] for image in images} for name, images in found.items()}
+    assert len(folders["test"]) == 2
+    assert len(folders["train"]) == 18
+    assert not folders["test"] & folders["train"]
+    assert split(rows[::-1]) == found
+    # A small share still gives a test split, a large one leaves something to learn from.
+    few = [row for row in rows if row.startswith(("p1/", "p2/"))]
+    for share in (0.01, 0.99):
+        assert {name: len(images) for name, images in split(few, share).items()} == {
+            "train": 10,
+            "test": 10,
+        }
+    with pytest.raises(ValueError, match=r"one group .*add a column 'group'"):
+        split([row for row in rows if row.startswith("p3/")])
+
+
+def test_csv_groups_by_column(tmp_path):
+    lines = ["image,x1,y1,x2,y2,group"]
+    for i in range(40):
+        write_picture(tmp_path / f"{i}.jpg", size=(8, 8))
+        lines.append(f"{i}.jpg,1,2,30,40,person {i % 4}")
+    table = tmp_path / "heads.csv"
+    table.write_text("\n".join(lines))
+    found = split_names(csv_heads.conversion(tmp_path, table, name="own", test_share=0.25))
+    assert len(found["test"]) == 10
+    assert len({int(name.split(".")[0]) % 4 for name in found["test"]}) == 1
+    table.write_text("\n".join([*lines, "1.jpg,1,2,30,40,person 3"]))
+    with pytest.raises(ValueError, match=r"line 42, column 'group': 'person 3', .* 'person 1'"):
+        csv_heads.conversion(tmp_path, table, name="own", test_share=0.25)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.jpg,1,2,3", "line 3: 4 cells for 9 columns"),
+        (",1,2,30,40,,,,", "line 3, column 'image': empty"),
+        ("a.jpg,1,2,30,,,,,", "line 3, column 'y2': empty; x1 to y2"),
+        ("a.jpg,1,2,3x,40,,,,", "line 3, column 'x2': '3x' is no number"),
+        ("a.jpg,1,2,nan,40,,,,", "line 3, columns x1 to y2: the box must be finite"),
+        ("a.jpg,.1,.2,.3,.4,,,,", "line 3, columns x1 to y2: .* fractions of the picture"),
+        ("a.jpg,1,2,30,40,5,,0,canonical", "line 3, column 'pitch': empty"),
+        ("a.jpg,1,2,30,40,5,nan,0,canonical", "line 3, columns yaw to roll: .*within"),
+        ("a.jpg,1,2,30,40,5,4,0,", "line 3, column 'convention': Euler angles without convention"),
+        ("a.jpg,1,2,30,40,5,4,0,biwi", "line 3, column 'convention': unknown .*'biwi'"),
+        ("a.jpg,,,,,5,4,0,canonical", "line 3: angles without a box"),
+        ("Jürgen B/im Garten.jpg,,,,,,,,", "line 2: .* a box here and an empty box"),
+        ('"a.jpg,1,2,30,40,,,,', "line 3: unexpected end of data"),
+    ],
+)
+def test_csv_bad_rows_are_named(raw_csv, row, message):
+    first = TABLE.splitlines()[1]
+    raw, table = raw_csv(f"{HEADER}\n{first}\n{row}\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        csv_heads.conversion(raw, table, name="own")
+    assert str(caught.value).startswith(str(table))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: column 'image' is missing, found nothing"),
+        (
+            "image;x1;y1;x2;y2\na.jpg;1;2;3;4\n",
+            "separated by semicolons: save the table with commas",
+        ),
+        ("image\tx1\ty1\tx2\ty2\n", "separated by tabs"),
+        ("image,x1,y1,x2\n", "column 'y2' is missing"),
+        ("image,x1,y1,x2,y2,jaw\n", "unknown column 'jaw': .*yaw"),
+        ("image,x1,y1,x2,y2,x1\n", "column 'x1' stands there twice"),
+        ("image,x1,y1,x2,y2,yaw,pitch,convention\n", "yaw, pitch and roll go together"),
+        ("image,x1,y1,x2,y2,yaw,pitch,roll\n", "without a column 'convention'"),
+        (f"{HEADER}\n\n", "no rows below its header"),
+        (f"{HEADER}\na/empty.jpg,,,,,,,,\n", "no heads to learn from"),
+    ],
+)
+def test_csv_bad_tables_are_named(raw_csv, text, message):
+    with pytest.raises(ValueError, match=message):
+        csv_heads.conversion(*raw_csv(text), name="own")
+
+
+def test_csv_other_encodings_and_missing_files(raw_csv):
+    with pytest.raises(ValueError, match=r"not UTF-8.*CSV UTF-8"):
+        csv_heads.conversion(*raw_csv(TABLE, "latin-1"), name="own")
+    raw, table = raw_csv(TABLE)
+    (raw / "a" / "empty.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures are missing: .*empty\.jpg"):
+        csv_heads.conversion(raw, table, name="own")
+    table.unlink()
+    with pytest.raises(FileNotFoundError, match=r"heads\.csv is missing"):
+        csv_heads.conversion(raw, table, name="own")
+
+
+def test_csv_command(raw_csv, tmp_path, capsys):
+    raw, _ = raw_csv(TABLE)
+    words = ["data", "convert", "csv", "--raw", str(raw), "--out", str(tmp_path / "out")]
+    words += ["--processes", "1"]  # others start slowly
+    assert main([*words, "--test-share", "0.3", "--box-rule", "face"]) == 0
+    assert "out 1.0.0, box rule 'face'" in capsys.readouterr().out
+    assert RecordSet.open(tmp_path / "out").splits == {"train": 2, "test": 1}
+    assert main([*words, "--overwrite", "--csv", "labels.csv"]) == 1
+    assert "labels.csv is missing" in capsys.readouterr().err
+    for share in ("0", "1", "x"):
+        with pytest.raises(SystemExit):
+            main([*words, "--test-share", share])
+    with pytest.raises(SystemExit):
+        main(["data", "convert", "csv", "--help"])
+    assert "opal        Canonical with the sign of yaw turned" in capsys.readouterr().out
+
+
+# --- the three say the same ----------------------------------------------------------------------
+
+
+def test_three_formats_give_equal_records(tmp_path):
+    """The same pictures and heads, written by hand in each format."""
+    heads = {  # name -> rows of class, box
+        "one": [("head", (10, 5, 30, 30)), ("helmet", (40.5, 5, 60.5, 30))],
+        "two": [("helmet", (0, 0, 8, 10))],
+        "empty": [],
+    }
+    raw = tmp_path / "raw"
+    yolo_lines, rows = {}, ["image,x1,y1,x2,y2,label"]
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "head"}, {"id": 2, "name": "helmet"}],
+    }
+    for number, (name, boxes) in enumerate(heads.items()):
+        write_picture(raw / "train" / "images" / f"{name}.jpg", number)
+        content["images"].append({"id": number, "file_name": f"{name}.jpg"})
+        yolo_lines[name] = ""
+        for label, (x1, y1, x2, y2) in boxes:
+            w, h = x2 - x1, y2 - y1
+            content["annotations"].append(
+                {"image_id": number, "category_id": 1 + (label == "helmet"), "bbox": [x1, y1, w, h]}
+            )
+            rows.append(f"train/images/{name}.jpg,{x1},{y1},{x2},{y2},{label}")
+            fractions = ((x1 + w / 2) / WIDTH, (y1 + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT)
+            yolo_lines[name] += f"{int(label == 'helmet')} {' '.join(map(repr, fractions))}\n"
+        if not boxes:
+            rows.append(f"train/images/{name}.jpg,,,,,")
+    (raw / "train" / "labels").mkdir()
+    for name, lines in yolo_lines.items():
+        (raw / "train" / "labels" / f"{name}.txt").write_text(lines)
+    (raw / "data.yaml").write_text("names: [head, helmet]")
+    (raw / "coco.json").write_text(json.dumps(content))
+    (raw / "heads.csv").write_text("\n".join(rows))
+
+    files = coco.Split(raw / "coco.json", raw / "train" / "images")
+    sets = {
+        "yolo": yolo.conversion(raw, name="own"),
+        "coco": coco.conversion({"train": files}, name="own"),
+        "csv": csv_heads.conversion(raw, raw / "heads.csv", name="own"),
+    }
+    found = {}
+    for kind, conversion in sets.items():
+        _, records = convert(conversion, tmp_path / kind)
+        found[kind] = {Path(image_id).stem: record for image_id, record in records.items()}
+    for name, boxes in heads.items():
+        expected = np.array([box for _, box in boxes], np.float32).reshape(-1, 4)
+        for kind in sets:
+            record = found[kind][name]
+            np.testing.assert_allclose(record["boxes"], expected, atol=1e-5)
+            for field in ("image", "labels", "has_pose", "ignore", "rotations", "source", "split"):
+                np.testing.assert_array_equal(record[field], found["yolo"][name][field])
