@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from scipy.stats import norm
 
-from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import (
-    NO_AUGMENTATION,
     AugmentOptions,
     change_colour,
     check_options,
     random_map,
 )
+from tests.augmentation import NO_AUGMENTATION
 
 
 class Scripted:
@@ -77,8 +77,7 @@ def test_options_at_zero_change_nothing(rng):
     image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
     for _ in range(5):
         np.testing.assert_array_equal(change_colour(rng, image, NO_AUGMENTATION), image)
-        matrix = random_map(rng, 300, 200, 96, NO_AUGMENTATION)
-        np.testing.assert_allclose(matrix, geometry.letterbox_map(300, 200, 96), atol=1e-12)
+        np.testing.assert_allclose(random_map(rng, 96, NO_AUGMENTATION), np.eye(2, 3), atol=1e-12)
 
 
 def test_a_grey_picture_has_equal_channels(rng):
@@ -107,6 +106,24 @@ def _drawn_level(seed: int, most: float) -> float:
     rng = np.random.default_rng(seed)
     rng.random(6)  # brightness, contrast, saturation, grey, hue, blur
     return rng.random() * most
+
+
+def test_noise_is_normal_and_each_value_is_its_own():
+    """Against the normal distribution; neighbours, channels and pictures do not go together."""
+    image = np.full((128, 128, 3), 128, np.uint8)
+    rng = np.random.default_rng(5)
+    options = NO_AUGMENTATION._replace(noise=40.0)
+    pictures = [change_colour(rng, image, options).astype(float) - 128 for _ in range(6)]
+    standard = [p / p.std() for p in pictures if p.std() > 8]
+    assert len(standard) >= 3
+    for values in standard:
+        places = np.linspace(-2, 2, 9)
+        shares = [(values < place).mean() for place in places]
+        np.testing.assert_allclose(shares, norm.cdf(places), atol=0.03)
+        for other in (values[1:], values[:, 1:], values[..., 1:]):
+            part = values[tuple(slice(0, n) for n in other.shape)]
+            assert abs(np.corrcoef(part.ravel(), other.ravel())[0, 1]) < 0.03
+    assert abs(np.corrcoef(standard[0].ravel(), standard[1].ravel())[0, 1]) < 0.03
 
 
 def test_noise_saturates(rng):
@@ -138,7 +155,7 @@ def test_maps_stay_within_the_options(rng):
     """Scale, turn, shift and flips read back from many maps of one square picture."""
     size = 100
     options = AugmentOptions(flip=0.25, turn=20.0, scale_min=0.5, scale_max=2.0, shift=0.3)
-    maps = np.array([random_map(rng, size, size, size, options) for _ in range(2000)])
+    maps = np.array([random_map(rng, size, options) for _ in range(2000)])
     flips = np.linalg.det(maps[:, :, :2]) < 0
     assert flips.mean() == pytest.approx(0.25, abs=0.04)
 

@@ -1,38 +1,51 @@
 """Records in the network's input, padding, and the stream of training batches with its position."""
 
+import functools
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from mtnet_jax.data import geometry
-from mtnet_jax.data.augment import NO_AUGMENTATION, AugmentOptions
+from mtnet_jax.data.augment import AugmentOptions, random_map
 from mtnet_jax.data.batches import (
     MIN_VISIBLE,
     augment_record,
-    fit_record,
-    letterbox_record,
+    fit_heads,
     pad_heads,
     training_batches,
     truths_of,
 )
-from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.records import BadRecord, RecordSource, decode_image
 from mtnet_jax.data.tfrecord import DamagedRecord
 from mtnet_jax.rotations import axis_rotation
+from tests.augmentation import NO_AUGMENTATION
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "pointing04_demo"
 
 
+@functools.cache
+def plain_picture(width: int, height: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
+
+
+def letterboxed(fields: dict, width: int, height: int, size: int) -> dict[str, np.ndarray]:
+    """The heads of a record in an input that is not augmented."""
+    return fit_heads(fields, geometry.letterbox_map(width, height, size), size)
+
+
 def record(boxes, *, width=100, height=80, **fields) -> dict:
-    """A decoded record with these boxes; everything else plain unless given."""
+    """A record with these boxes and a plain picture; everything else plain unless given."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     n = len(boxes)
     return {
-        "image": np.full((height, width, 3), 90, np.uint8),
+        "image": plain_picture(width, height),
         "boxes": boxes,
         "rotations": np.tile(np.eye(3, dtype=np.float32), (n, 1, 1)),
         "has_pose": np.ones(n, bool),
@@ -64,6 +77,14 @@ class Numbered:
         return f"Numbered({len(self)} records)"
 
 
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """A JPEG with an EXIF header: 6 is a quarter turn."""
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1)
+    tiff += struct.pack("<HHIHHI", 0x112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
 def stream(sources, weights=None, *, batch_size=4, seed=3, threads=1, **options):
     arguments = {"size": 32, "max_heads": 2, "options": NO_AUGMENTATION, **options}
     return training_batches(
@@ -91,10 +112,14 @@ def assert_same(a: list[dict], b: list[dict]) -> None:
 # --- one record ----------------------------------------------------------------------------------
 
 
-def test_letterboxed_record():
+def test_letterboxed_record(rng):
     rotation = axis_rotation("y", 40.0).astype(np.float32)[None]
-    fitted = letterbox_record(record([[10, 20, 30, 60]], rotations=rotation), 50)
+    fitted = augment_record(
+        record([[10, 20, 30, 60]], rotations=rotation), rng, 50, NO_AUGMENTATION
+    )
     assert fitted["image"].shape == (50, 50, 3)
+    assert (fitted["image"][10:40] == 90).all()
+    assert (fitted["image"][:4] == geometry.BORDER_GREY).all()
     np.testing.assert_allclose(fitted["boxes"], [[5, 15, 15, 35]], atol=1e-5)
     np.testing.assert_allclose(fitted["rotations"], rotation, atol=1e-6)
     assert not fitted["ignore"].any()
@@ -110,7 +135,7 @@ def test_crop_clips_ignores_and_removes():
         [0, 10, 20, 30],  # outside
         [30, 70, 50, 90],  # half of each side: a quarter stays
     ]
-    fitted = fit_record(record(boxes, height=80), geometry.shift_map(-40, 0), 80)
+    fitted = fit_heads(record(boxes), geometry.shift_map(-40, 0), 80)
     expected = [[20, 10, 40, 30], [0, 10, 10, 30], [0, 10, 5, 30], [0, 70, 10, 80]]
     np.testing.assert_allclose(fitted["boxes"], expected)
     assert fitted["labels"].tolist() == [0, 1, 2, 5]
@@ -119,16 +144,15 @@ def test_crop_clips_ignores_and_removes():
 
 
 def test_ignored_heads_stay_ignored():
-    fitted = letterbox_record(
-        record([[1, 2, 30, 40], [5, 5, 9, 9]], ignore=np.array([1, 0]) > 0), 50
-    )
+    heads = record([[1, 2, 30, 40], [5, 5, 9, 9]], ignore=np.array([1, 0]) > 0)
+    fitted = letterboxed(heads, 100, 80, 50)
     assert fitted["ignore"].tolist() == [True, False]
 
 
 def test_heads_without_pose_keep_the_identity():
     """`Truths` says so; a turn of the picture must not make a pose of it."""
     boxes, has_pose = [[20, 20, 40, 40], [50, 30, 70, 50]], np.array([True, False])
-    fitted = fit_record(record(boxes, has_pose=has_pose), geometry.turn_map(10), 100)
+    fitted = fit_heads(record(boxes, has_pose=has_pose), geometry.turn_map(10), 100)
     np.testing.assert_allclose(fitted["rotations"][0], axis_rotation("z", 10.0), atol=1e-6)
     np.testing.assert_array_equal(fitted["rotations"][1], np.eye(3))
     assert fitted["has_pose"].tolist() == [True, False]
@@ -153,14 +177,62 @@ def test_augmented_boxes_lie_in_the_input(rng):
         assert fitted["rotations"].dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [".jpg", ".png", "turned .jpg"])
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (403, 611), (1001, 999), (64, 48)])
+def test_pictures_decoded_small_are_the_same_pictures(rng, width, height, kind):
+    """Against the whole picture under the same map, whatever factor the decoder shrinks by."""
+    noise = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    scene = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    encoded = cv2.imencode(kind[-4:], scene)[1].tobytes()
+    if kind == "turned .jpg":
+        encoded = with_orientation(encoded, 6)
+    whole = decode_image(encoded)
+    assert whole.shape[:2] == ((width, height) if kind == "turned .jpg" else (height, width))
+    middle = np.array([whole.shape[1], whole.shape[0]] * 2) * [0.4, 0.4, 0.6, 0.6]
+    heads = record(middle, image=encoded)
+    size, options = (
+        64,
+        NO_AUGMENTATION._replace(flip=0.5, turn=30, scale_min=0.4, scale_max=2, shift=0.2),
+    )
+    for seed in range(6):
+        found = augment_record(heads, np.random.default_rng(seed), size, options)
+        matrix = geometry.compose(
+            geometry.letterbox_map(whole.shape[1], whole.shape[0], size),
+            random_map(np.random.default_rng(seed), size, options),
+        )
+        # Within the picture: at its border the grey is mixed in differently.
+        inside = cv2.warpAffine(np.ones(whole.shape[:2], np.float32), matrix, (size, size))
+        inside = cv2.erode(inside, np.ones((5, 5))) > 0.999
+        # Mean difference from a finely sampled picture, in place and shifted by half a pixel.
+        errors = {}
+        for dx in (0, -0.5, 0.5):
+            fine = geometry.compose(matrix, geometry.shift_map(dx, 0))
+            fine = geometry.map_picture(
+                whole, geometry.compose(fine, geometry.scale_map(8)), 8 * size
+            )
+            fine = fine.reshape(size, 8, size, 8, 3).mean(axis=(1, 3))
+            errors[dx] = np.abs(found["image"] - fine)[inside].mean()
+        assert errors[0] < 0.3 * min(errors[-0.5], errors[0.5])
+        np.testing.assert_allclose(
+            found["boxes"], np.clip(geometry.map_boxes(middle, matrix), 0, size), atol=1e-4
+        )
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(rng):
+    for content in (b"", b"junk", plain_picture(200, 100)[:300]):
+        with pytest.raises(BadRecord, match=r"'picture' of 'test'"):
+            augment_record(record([], image=content), rng, 32, NO_AUGMENTATION)
+
+
 # --- padding -------------------------------------------------------------------------------------
 
 
 def test_padding_keeps_the_largest_first_and_counts_the_rest():
     sides = [4, 9, 2, 7, 5]
-    fitted = letterbox_record(
-        record([[1, 1, 1 + s, 1 + s] for s in sides], width=100, height=100), 100
-    )
+    fitted = {
+        "image": np.zeros((100, 100, 3), np.uint8),
+        **letterboxed(record([[1, 1, 1 + s, 1 + s] for s in sides]), 100, 100, 100),
+    }
     padded = pad_heads(fitted, 3)
     np.testing.assert_allclose(padded["boxes"][:, 2] - 1, [9, 7, 5], atol=1e-5)
     assert padded["labels"].tolist() == [1, 3, 4]
@@ -183,7 +255,7 @@ def test_padding_keeps_the_fields_of_a_head_together():
         has_pose=np.array([True, True, False]),
         ignore=np.array([False, True, False]),
     )
-    padded = pad_heads(heads, 4)
+    padded = pad_heads({**heads, "image": np.zeros((9, 9, 3), np.uint8)}, 4)
     assert padded["labels"].tolist() == [1, 2, 0, 0]
     np.testing.assert_array_equal(padded["rotations"][:3], rotations[[1, 2, 0]])
     assert padded["has_pose"].tolist() == [True, False, True, False]
@@ -314,7 +386,7 @@ def test_bad_options_are_refused_at_once():
 
 
 def test_batches_of_a_record_set():
-    source = RecordSource(DEMO, "test")
+    source = RecordSource(DEMO, "test", picture=False)
     batches = stream([source], threads=2, size=64, max_heads=4)
     seen = [next(batches) for _ in range(3)]
     assert all(batch["valid"][:, 0].all() for batch in seen)
@@ -327,7 +399,7 @@ def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
     damaged = tmp_path / "records"
     shutil.copytree(DEMO, damaged)
     shard = next(damaged.glob("*-test.tfrecord-*"))
-    source = RecordSource(damaged, "test")
+    source = RecordSource(damaged, "test", picture=False)
     offset, length = (int(v) for v in source._files[0].index[7])
     content = bytearray(shard.read_bytes())
     content[offset + length // 2] ^= 1

@@ -1,5 +1,7 @@
 """Random changes of training pictures: place, size, turn and flip as one map, then colour."""
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import cv2
@@ -27,7 +29,9 @@ class AugmentOptions(NamedTuple):
 
 _SHARES = ("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur")
 
-NO_AUGMENTATION = AugmentOptions(0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+# The normal distribution in 256 values of equal probability (mid-points), of deviation 1.
+_NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
+_NORMAL /= _NORMAL.std()
 
 
 def check_options(options: AugmentOptions) -> None:
@@ -46,13 +50,9 @@ def check_options(options: AugmentOptions) -> None:
         raise ValueError(f"config.augment.{name} is {getattr(options, name)}: it {fault}.")
 
 
-def random_map(
-    rng: np.random.Generator, width: int, height: int, size: int, options: AugmentOptions
-) -> np.ndarray:
-    """A random map (2, 3) from a picture of width x height to the square input of `size`."""
-    matrix = geometry.letterbox_map(width, height, size)
-    if rng.random() < options.flip:
-        matrix = geometry.compose(matrix, geometry.mirror_map(size))
+def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> np.ndarray:
+    """A random map (2, 3) of the square input of `size` to itself; it follows the letterbox."""
+    matrix = geometry.mirror_map(size) if rng.random() < options.flip else np.eye(2, 3)
     scale = np.exp(rng.uniform(np.log(options.scale_min), np.log(options.scale_max)))
     turn = rng.uniform(-options.turn, options.turn)
     dx, dy = rng.uniform(-options.shift, options.shift, 2) * size
@@ -85,10 +85,22 @@ def change_colour(
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
     if options.noise > 0:
         level = rng.uniform(0, options.noise)
-        # Rounded, not cut off: cutting off would lose most of a weak noise.
-        noise = np.rint(level * rng.standard_normal(image.shape, np.float32)).astype(np.int16)
-        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+        image = cv2.add(image, _noise(rng, image.shape, level), dtype=cv2.CV_8U)
     return image
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], level: float) -> np.ndarray:
+    """Gaussian noise, int16: a random byte for each value, looked up in a table of 256 values.
+
+    That takes a tenth of the time of normally distributed floats, which would cost more than all
+    the rest of a record.
+    """
+    count = math.prod(shape)
+    fast = np.random.Generator(np.random.SFC64(int(rng.integers(2**63))))
+    words = fast.integers(0, 2**64, -(-count // 8), np.uint64)
+    # Rounded, not cut off: cutting off would lose most of a weak noise.
+    table = np.rint(level * _NORMAL).astype(np.int16)
+    return cv2.LUT(words.view(np.uint8)[:count].reshape(shape), table)
 
 
 def _hue_saturation(hue: float, saturation: float) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
+from mtnet_jax.data.records import BadRecord, decode_shrunk
 from mtnet_jax.targets import Truths
 
 # After a crop, a head of which less than this share of its box is left is marked to be ignored.
@@ -23,16 +24,25 @@ Record = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
 
 
-def fit_record(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """Moves a record's picture and heads into the network's input.
+def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Moves a record's heads into the network's input.
 
     Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
     outside is taken away, it is no longer in the picture. A head without a pose keeps the identity.
 
+    Args:
+      record: its heads; the picture is not looked at.
+      matrix: the map (2, 3) from the picture to the input.
+      size: side of the input.
+
     Returns:
-      The record's `image` (size, size, 3) uint8, `boxes`, `rotations`, `has_pose`, `ignore`,
-      `labels`.
+      `boxes`, `rotations`, `has_pose`, `ignore`, `labels`.
     """
+    has_pose = record["has_pose"]
+    rotations = np.broadcast_to(np.eye(3, dtype=np.float32), (len(has_pose), 3, 3))
+    if has_pose.any():
+        moved = geometry.map_rotations(record["rotations"], matrix)
+        rotations = np.where(has_pose[:, None, None], moved, rotations)
     boxes = geometry.map_boxes(record["boxes"], matrix)
     clipped = np.clip(boxes, 0, size)
     extent, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -40,35 +50,44 @@ def fit_record(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nd
     visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
     heads = {
         "boxes": clipped,
-        "rotations": np.where(
-            record["has_pose"][:, None, None],
-            geometry.map_rotations(record["rotations"], matrix),
-            np.eye(3, dtype=np.float32),
-        ),
-        "has_pose": record["has_pose"],
+        "rotations": rotations,
+        "has_pose": has_pose,
         "ignore": record["ignore"] | (visible < MIN_VISIBLE),
         "labels": record["labels"],
     }
-    return {
-        "image": geometry.map_picture(record["image"], matrix, size),
-        **{name: values[inside] for name, values in heads.items()},
-    }
+    return {name: values[inside] for name, values in heads.items()}
 
 
 def augment_record(
     record: Record, rng: np.random.Generator, size: int, options: AugmentOptions
 ) -> dict[str, np.ndarray]:
-    """A randomly changed record in the network's input; see `fit_record`."""
-    height, width = record["image"].shape[:2]
-    fitted = fit_record(record, random_map(rng, width, height, size, options), size)
-    fitted["image"] = change_colour(rng, fitted["image"], options)
-    return fitted
+    """Decodes a record's picture and changes it at random.
 
+    Args:
+      record: `image` still encoded.
+      rng: what the change depends on, and nothing else does.
+      size: side of the network's input.
+      options: how far it may be changed.
 
-def letterbox_record(record: Record, size: int) -> dict[str, np.ndarray]:
-    """A record as it is, letterboxed; see `fit_record`."""
-    height, width = record["image"].shape[:2]
-    return fit_record(record, geometry.letterbox_map(width, height, size), size)
+    Returns:
+      `image` (size, size, 3) uint8 RGB, and the heads as of `fit_heads`.
+
+    Raises:
+      BadRecord: the picture cannot be decoded; its `image_id` is named.
+    """
+    change = random_map(rng, size, options)
+    try:
+        # The whole picture is letterboxed to `size`, then changed, all in one map: no more of its
+        # pixels are needed than end up in the input.
+        picture = decode_shrunk(record["image"], longest=size * geometry.scale_of(change))
+    except BadRecord as error:
+        name = f"picture {record['image_id']!r} of {record['source']!r}"
+        raise BadRecord(f"{name}: {error}") from error
+    letterbox = geometry.letterbox_map(picture.width, picture.height, size)
+    matrix = geometry.compose(letterbox, change)
+    from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)
+    image = geometry.map_picture(picture.pixels, from_pixels, size)
+    return {"image": change_colour(rng, image, options), **fit_heads(record, matrix, size)}
 
 
 def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
@@ -123,7 +142,7 @@ def training_batches(
     """An endless stream of training batches, the same for a seed whatever the number of threads.
 
     Args:
-      sources: record sources (random access, decoded records), mixed for each batch.
+      sources: record sources (random access, pictures still encoded), mixed for each batch.
       weights: relative share of each source in the stream.
       size: side of the network's input.
       batch_size: pictures a batch on this host.

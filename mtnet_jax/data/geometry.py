@@ -5,6 +5,8 @@ network's input, both in pixels with 0 at the outer edge of the first pixel (see
 Its linear part must be a scale, a turn and at most a mirroring: what keeps the shape of a head.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -13,19 +15,16 @@ from mtnet_jax import rotations as rotation_ops
 BORDER_GREY = 114  # of 255, outside the picture
 
 
-def identity_map() -> np.ndarray:
-    """The map that changes nothing."""
-    return np.eye(2, 3)
-
-
 def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     """The map that does `first` and then `then`."""
-    return (_square(then) @ _square(first))[:2]
+    both = then[:, :2] @ first
+    both[:, 2] += then[:, 2]
+    return both
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
     """The map back."""
-    return np.linalg.inv(_square(matrix))[:2]
+    return np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
 
 
 def shift_map(dx: float, dy: float) -> np.ndarray:
@@ -77,7 +76,7 @@ def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
     # OpenCV puts 0 at the centre of the first pixel.
-    centred = compose(compose(shift_map(0.5, 0.5), matrix), shift_map(-0.5, -0.5))
+    centred = compose(shift_map(0.5, 0.5), matrix) - [[0, 0, 0.5], [0, 0, 0.5]]
     return cv2.warpAffine(
         image,
         centred,
@@ -106,7 +105,7 @@ def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Maps head-to-camera rotations (n, 3, 3): mirrored where the map mirrors, then turned (section
     1 of the conventions: R' = M R M, R' = Rz(t) R). Scale and shift change no rotation."""
     linear = matrix[:, :2]
-    mirrored = np.linalg.det(linear) < 0
+    mirrored = _determinant(linear) < 0
     if mirrored:
         rotations = rotation_ops.mirror(rotations)
         linear = linear @ np.diag([-1.0, 1.0])
@@ -116,8 +115,9 @@ def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def scale_of(matrix: np.ndarray) -> float:
     """Pixels of the input a pixel of the picture."""
-    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    return math.sqrt(abs(_determinant(matrix[:, :2])))
 
 
-def _square(matrix: np.ndarray) -> np.ndarray:
-    return np.vstack([matrix, [0.0, 0.0, 1.0]])
+def _determinant(linear: np.ndarray) -> float:
+    (a, b), (c, d) = linear.tolist()
+    return a * d - b * c

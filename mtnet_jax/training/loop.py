@@ -228,7 +228,7 @@ def open_sources(config: ConfigDict) -> tuple[dict[str, RecordSource], dict[str,
     for name in sorted(config.data):
         entry = config.data[name]
         if entry.train_split and entry.weight > 0:
-            train_sources[name] = RecordSource(entry.path, entry.train_split)
+            train_sources[name] = RecordSource(entry.path, entry.train_split, picture=False)
         if entry.eval_split:
             eval_sources[name] = RecordSource(entry.path, entry.eval_split)
     if not train_sources:
