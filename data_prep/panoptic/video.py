@@ -73,11 +73,16 @@ def read_frames(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.nda
             raise VideoFault("the file holds no video")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # several processes read several videos
+        # Damage is to be told, not painted over.
+        stream.codec_context.options = {"err_detect": "+crccheck+bitstream+buffer+explode"}
         table = frame_table(stream)
         there = [number for number in wanted if number < table.count]
         keys = np.array(table.keys)
-        for start, group in groupby(there, lambda n: int(np.searchsorted(keys, n, "right")) - 1):
-            yield from _read_from_key(container, stream, table, start, set(group))
+        try:
+            for start, group in groupby(there, lambda n: np.searchsorted(keys, n, "right") - 1):
+                yield from _read_from_key(container, stream, table, int(start), set(group))
+        except av.error.FFmpegError as error:
+            raise VideoFault(f"the video is damaged: {error}") from error
 
 
 def frame_table(stream: av.VideoStream) -> FrameTable:
@@ -121,17 +126,15 @@ def _read_from_key(
         if table.number(packet.pts) <= first or start == 0:
             break
         start -= 1
-    left, last = set(wanted), max(wanted)
+    left, earliest = set(wanted), packet.pts
     while packet is not None and left:
         number = None if packet.pts is None else table.number(packet.pts)  # None: flush the decoder
         context.skip_frame = "DEFAULT" if number in left or number is None else "NONREF"
+        leading = number is not None and packet.pts < earliest
         try:
-            frames = context.decode(packet)
+            frames = [] if leading else context.decode(packet)
         except av.error.InvalidDataError:
-            # All that follows may refer to what was lost.
-            if number is None or packet.is_keyframe or number <= last:
-                return
-            frames = []
+            return  # all that follows may refer to what was lost
         for frame in frames:
             shown = table.number(frame.pts)
             if shown in left and not frame.is_corrupt:
