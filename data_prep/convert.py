@@ -7,12 +7,22 @@ JAX, for which `mtnet --help` should not wait.
 
 import argparse
 import importlib
+import shlex
 import sys
 from pathlib import Path
 
+from data_prep import arguments, runners
+
 # Name of the command -> module and one line of help.
 CONVERTERS = {
+    "300w_lp": ("data_prep.w300_lp", "300W-LP: faces rendered at large poses, .mat labels"),
+    "aflw2000": ("data_prep.aflw2000", "AFLW2000-3D: .mat labels, a test set"),
+    "biwi": ("data_prep.biwi", "BIWI Kinect head pose database"),
     "pointing04": ("data_prep.pointing04", "Pointing'04 head pose database"),
+    "coco": ("data_prep.coco", "COCO json, with Euler angles or without: own data"),
+    "csv": ("data_prep.csv_heads", "a table of heads as CSV: own data"),
+    "directmhp": ("data_prep.directmhp", "CMU-HPE and AGORA-HPE as DirectMHP publishes them"),
+    "panoptic": ("data_prep.panoptic.converter", "CMU Panoptic: 31 HD cameras, 360 degrees"),
     "yolo": ("data_prep.yolo", "YOLO txt labels: Hard Hat, Roboflow exports, own data"),
 }
 
@@ -40,6 +50,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         converter.add_argument(
             "--overwrite", action="store_true", help="replace the record set at --out"
         )
+        converter.add_argument(
+            "--processes",
+            type=arguments.positive,
+            default=runners.cpu_count(),
+            metavar="N",
+            help="processes that work (default: one for each processor, here %(default)s)",
+        )
+        converter.add_argument(
+            "--runner",
+            default="",
+            metavar="NAME",
+            help="do the work on Apache Beam instead: DirectRunner, FlinkRunner, SparkRunner, "
+            "DataflowRunner (docs/data.md)",
+        )
+        converter.add_argument(
+            "--runner-options",
+            type=shlex.split,
+            default=[],
+            metavar="TEXT",
+            help="options of the Beam runner, in one word: --runner-options='--region=...'",
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
       0, or 1 after an error, which is printed to stderr.
     """
+    if args.processes > 1 and not args.runner:
+        runners.prepare_processes(args.converter_module.__name__)
     from data_prep.builder import check_target, write_record_set  # imports tensorflow_datasets
 
     try:
@@ -58,12 +91,22 @@ def run(args: argparse.Namespace) -> int:
         if not args.raw.is_dir():
             raise FileNotFoundError(f"No folder {args.raw}: --raw must hold the raw data")
         conversion = args.converter_module.from_arguments(args)
-        report = write_record_set(conversion, args.out, overwrite=args.overwrite)
+        report = write_record_set(
+            conversion,
+            args.out,
+            overwrite=args.overwrite,
+            processes=args.processes,
+            beam_runner=args.runner,
+            beam_options=args.runner_options,
+        )
     except (OSError, ValueError) as error:
         print(f"mtnet data convert {args.converter}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the parts that are done.", file=sys.stderr)
+        return 130
     print(report.text(), end="")
-    print(f"Records and this report (conversion.txt, conversion.json) are in {args.out}")
+    print(f"Records and this report (conversion.txt, .json, .html) are in {args.out}")
     return 0
 
 

@@ -17,7 +17,6 @@ Every function takes NumPy arrays or JAX arrays (also under jit) and returns the
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 Array = Any  # numpy.ndarray or jax.Array
@@ -306,4 +305,8 @@ def _convention(name: str) -> Convention:
 
 def _namespace(*arrays: Array) -> Any:
     """jax.numpy when any argument is a JAX array, else NumPy."""
-    return jnp if any(hasattr(a, "aval") for a in arrays) else np
+    if not any(hasattr(a, "aval") for a in arrays):
+        return np
+    import jax.numpy as jnp  # here: reading and converting data needs no JAX
+
+    return jnp

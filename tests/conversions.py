@@ -1,0 +1,51 @@
+"""Small conversions that tests of the builder, the report and converters share."""
+
+import cv2
+import numpy as np
+
+from data_prep.conversion import Conversion, Description
+from data_prep.report import Report
+
+
+def jpeg(height=40, width=60, seed=0) -> bytes:
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.imencode(".jpg", rgb)[1].tobytes()
+
+
+def about(**changes) -> Description:
+    return Description(
+        **{
+            "name": "tiny",
+            "version": "1.2.3",
+            "text": "A tiny set.",
+            "box_rule": "head",
+            "label_names": ("head",),
+            "homepage": "https://example.org",
+            "citation": "@misc{tiny}",
+            "licence": "CC0",
+            **changes,
+        }
+    )
+
+
+def tiny_record(number: int) -> dict:
+    count = number % 3
+    boxes = np.tile(np.array([[1, 2, 30, 30]], np.float32), (count, 1))
+    return {
+        "image": jpeg(seed=number),
+        "image_id": f"picture {number}",
+        "source": "tiny",
+        "boxes": boxes,
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+        "has_pose": np.zeros(count, bool),
+        "ignore": np.zeros(count, bool),
+        "labels": np.zeros(count, np.int32),
+    }
+
+
+def read_tiny(number: int, report: Report):
+    yield tiny_record(number)
+
+
+def tiny(splits=None, read=read_tiny) -> Conversion:
+    return Conversion(about(), splits or {"train": range(6), "test": range(6, 9)}, read)

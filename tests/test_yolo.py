@@ -1,0 +1,227 @@
+"""YOLO label files, and the command on them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import convert, yolo
+from data_prep.builder import write_record_set
+from data_prep.report import Report
+from mtnet_jax.data.records import RecordSet, RecordSource
+from tests.conversions import jpeg
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def raw_yolo(tmp_path):
+    """Two splits; `add(split, name, labels)` adds a picture of 60x40 (labels None: no file)."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "data.yaml").write_text("names: ['head', 'helmet']\nroboflow:\n  license: CC0\n")
+
+    def add(split: str, name: str, labels: str | None) -> None:
+        for folder in ("images", "labels"):
+            (raw / split / folder).mkdir(parents=True, exist_ok=True)
+        (raw / split / "images" / f"{name}.jpg").write_bytes(jpeg(seed=len(name)))
+        if labels is not None:
+            (raw / split / "labels" / f"{name}.txt").write_text(labels)
+
+    add.raw = raw
+    add("train", "one", "0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.1 0.2\n\n")
+    add("train", "empty", "")
+    add("train", "unlabelled", None)
+    add("valid", "four", "1 0.5 0.5 1 1")
+    return add
+
+
+def convert_yolo(raw: Path, out: Path, **options) -> tuple[Report, dict[str, dict]]:
+    report = write_record_set(yolo.conversion(raw, name="own", **options), out)
+    records = {}
+    for split in RecordSet.open(out).splits:
+        source = RecordSource(out, split)
+        records.update({source[i]["image_id"]: source[i] for i in range(len(source))})
+    return report, records
+
+
+def test_yolo_boxes_labels_and_pictures_without_heads(raw_yolo, tmp_path):
+    report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
+    assert set(records) == {"train/one", "train/empty", "train/unlabelled", "valid/four"}
+    one = records["train/one"]
+    np.testing.assert_allclose(one["boxes"], [[15, 10, 45, 30], [12, 6, 18, 14]], rtol=1e-6)
+    assert one["labels"].tolist() == [0, 1]
+    assert not one["has_pose"].any()
+    np.testing.assert_array_equal(one["rotations"], np.tile(np.eye(3), (2, 1, 1)))
+    np.testing.assert_array_equal(records["valid/four"]["boxes"], [[0, 0, 60, 40]])
+    for name in ("train/empty", "train/unlabelled"):
+        assert records[name]["boxes"].shape == (0, 4)
+        assert records[name]["image"].shape == (40, 60, 3)
+    opened = RecordSet.open(tmp_path / "out")
+    assert opened.label_names == ("head", "helmet")
+    assert opened.splits == {"train": 3, "valid": 1}
+    assert report.notes == {"pictures without a label file (kept, no heads)": ["train/unlabelled"]}
+
+
+def test_yolo_label_map_joins_and_drops(raw_yolo, tmp_path):
+    _, records = convert_yolo(
+        raw_yolo.raw, tmp_path / "a", label_map={"head": "head", "helmet": "head"}
+    )
+    assert records["train/one"]["labels"].tolist() == [0, 0]
+    assert RecordSet.open(tmp_path / "a").label_names == ("head",)
+    report, records = convert_yolo(raw_yolo.raw, tmp_path / "b", label_map={"helmet": "hat"})
+    assert records["train/one"]["labels"].tolist() == [0]
+    assert RecordSet.open(tmp_path / "b").label_names == ("hat",)
+    assert report.dropped_heads == {"label 'head' is not in the label map": ["train/one"]}
+    with pytest.raises(ValueError, match=r"names 'hat', but .* has head, helmet"):
+        yolo.conversion(raw_yolo.raw, name="own", label_map={"hat": "head"})
+
+
+def test_yolo_clips_and_drops_with_counts(raw_yolo, tmp_path):
+    labels = "0 0 0 0.5 0.5\n0 1.5 0.5 0.2 0.2\n0 0.5 0.5 0 0.3\n0 0.5 0.5 0.1 -0.1\n"
+    raw_yolo("train", "edge", labels)
+    report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
+    np.testing.assert_array_equal(records["train/edge"]["boxes"], [[0, 0, 15, 10]])
+    assert report.dropped_heads == {
+        "box is outside the picture": ["train/edge"],
+        "box has no area": ["train/edge"] * 2,
+    }
+    assert report.notes["boxes clipped to the picture"] == ["train/edge"]
+    text = (tmp_path / "out" / "conversion.txt").read_text()
+    assert "dropped heads: 3" in text
+    assert "2 box has no area: train/edge" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.5", "4 numbers, expected 5.*not complete"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3", "polygons are not supported"),
+        ("head 0.5 0.5 0.5 0.5", "expected an integer class and four numbers"),
+        ("0 0.5 x 0.5 0.5", "expected an integer class and four numbers"),
+        ("2 0.5 0.5 0.5 0.5", "class 2, but data.yaml names 2 classes: 0 to 1"),
+        ("-1 0.5 0.5 0.5 0.5", "class -1"),
+        ("0 nan 0.5 0.5 0.5", "must be finite"),
+        ("0 30 20 10 10", "look like pixels: divide"),
+    ],
+)
+def test_yolo_malformed_line_is_named(raw_yolo, tmp_path, line, message):
+    raw_yolo("valid", "bad", f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        convert_yolo(raw_yolo.raw, tmp_path / "out")
+    assert "bad.txt, line 2: " in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: ['head', 'helmet']", ["head", "helmet"]),
+        ("names:\n- head\n- helmet\n", ["head", "helmet"]),
+        ("names:\n  0: head\n  1: helmet\n", ["head", "helmet"]),
+        ("names: [1, 2]", ["1", "2"]),
+    ],
+)
+def test_yolo_names(tmp_path, text, names):
+    (tmp_path / "data.yaml").write_text(text)
+    assert yolo.read_names(tmp_path / "data.yaml") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nc: 2", "no usable 'names'"),
+        ("names: {1: head}", "no usable 'names'"),
+        ("names: []", "no usable 'names'"),
+        ("names: [", "not valid YAML"),
+        ("just words", "no usable 'names'"),
+    ],
+)
+def test_yolo_bad_names(tmp_path, text, message):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        yolo.read_names(tmp_path / "data.yaml")
+
+
+def test_yolo_missing_parts(raw_yolo, tmp_path):
+    with pytest.raises(FileNotFoundError, match="write one with a line such as names"):
+        yolo.conversion(tmp_path, name="own")
+    with pytest.raises(FileNotFoundError, match=r"No pictures .* for split 'night'"):
+        yolo.conversion(raw_yolo.raw, name="own", splits=("night",))
+    (tmp_path / "data.yaml").write_text("names: [head]")
+    with pytest.raises(FileNotFoundError, match="No SPLIT/images folder"):
+        yolo.conversion(tmp_path, name="own", splits=())
+    (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"OpenCV cannot decode.*four\.jpg"):
+        convert_yolo(raw_yolo.raw, tmp_path / "out")
+
+
+def test_damaged_pictures_are_left_out_and_named(raw_yolo, tmp_path):
+    one = raw_yolo.raw / "train" / "images" / "one.jpg"
+    one.write_bytes(one.read_bytes()[:-400])
+    (raw_yolo.raw / "train" / "images" / "empty.jpg").write_bytes(b"")
+    report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
+    assert sorted(records) == ["train/unlabelled", "valid/four"]
+    places = [place for found in report.dropped_pictures.values() for place in found]
+    assert sorted(Path(place).name for place in places) == ["empty.jpg", "one.jpg"]
+    assert "dropped pictures: 2" in report.text()
+
+
+def test_hardhat_agrees_with_the_files(data_dir, tmp_path):
+    raw = data_dir / "hardhat"
+    if not raw.is_dir():
+        pytest.skip(f"no Hard Hat at {raw}")
+    _, records = convert_yolo(raw, tmp_path / "out", splits=("valid",))
+    paths = sorted((raw / "valid" / "labels").glob("*.txt"))
+    assert len(records) == len(paths)
+    for path in paths:
+        rows = np.loadtxt(path, ndmin=2).reshape(-1, 5)
+        record = records[f"valid/{path.stem}"]
+        height, width = record["image"].shape[:2]
+        assert record["labels"].tolist() == rows[:, 0].tolist()
+        x, y, w, h = (rows[:, 1:] * [width, height, width, height]).T
+        expected = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)
+        np.testing.assert_allclose(record["boxes"], expected.reshape(-1, 4), atol=0.51)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def command(*words: str) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    return convert.run(parser.parse_args(words))
+
+
+def test_command_converts_and_reports(raw_yolo, tmp_path, capsys):
+    words = ["yolo", "--raw", str(raw_yolo.raw), "--out", str(tmp_path / "sets" / "mine")]
+    assert command(*words, "--label-map", "head=head,helmet=head", "--splits", "valid") == 0
+    out = capsys.readouterr().out
+    assert "mine 1.0.0, box rule 'head'" in out
+    assert "valid: 1 pictures" in out
+    assert RecordSet.open(tmp_path / "sets" / "mine").label_names == ("head",)
+    assert command(*words) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert command(*words, "--overwrite") == 0
+
+
+def test_command_starts_without_tensorflow_datasets():
+    code = "import sys, data_prep.convert; assert 'tensorflow_datasets' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_command_errors_are_one_line(tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert command("pointing04", "--raw", str(tmp_path / "no"), "--out", out) == 1
+    assert command("pointing04", "--raw", str(tmp_path), "--out", out) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("mtnet data convert pointing04: ") for line in lines)
+    with pytest.raises(SystemExit):
+        command("yolo", "--raw", "a", "--out", "b", "--label-map", "nonsense")
+    with pytest.raises(SystemExit):
+        command("pointing04", "--raw", "a", "--out", "b", "--every", "0")
