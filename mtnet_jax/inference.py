@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,26 +13,45 @@ from mtnet_jax.config import System
 from mtnet_jax.data import geometry
 from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, Heads, decode
-from mtnet_jax.network.convolution import compiler_options
+from mtnet_jax.network.folding import Folded, apply_folded, fold
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
 EVAL_SCORE_THRESHOLD = 0.01
 
-Detector = Callable[[Mapping[str, Any], Any], Heads]
+# XLA's own kernels are faster than YNNPACK's for every product of the folded network; reductions
+# may stay with that library.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+# Weights -> (images (B, size, size, 3) uint8 -> Heads).
+Detector = Callable[[Mapping[str, Any]], Callable[[Any], Heads]]
 
 
 def make_detector(system: System, config: ConfigDict, score_threshold: float) -> Detector:
-    """The jitted (variables, images (B, size, size, 3) uint8) -> Heads."""
-    options = DecodeOptions(score_threshold=score_threshold, **config.decode)
+    """The way from a network's input to heads.
 
-    @partial(jax.jit, compiler_options=compiler_options())
-    def detect(variables: Mapping[str, Any], images: jax.Array) -> Heads:
-        outputs = system.model.apply(variables, normalise_images(images))
+    Args:
+      system: the network, its grid and its representation.
+      config: for `config.decode`.
+      score_threshold: heads of a lower score are left out.
+
+    Returns:
+      detector(variables), which folds the weights and returns the function images -> Heads. Both
+      are compiled once, whatever weights come later; each size of batch is compiled once.
+    """
+    options = DecodeOptions(score_threshold=score_threshold, **config.decode)
+    on_cpu = jax.default_backend() == "cpu"
+    prepare = jax.jit(
+        partial(fold, system.model, winograd=on_cpu and system.model.dtype == jnp.float32)
+    )
+
+    @partial(jax.jit, compiler_options=_CPU_OPTIONS if on_cpu else {})
+    def detect(folded: Folded, images: jax.Array) -> Heads:
+        outputs = apply_folded(system.model, folded, normalise_images(images))
         return decode(
             outputs, grid=system.grid, representation=system.representation, options=options
         )
 
-    return detect
+    return lambda variables: partial(detect, prepare(variables))
 
 
 def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:

@@ -79,8 +79,7 @@ class Predictor:
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
     ):
         self._system = build_system(config)
-        self._variables = variables
-        self._detect = make_detector(self._system, config, score_threshold)
+        self._detect = make_detector(self._system, config, score_threshold)(variables)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,30 +124,23 @@ class Predictor:
         size = self._system.grid.size
         matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
         inputs = geometry.map_picture(image, matrix, size)[None]
-        found = jax.device_get(self._detect(self._variables, inputs))
-        arrays = heads_in_picture(found, 0, matrix, image.shape)
-        return [
-            self._head(*row)
-            for row in zip(
-                arrays["boxes"],
-                arrays["scores"],
-                arrays["labels"],
-                arrays["rotations"],
-                strict=True,
-            )
-        ]
+        found = jax.device_get(self._detect(inputs))
+        return self._as_heads(heads_in_picture(found, 0, matrix, image.shape))
 
-    def _head(self, box: np.ndarray, score: float, label: int, rotation: np.ndarray) -> Head:
-        yaw, pitch, roll = rotation_to_euler(rotation.astype(np.float64), convention="canonical")
-        return Head(
-            box=tuple(float(v) for v in box),
-            score=float(score),
-            rotation=rotation,
-            yaw=float(yaw),
-            pitch=float(pitch),
-            roll=float(roll),
-            label=self.class_names[int(label)],
-        )
+    def _as_heads(self, arrays: dict[str, np.ndarray]) -> list[Head]:
+        # The angles of all heads at once: one by one they would cost as much as a small network.
+        angles = rotation_to_euler(arrays["rotations"].astype(np.float64), convention="canonical")
+        columns = (arrays["boxes"], arrays["scores"], arrays["rotations"], angles, arrays["labels"])
+        return [
+            Head(
+                tuple(box.tolist()),
+                float(score),
+                rotation,
+                *three.tolist(),
+                self.class_names[label],
+            )
+            for box, score, rotation, three, label in zip(*columns, strict=True)
+        ]
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:

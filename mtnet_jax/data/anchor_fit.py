@@ -6,6 +6,7 @@ import numpy as np
 
 from mtnet_jax.anchors import ANCHOR_SIZE, COCO_ANCHORS, cluster_anchors, mean_best_iou
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.selection import parse_selection
 
 
 def letterboxed_sizes(source: RecordSource) -> np.ndarray:
@@ -27,8 +28,7 @@ def print_fitted_anchors(data: Sequence[str]) -> None:
     """
     sets = []
     for entry in data:
-        path, _, split = entry.partition(":")
-        sets.append(letterboxed_sizes(RecordSource(path, split or "train")))
+        sets.append(letterboxed_sizes(RecordSource(*parse_selection(entry, default="train"))))
         print(f"{entry}: {len(sets[-1])} boxes")
     # Each set counts alike: the larger one would otherwise take all nine anchors.
     most = max(map(len, sets))

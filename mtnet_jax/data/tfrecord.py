@@ -11,6 +11,7 @@ The mask turns the CRC right by 15 bits and adds a constant, so that data which 
 do not weaken it. See the comment in tensorflow/core/lib/io/record_writer.h for the format.
 """
 
+import mmap
 import os
 import struct
 from collections.abc import Iterable
@@ -91,30 +92,81 @@ def index_file(path: str | os.PathLike) -> np.ndarray:
         offset = 0
         while offset < size:
             header = os.pread(file.fileno(), _HEADER.size, offset)
-            if len(header) < _HEADER.size:
-                fault = f"the file ends after {len(header)} of {_HEADER.size} header bytes"
+            end, fault = _frame_end(header, offset, size)
+            if fault:
                 raise DamagedRecord(path, len(entries), offset, fault)
-            length, checksum = _HEADER.unpack(header)
-            if masked_crc32c(header[: _LENGTH.size]) != checksum:
-                raise DamagedRecord(
-                    path, len(entries), offset, "the checksum of its length does not match"
-                )
-            end = offset + _HEADER.size + length + _FOOTER.size
-            if end > size:
-                fault = f"the file is cut short: {size} bytes, the record ends at {end}"
-                raise DamagedRecord(path, len(entries), offset, fault)
-            entries.append((offset + _HEADER.size, length))
+            start = offset + _HEADER.size
+            entries.append((start, end - _FOOTER.size - start))
             offset = end
     return np.array(entries, np.int64).reshape(-1, 2)
+
+
+def survey_file(path: str | os.PathLike) -> tuple[np.ndarray, list[DamagedRecord]]:
+    """Finds the records of a file that may be damaged: goes on behind what `index_file` raises for.
+
+    Behind a header that cannot be trusted the next record is where a length and its checksum agree.
+    What lies between counts as one record, since nobody can say how many it was.
+
+    Args:
+      path: a TFRecord file.
+
+    Returns:
+      (n, 3) int64: number, byte offset and length of the data of each record found; and the faults.
+
+    Raises:
+      FileNotFoundError: no such file.
+    """
+    entries, faults = [], []
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return np.zeros((0, 3), np.int64), []
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            number = offset = 0
+            while offset < size:
+                end, fault = _frame_end(data[offset : offset + _HEADER.size], offset, size)
+                if fault:
+                    faults.append(DamagedRecord(path, number, offset, fault))
+                    end = _next_frame(data, offset + 1)
+                else:
+                    start = offset + _HEADER.size
+                    entries.append((number, start, end - _FOOTER.size - start))
+                number, offset = number + 1, end
+    return np.array(entries, np.int64).reshape(-1, 3), faults
+
+
+def _frame_end(header: bytes, offset: int, size: int) -> tuple[int, str]:
+    """Where the frame that begins with `header` ends in a file of `size` bytes, and its fault."""
+    if len(header) < _HEADER.size:
+        return size, f"the file ends after {len(header)} of {_HEADER.size} header bytes"
+    length, checksum = _HEADER.unpack(header)
+    if masked_crc32c(header[: _LENGTH.size]) != checksum:
+        return size, "the checksum of its length does not match"
+    end = offset + _HEADER.size + length + _FOOTER.size
+    if end > size:
+        return size, f"the file is cut short: {size} bytes, the record ends at {end}"
+    return end, ""
+
+
+def _next_frame(data: mmap.mmap, start: int) -> int:
+    """Offset of the first frame from `start` on whose header can be trusted; the end if none."""
+    # No record has 4 GB, so bytes 4 to 7 of its length are zero: that is quick to look for.
+    found = data.find(bytes(4), start + 4)
+    while found >= 0:
+        offset = found - 4
+        if not _frame_end(data[offset : offset + _HEADER.size], offset, len(data))[1]:
+            return offset
+        found = data.find(bytes(4), found + 1)
+    return len(data)
 
 
 class RecordFile:
     """Random access to one TFRecord file. Picklable; each process opens the file on first use."""
 
-    def __init__(self, path: str | os.PathLike):
-        """Indexes the file (see `index_file` for what is checked and raised)."""
+    def __init__(self, path: str | os.PathLike, index: np.ndarray | None = None):
+        """Opens a file by an index of it, by default that of `index_file` (which may raise)."""
         self.path = Path(path)
-        self.index = index_file(path)  # (n, 2) offset and length
+        self.index = index_file(path) if index is None else index  # (n, 2) offset and length
         self._descriptor: int | None = None
 
     def __len__(self) -> int:

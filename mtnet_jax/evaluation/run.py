@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mtnet_jax.config import build_system
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.decode import Heads
 from mtnet_jax.evaluation.metrics import ConstantPredictor, constant_predictor, evaluate
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
 from mtnet_jax.inference import (
@@ -135,6 +136,7 @@ def predict_records(
     Yields:
       (prediction, truth) in pixels of the picture; the truth is the record without its picture.
     """
+    detect = detector(variables)
     count = min(limit, len(source)) if limit else len(source)
     indices = np.linspace(0, len(source) - 1, count).round().astype(int) if count else []
     prepared = (
@@ -148,10 +150,10 @@ def predict_records(
     for item in prepared:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict(detector, variables, waiting, batch_size)
+            yield from _predict(detect, waiting, batch_size)
             waiting = []
     if waiting:
-        yield from _predict(detector, variables, waiting, batch_size)
+        yield from _predict(detect, waiting, batch_size)
 
 
 def _prepare(record: Record, size: int) -> dict:
@@ -168,11 +170,11 @@ def _prepare(record: Record, size: int) -> dict:
 
 
 def _predict(
-    detector: Detector, variables: Mapping[str, Any], items: list[dict], batch_size: int
+    detect: Callable[[np.ndarray], Heads], items: list[dict], batch_size: int
 ) -> Iterator[tuple[dict, dict]]:
     images = np.zeros((batch_size, *items[0]["input"].shape), np.uint8)
     for row, item in enumerate(items):
         images[row] = item["input"]
-    heads = jax.device_get(detector(variables, images))
+    heads = jax.device_get(detect(images))
     for row, item in enumerate(items):
         yield heads_in_picture(heads, row, item["matrix"], item["shape"]), item["truth"]
