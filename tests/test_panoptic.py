@@ -47,9 +47,8 @@ def opencv_pixels(camera: dict, points) -> np.ndarray:
     return cv2.projectPoints(points, turn, camera["t"], camera["K"], camera["distCoef"])[0][:, 0]
 
 
-def slow_box(camera: dict, centre, radius) -> np.ndarray:
-    """20,000 points all over the sphere, projected by OpenCV, minimum and maximum; unclipped."""
-    count = 20_000
+def slow_box(camera: dict, centre, radius, count=8_000) -> np.ndarray:
+    """Points all over the sphere, projected by OpenCV, minimum and maximum; unclipped."""
     turn = np.arange(count) + 0.5
     z = 1 - 2 * turn / count
     angle = np.pi * (1 + np.sqrt(5)) * turn
@@ -172,7 +171,7 @@ def placed_heads() -> list[tuple[np.ndarray, np.ndarray, float, tuple[int, ...]]
 def test_rotations_and_boxes_come_back_in_all_31_cameras(data_dir, tmp_path):
     cameras = copy_calibration(data_dir, tmp_path, SEQUENCE)
     heads = placed_heads()
-    frames = {0: heads[:5], 60: heads[5:9], 120: heads[9:]}
+    frames = {0: heads[:6], 60: heads[6:]}
     for frame, group in frames.items():
         people = [person(*head, number=n) for n, head in enumerate(group)]
         write_faces(tmp_path, SEQUENCE, frame, people)
@@ -222,7 +221,6 @@ def test_rotations_and_boxes_come_back_in_all_31_cameras(data_dir, tmp_path):
     assert len({image_id.split("/")[1] for image_id in records}) == 31
     assert seen.min() >= 10
     assert len(boxes_off) > 250
-    print(len(records), len(boxes_off), seen, max(boxes_off), max(angles_off))
     assert max(boxes_off) < 0.1
     assert max(angles_off) < 1e-3
     # "back": in every frame some cameras look at the back of each head, and that changes nothing.
@@ -250,8 +248,8 @@ def test_sphere_box_at_the_border_and_near_the_lens(calibration, cameras, radius
     places = [(0, 0, 40.0), (30, 10, 60.0), (-160, 90, 260.0), (190, 0, 300.0), (0, 0, 900.0)]
     for place in places:
         centre = camera.rotation.T @ (np.array(place) - camera.translation)
-        expected = slow_box(cameras[7], centre, radius)
-        np.testing.assert_allclose(sphere_box(camera, centre, radius), expected, atol=0.15)
+        expected = slow_box(cameras[7], centre, radius, count=60_000)
+        np.testing.assert_allclose(sphere_box(camera, centre, radius), expected, atol=0.1)
 
 
 def test_spheres_that_are_not_before_the_camera_have_no_box(calibration):
@@ -335,7 +333,7 @@ def test_real_joints_land_in_the_boxes_and_all_cameras_agree(data_dir, tmp_path)
     }
     assert len(records) == 4 * 31
     assert {record["source"] for record in records.values()} == {"panoptic-body"}
-    landed = 0
+    landed = lost = 0
     for sequence, frames in REAL_FRAMES.items():
         cameras = hd_cameras(layout.calibration_path(raw, sequence))
         for frame in frames:
@@ -344,7 +342,9 @@ def test_real_joints_land_in_the_boxes_and_all_cameras_agree(data_dir, tmp_path)
             for body in bodies:
                 joints = np.array(body["joints19"]).reshape(19, 4)
                 head = joints[[1, 15, 16, 17, 18]]  # nose, left eye and ear, right eye and ear
-                assert (head[:, 3] > 0.1).all()
+                if not (head[:, 3] > 0.1).all():
+                    lost += 1
+                    continue
                 rotations = rotations_where_seen(head[:, :3], sequence, frame, cameras, records)
                 assert len(rotations) >= 8
                 assert geodesic_degrees(rotations, rotations[0]).max() < 1e-3
@@ -355,8 +355,10 @@ def test_real_joints_land_in_the_boxes_and_all_cameras_agree(data_dir, tmp_path)
                 for axis, direction, limit in ((2, -out, 25), (0, left, 25), (1, down, 60)):
                     cosine = rotations[0][:, axis] @ direction / np.linalg.norm(direction)
                     assert cosine > np.cos(np.deg2rad(limit))
-    print("landed", landed)
     assert landed > 150
+    assert lost == 1
+    faults = report.as_dict()["ignored heads"]
+    assert "body with fewer than 4 landmarks of the reference head" in faults
 
 
 def rotations_where_seen(points, sequence, frame, cameras, records) -> np.ndarray:
@@ -371,9 +373,7 @@ def rotations_where_seen(points, sequence, frame, cameras, records) -> np.ndarra
         boxes = record["boxes"]
         holds = [(pixels >= b[:2]).all() and (pixels <= b[2:]).all() for b in boxes]
         assert any(holds)
-        # Where one head hides another, both boxes may hold the points: the nearest middle counts.
-        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-        distance = np.linalg.norm(middles - pixels.mean(axis=0), axis=1)
-        nearest = int(np.argmin(np.where(holds, distance, np.inf)))
-        found.append(camera["R"].T @ record["rotations"][nearest])
+        if sum(holds) == 1:  # where heads hide one another, whose box it is would be a guess
+            turn = record["rotations"][holds.index(True)]
+            found.append(camera["R"].T @ turn)
     return np.array(found)
