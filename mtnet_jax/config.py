@@ -4,7 +4,7 @@
 want; any value can also be changed on the command line (`--config.model.width=0.25`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,12 @@ def abstract_variables(system: System) -> dict[str, Any]:
 
 
 def record_set(
-    path: str, *, train_split: str = "train", eval_split: str = "test", weight: float = 1.0
+    path: str,
+    *,
+    train_split: str = "train",
+    eval_split: str = "test",
+    weight: float = 1.0,
+    labels: Mapping[str, str] | None = None,
 ) -> ConfigDict:
     """One entry of `config.data`.
 
@@ -78,9 +83,16 @@ def record_set(
       train_split: split to train on; "" trains on nothing of it.
       eval_split: split to evaluate on during training; "" evaluates on nothing of it.
       weight: how often each of its pictures comes in an epoch.
+      labels: label of the record set -> the class it is; others are classes of their own name.
     """
     return ConfigDict(
-        {"path": path, "train_split": train_split, "eval_split": eval_split, "weight": weight}
+        {
+            "path": path,
+            "train_split": train_split,
+            "eval_split": eval_split,
+            "weight": weight,
+            "labels": dict(labels or {}),
+        }
     )
 
 
@@ -122,7 +134,7 @@ def default_config() -> ConfigDict:
     """The setting of the paper; see the comments for units and choices."""
     config = ConfigDict()
     config.seed = 0
-    config.class_names = ("head",)  # labels of the records beyond these are refused
+    config.class_names = ("head",)  # records with labels of other names are refused
 
     config.model = ConfigDict()
     config.model.version = "v2"  # "v1": one shared head; "v2": a pose branch of its own (Table 2)
@@ -140,6 +152,7 @@ def default_config() -> ConfigDict:
     config.input.max_heads = 64  # a picture; of more, the smallest are dropped and counted
 
     config.data = ConfigDict()  # name -> record_set(...)
+    config.mix_box_rules = False  # True: trains on sets whose boxes follow different rules
     config.augment = ConfigDict(AugmentOptions()._asdict())
     config.loader_threads = 2  # that read, decode and augment, on each host
 

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -353,6 +353,11 @@ class RecordSet:
         """Number of records of each split."""
         return {split: sum(lengths) for split, lengths in self.shard_lengths.items()}
 
+    def converted_counts(self, split: str) -> dict[str, int]:
+        """Heads and such of a split, as the report of the conversion counted them; may be empty."""
+        path = self.path / "conversion.json"
+        return _read_json(path)["splits"].get(split, {}) if path.is_file() else {}
+
     def shard_paths(self, split: str) -> list[Path]:
         """Files of a split, in order.
 
@@ -377,13 +382,21 @@ class RecordSource:
     verify the checksum. Picklable and safe to share between threads and processes.
     """
 
-    def __init__(self, path: str | os.PathLike, split: str, *, picture: bool = True):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str,
+        *,
+        picture: bool = True,
+        label_ids: Sequence[int] | None = None,
+    ):
         """Opens a split and compares its files with the metadata.
 
         Args:
           path: directory of the record set (see `RecordSet.open`).
           split: name of a split, such as "train".
           picture: False leaves pictures encoded in the records that are returned.
+          label_ids: what each label of the set becomes in them; None leaves labels as they are.
 
         Raises:
           FileNotFoundError: no record set, or a shard is missing (named).
@@ -396,6 +409,7 @@ class RecordSource:
         _example_message()
         self.split = split
         self.picture = picture
+        self._label_ids = None if label_ids is None else np.array(label_ids, np.int32)
         self._files = []
         paths = self.record_set.shard_paths(split)
         for shard, expected in zip(paths, self.record_set.shard_lengths[split], strict=True):
@@ -425,7 +439,10 @@ class RecordSource:
         file, number = self._locate(index)
         data = file[number]
         try:
-            return decode_record(data, picture=self.picture)
+            record = decode_record(data, picture=self.picture)
+            if self._label_ids is not None:
+                record["labels"] = self._renumbered(record["labels"])
+            return record
         except BadRecord as error:
             offset = int(file.index[number, 0])
             raise DamagedRecord(file.path, number, offset, str(error)) from error
@@ -433,6 +450,12 @@ class RecordSource:
     def __repr__(self) -> str:
         # grain keeps it in its iterator state, to notice a changed source.
         return f"RecordSource({self.record_set.name}/{self.split}, {len(self)} records)"
+
+    def _renumbered(self, labels: np.ndarray) -> np.ndarray:
+        known = len(self._label_ids)
+        if len(labels) and (labels.min() < 0 or labels.max() >= known):
+            raise BadRecord(f"field 'labels': {labels.tolist()} with {known} label names")
+        return self._label_ids[labels]
 
     def _locate(self, index: int) -> tuple[RecordFile, int]:
         position = int(index) + (len(self) if index < 0 else 0)

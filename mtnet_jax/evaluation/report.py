@@ -120,13 +120,14 @@ def write_json(results: Results, path: Path | str) -> None:
     Path(path).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
 
 
-def write_report(results: Results, folder: Path | str) -> list[Path]:
+def write_report(results: Results, folder: Path | str, title: str = "") -> list[Path]:
     """Write tables, JSON and plots of the results.
 
     Args:
       results: name -> result; all made with the same settings.
       folder: made if it does not exist. Gets evaluation.txt, evaluation.json,
         precision_recall.png, pose_by_yaw.png and geodesic.png.
+      title: first line of evaluation.txt: on what, and by which rule its boxes are.
 
     Returns:
       The paths written.
@@ -135,10 +136,10 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
       ValueError: no results, or settings that differ.
     """
     folder = Path(folder)
-    text = format_table(results) + "\n\n" + format_yaw_bins(results) + "\n"
+    text = "\n\n".join(filter(None, [title, format_table(results), format_yaw_bins(results)]))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "evaluation.txt", folder / "evaluation.json"]
-    paths[0].write_text(text)
+    paths[0].write_text(text + "\n")
     write_json(results, paths[1])
     plots: dict[str, Callable[[Results], Figure]] = {
         "precision_recall.png": plot_precision_recall,

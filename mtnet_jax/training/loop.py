@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.config import System, abstract_variables, build_system
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
+from mtnet_jax.data.mixture import describe, open_sources, stream_weights
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
@@ -65,7 +66,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
     by_picture = NamedSharding(mesh, PartitionSpec("data"))
-    pictures = sum(config.data[name].weight * len(s) for name, s in train_sources.items())
+    pictures = sum(stream_weights(config, train_sources))
     steps = [phase.steps(pictures) for phase in phases]
     main = jax.process_index() == 0
     detector = make_detector(system, config, EVAL_SCORE_THRESHOLD)
@@ -74,7 +75,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         position = checkpoints.position() or START
         variables = None
         with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
-            _describe(log, shapes, train_sources, eval_sources, phases, steps, position)
+            log.say(describe(config, train_sources, eval_sources))
+            _describe(log, shapes, phases, steps, position)
             for number in range(position.phase, len(phases)):
                 phase = phases[number]
                 optimizer = make_optimizer(
@@ -126,7 +128,7 @@ def _run_phase(
     """The loop. The device is never waited for: numbers are fetched one logging interval late."""
     batches = training_batches(
         list(train_sources.values()),
-        [config.data[name].weight * len(source) for name, source in train_sources.items()],
+        stream_weights(config, train_sources),
         size=config.input.size,
         batch_size=phase.batch_size // jax.process_count(),
         max_heads=config.input.max_heads,
@@ -216,34 +218,6 @@ class _Meter:
                 f"Lower config.phases.{phase.name}.learning_rate, or set config.clip_norm, and "
                 "start again: the same work directory goes on from its last checkpoint."
             )
-
-
-def open_sources(config: ConfigDict) -> tuple[dict[str, RecordSource], dict[str, RecordSource]]:
-    """The training and the evaluation sources of a configuration, by name.
-
-    Raises:
-      ValueError: nothing to train on, or a record set with labels that the config does not name.
-    """
-    train_sources, eval_sources = {}, {}
-    for name in sorted(config.data):
-        entry = config.data[name]
-        if entry.train_split and entry.weight > 0:
-            train_sources[name] = RecordSource(entry.path, entry.train_split, picture=False)
-        if entry.eval_split:
-            eval_sources[name] = RecordSource(entry.path, entry.eval_split)
-    if not train_sources:
-        raise ValueError(
-            "Nothing to train on: config.data has no record set with a train_split and a weight."
-        )
-    for name, source in {**eval_sources, **train_sources}.items():
-        labels = source.record_set.label_names
-        if len(labels) > len(config.class_names):
-            raise ValueError(
-                f"config.data.{name} ({config.data[name].path}) has the labels {labels}, "
-                f"config.class_names only {tuple(config.class_names)}: name them all, or "
-                "convert the set with its labels mapped to one."
-            )
-    return train_sources, eval_sources
 
 
 def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict[str, Any]:
@@ -364,19 +338,11 @@ def _check_devices(phases: tuple[Phase, ...]) -> None:
 def _describe(
     log: TrainingLog,
     shapes: dict[str, Any],
-    train_sources: dict[str, RecordSource],
-    eval_sources: dict[str, RecordSource],
     phases: tuple[Phase, ...],
     steps: list[int],
     position: Position,
 ) -> None:
     """Prints what is about to happen."""
-    for name, source in train_sources.items():
-        rule = source.record_set.box_rule
-        log.say(f"train on {name}: {len(source)} pictures, boxes by the rule {rule!r}")
-    for name, source in eval_sources.items():
-        rule = source.record_set.box_rule
-        log.say(f"evaluate on {name}: {len(source)} pictures, boxes by the rule {rule!r}")
     for group, tree in shapes.items():
         count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         log.say(f"group {group}: {count / 1e6:.2f} M parameters")

@@ -1,0 +1,130 @@
+"""The record sets that a configuration mixes: opened, compared with each other, and described."""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from mtnet_jax.data.records import RecordSet, RecordSource
+
+Sources = dict[str, RecordSource]
+
+
+def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
+    """The training and the evaluation sources of a configuration, by name.
+
+    Labels of the training records become indices into `config.class_names`, by name; pictures of
+    the training records stay encoded, as `batches.training_batches` takes them.
+
+    Raises:
+      ValueError: nothing to train on, a record set with a label that the configuration does not
+        name, or training sets whose boxes follow different rules without leave to mix them.
+    """
+    train_sources, eval_sources = {}, {}
+    for name in sorted(config.data):
+        entry = config.data[name]
+        if entry.train_split and entry.weight > 0:
+            train_sources[name] = RecordSource(
+                entry.path,
+                entry.train_split,
+                picture=False,
+                label_ids=_class_ids(config, name, RecordSet.open(entry.path)),
+            )
+        if entry.eval_split:
+            eval_sources[name] = RecordSource(entry.path, entry.eval_split)
+    if not train_sources:
+        raise ValueError(
+            "Nothing to train on: config.data has no record set with a train_split and a weight."
+        )
+    rules = box_rules(train_sources)
+    if len(rules) > 1 and not config.mix_box_rules:
+        raise ValueError(
+            f"The boxes of the record sets follow different rules: {_rules_text(rules)}. One "
+            "detector would learn both. Convert them by one rule, give all but one a weight of 0, "
+            "or set config.mix_box_rules=True."
+        )
+    return train_sources, eval_sources
+
+
+def stream_weights(config: ConfigDict, train_sources: Mapping[str, RecordSource]) -> list[float]:
+    """Pictures an epoch takes of each training source: its weight times its number of records."""
+    return [config.data[name].weight * len(source) for name, source in train_sources.items()]
+
+
+def box_rules(sources: Mapping[str, RecordSource]) -> dict[str, list[str]]:
+    """Box rule -> names of the sources that follow it."""
+    rules: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        rules.setdefault(source.record_set.box_rule, []).append(name)
+    return rules
+
+
+def describe(
+    config: ConfigDict,
+    train_sources: Mapping[str, RecordSource],
+    eval_sources: Mapping[str, RecordSource],
+) -> str:
+    """A table of what is trained and evaluated on, and warnings where box rules differ.
+
+    Numbers of heads come from the report of the conversion; "-" where there is none.
+    """
+    weights = stream_weights(config, train_sources)
+    lines = [
+        ("", "set", "split", "pictures", "heads", "with pose", "weight", "share", "box rule"),
+    ]
+    for (name, source), weight in zip(train_sources.items(), weights, strict=True):
+        share = f"{100 * weight / sum(weights):.1f} %"
+        lines.append(_row("train", name, source, f"{config.data[name].weight:g}", share))
+    lines += [_row("evaluate", name, source, "", "") for name, source in eval_sources.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = (0, 1, 2, 8)  # texts; the others are numbers
+    text = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    trained, evaluated = box_rules(train_sources), box_rules(eval_sources)
+    if len(trained) > 1:
+        text.append(f"WARNING: boxes of different rules are trained: {_rules_text(trained)}.")
+    for rule in evaluated.keys() - trained.keys():
+        text.append(
+            f"WARNING: {', '.join(evaluated[rule])}: boxes by the rule {rule!r}, which no training "
+            "set follows; detection numbers there say little."
+        )
+    return "\n".join(text)
+
+
+def _row(use: str, name: str, source: RecordSource, weight: str, share: str) -> tuple[str, ...]:
+    counts = source.record_set.converted_counts(source.split)
+    heads, with_pose = (
+        f"{counts[key]:,}" if key in counts else "-" for key in ("heads", "heads with a pose")
+    )
+    rule = source.record_set.box_rule
+    return (use, name, source.split, f"{len(source):,}", heads, with_pose, weight, share, rule)
+
+
+def _class_ids(config: ConfigDict, name: str, record_set: RecordSet) -> list[int]:
+    """The index into `config.class_names` of each label of a record set."""
+    class_names, renamed = tuple(config.class_names), config.data[name].get("labels", {})
+    unknown = sorted(set(renamed) - set(record_set.label_names))
+    if unknown:
+        raise ValueError(
+            f"config.data.{name}.labels renames {unknown}, but {record_set.path} has the labels "
+            f"{record_set.label_names}."
+        )
+    ids = []
+    for label in record_set.label_names:
+        class_name = renamed.get(label, label)
+        if class_name not in class_names:
+            raise ValueError(
+                f"config.data.{name} ({record_set.path}) has the label {label!r}, "
+                f"config.class_names only {class_names}: name {class_name!r} there, or say which "
+                f"class it is with record_set(..., labels={{{label!r}: {class_names[0]!r}}})."
+            )
+        ids.append(class_names.index(class_name))
+    return ids
+
+
+def _rules_text(rules: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{rule!r} in {', '.join(names)}" for rule, names in sorted(rules.items()))
