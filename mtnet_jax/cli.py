@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_predict(commands)
     _add_export(commands)
     _add_data(commands)
+    _add_studio(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "train":
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -215,6 +216,16 @@ def _anchors(args: argparse.Namespace) -> int:
 
     print_fitted_anchors(args.data)
     return 0
+
+
+def _add_studio(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "studio", help="render people at exactly known head rotation, all 360 degrees"
+    )
+    from data_prep.studio import command  # its options are part of this parser
+
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _share(text: str) -> float:
