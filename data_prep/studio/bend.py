@@ -10,8 +10,8 @@ from data_prep.studio.scene import PlacedPerson
 def place_part(part: Part, placed: PlacedPerson) -> tuple[np.ndarray, np.ndarray]:
     """Points and normals of a part in the world.
 
-    A point that follows the head by the share s is turned, relative to the body, by the s-th part of
-    the head's rotation, and sits on a neck that bends evenly: its axis c(s) has the direction
+    A point that follows the head by the share s is turned, relative to the body, by the s-th part
+    of the head's rotation, and sits on a neck that bends evenly: its axis c(s) has the direction
     R(s) (top - base). Points of the head (s = 1) move rigidly, points of the body (s = 0) too.
 
     Args:

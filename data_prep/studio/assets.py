@@ -1,0 +1,222 @@
+"""MakeHuman's assets: base mesh, eyes, hair and skins, read from a folder.
+
+The folder is laid out like this (all CC0; docs/studio.md says where the full packs are):
+
+    3dobjs/base.obj                  the base mesh hm08
+    eyes/low-poly.obj, .mhclo        eyeballs;  eyes/*.png  their textures
+    hair/NAME/NAME.obj, .mhclo, .mhmat and the texture that the .mhmat names
+    skins/*.jpg                      diffuse textures of the body
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+BODY, LEFT_EYE, RIGHT_EYE = "body", "helper-l-eye", "helper-r-eye"
+VERTICES_OF_HM08 = 19158
+_TEXTURE_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A mesh as its file has it: units and axes of MakeHuman (decimetres, y up, z to the front).
+
+    Attributes:
+      vertices: (n, 3).
+      uv: (k, 2).
+      faces: group -> (m, 3) vertex indices.
+      uv_faces: group -> (m, 3) indices into `uv`.
+    """
+
+    vertices: np.ndarray
+    uv: np.ndarray
+    faces: dict[str, np.ndarray]
+    uv_faces: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A mesh that is fitted to the base mesh by its .mhclo.
+
+    Attributes:
+      name: of the asset.
+      mesh: as its file has it; the vertices are placed by `fit`.
+      anchors: (n, 3) indices of base vertices.
+      weights: (n, 3) of the anchors.
+      offsets: (n, 3) added, in units of the head's size along each axis.
+      scales: for each axis, two base vertices and the distance between them that means 1.
+      texture: path of its texture.
+    """
+
+    name: str
+    mesh: Mesh
+    anchors: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+    scales: tuple[tuple[int, int, float], ...]
+    texture: Path
+
+    def fit(self, base: np.ndarray) -> np.ndarray:
+        """(n, 3) vertices on a base mesh of the shape `base`, (19158, 3)."""
+        scale = [abs(base[a, k] - base[b, k]) / size for k, (a, b, size) in enumerate(self.scales)]
+        return (base[self.anchors] * self.weights[:, :, None]).sum(axis=1) + self.offsets * scale
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What a folder of assets holds. Textures are read when they are first asked for."""
+
+    folder: Path
+    base: Mesh
+    eyes: Garment
+    eye_textures: tuple[Path, ...]
+    hair: tuple[Garment, ...]
+    skins: tuple[Path, ...]
+
+
+def read_assets(folder: Path) -> Assets:
+    """Reads a folder of assets.
+
+    Raises:
+      FileNotFoundError: something is missing; the message says what and where it belongs.
+      ValueError: a file is damaged, or the base mesh is another one than hm08.
+    """
+    base = read_obj(_one(folder, "3dobjs/base.obj", "the base mesh"))
+    if len(base.vertices) != VERTICES_OF_HM08:
+        raise ValueError(
+            f"{folder / '3dobjs/base.obj'} has {len(base.vertices)} vertices, the base mesh hm08 "
+            f"of MakeHuman has {VERTICES_OF_HM08}"
+        )
+    return Assets(
+        folder=folder,
+        base=base,
+        eyes=read_garment(_one(folder, "eyes/low-poly.mhclo", "the eyeballs")),
+        eye_textures=_some(folder, "eyes/*.png", "a texture of an eye"),
+        hair=tuple(
+            read_garment(path) for path in _some(folder, "hair/*/*.mhclo", "at least one hair")
+        ),
+        skins=_some(folder, "skins/*.jpg", "at least one skin"),
+    )
+
+
+def read_obj(path: Path) -> Mesh:
+    """A Wavefront file; polygons are cut into triangles.
+
+    Raises:
+      ValueError: a line cannot be read.
+    """
+    vertices, uv = [], []
+    faces: dict[str, list] = {}
+    uv_faces: dict[str, list] = {}
+    group = BODY
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            kind, *words = line.split() or ["#"]
+            try:
+                if kind == "v":
+                    vertices.append([float(word) for word in words[:3]])
+                elif kind == "vt":
+                    uv.append([float(word) for word in words[:2]])
+                elif kind == "g":
+                    group = words[0]
+                elif kind == "f":
+                    corners = [(word.split("/") + ["", ""])[:2] for word in words]
+                    ids = [int(corner[0]) - 1 for corner in corners]
+                    uv_ids = [int(corner[1] or 1) - 1 for corner in corners]
+                    for k in range(2, len(ids)):
+                        faces.setdefault(group, []).append([ids[0], ids[k - 1], ids[k]])
+                        uv_faces.setdefault(group, []).append([uv_ids[0], uv_ids[k - 1], uv_ids[k]])
+            except (ValueError, IndexError):
+                raise ValueError(f"{path}, line {number}: cannot read {line.strip()!r}") from None
+    return Mesh(
+        np.array(vertices),
+        np.array(uv),
+        {name: np.array(group_faces) for name, group_faces in faces.items()},
+        {name: np.array(group_faces) for name, group_faces in uv_faces.items()},
+    )
+
+
+def read_garment(path: Path) -> Garment:
+    """A .mhclo with its mesh and texture.
+
+    Raises:
+      FileNotFoundError: the mesh or the texture is missing.
+      ValueError: the .mhclo lacks a field, or fits another number of vertices than its mesh has.
+    """
+    fields: dict[str, list[str]] = {}
+    rows: list[list[float]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words or words[0] == "#":
+            continue
+        if words[0].isdigit():
+            rows.append([float(word) for word in words])
+        else:
+            fields[words[0]] = words[1:]
+    try:
+        mesh = read_obj(path.parent / fields["obj_file"][0])
+        scales = tuple(
+            (int(fields[key][0]), int(fields[key][1]), float(fields[key][2]))
+            for key in ("x_scale", "y_scale", "z_scale")
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{path}: the field {error} is missing or damaged") from error
+    if len(rows) != len(mesh.vertices):
+        raise ValueError(f"{path} fits {len(rows)} vertices, its mesh has {len(mesh.vertices)}")
+    # A row is one base vertex, or three with their weights and an offset.
+    full = np.array(
+        [row if len(row) == 9 else [row[0], row[0], row[0], 1, 0, 0, 0, 0, 0] for row in rows]
+    )
+    return Garment(
+        name=path.stem,
+        mesh=mesh,
+        anchors=full[:, :3].astype(int),
+        weights=full[:, 3:6],
+        offsets=full[:, 6:],
+        scales=scales,
+        texture=_texture(path),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def read_texture(path: Path) -> np.ndarray:
+    """(H, W, 3 or 4) uint8 RGB or RGBA, at most 1024 pixels wide."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"{path} is not a picture")
+    scale = _TEXTURE_SIZE / image.shape[1]
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _texture(mhclo: Path) -> Path:
+    """The texture that the .mhmat beside a .mhclo names, or the only one of its folder."""
+    material = mhclo.with_suffix(".mhmat")
+    if material.is_file():
+        for line in material.read_text(encoding="utf-8").splitlines():
+            if line.startswith("diffuseTexture "):
+                return _one(mhclo.parent, line.split(maxsplit=1)[1].strip(), "the texture")
+    return _some(mhclo.parent, "*.png", "the texture")[0]
+
+
+def _one(folder: Path, name: str, what: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} ({what}) is missing: --assets must hold MakeHuman's files, see docs/studio.md"
+        )
+    return path
+
+
+def _some(folder: Path, pattern: str, what: str) -> tuple[Path, ...]:
+    paths = tuple(sorted(folder.glob(pattern)))
+    if not paths:
+        raise FileNotFoundError(
+            f"No {folder / pattern} ({what}): --assets must hold MakeHuman's files, see "
+            "docs/studio.md"
+        )
+    return paths

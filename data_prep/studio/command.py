@@ -1,0 +1,125 @@
+"""`mtnet studio --assets DIR --out DIR --frames N`: people rendered at exactly known rotation."""
+
+import argparse
+from pathlib import Path
+
+from data_prep import arguments, runners
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options; `run` executes what was parsed."""
+    add = parser.add_argument
+    add(
+        "--assets",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="MakeHuman's files, docs/studio.md",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="record set to write")
+    add("--overwrite", action="store_true", help="replace the record set at --out")
+    add("--frames", type=arguments.positive, default=1000, metavar="N", help="of the split train")
+    add("--test-frames", type=int, default=100, metavar="N", help="of the split test, other people")
+    add("--seed", type=int, default=0, help="another seed gives other people and scenes")
+    add("--size", type=_size, default=(416, 416), metavar="WxH", help="of the pictures, pixels")
+    add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in a picture")
+    add("--head-size", type=_range(float), default=(0.08, 0.7), metavar="A-B",
+        help="heads, in parts of the picture's smaller side")  # fmt: skip
+    add(
+        "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"
+    )
+    add("--box-rule", choices=("head", "sphere18"), default="head", help="see docs/studio.md")
+    add("--yaw-limit", type=float, default=180.0, metavar="DEG", help="180: all the way round")
+    add("--pitch-spread", type=_range(float), default=(12.0, 35.0), metavar="A-B",
+        help="standard deviations of the nod: narrow and wide distribution, degrees")  # fmt: skip
+    add("--roll-spread", type=_range(float), default=(8.0, 30.0), metavar="A-B",
+        help="the same of the tilt to the side")  # fmt: skip
+    add("--wide-share", type=float, default=0.35, help="share of heads from the wide distributions")
+    add("--pose-limit", type=float, default=75.0, metavar="DEG", help="of |pitch| and |roll|")
+    add("--backgrounds", type=Path, metavar="DIR", help="pictures of yours, for half of the frames")
+    add(
+        "--processes",
+        type=arguments.positive,
+        default=runners.cpu_count(),
+        metavar="N",
+        help="processes that render (default: one for each processor, here %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Renders a record set and prints its report.
+
+    Raises:
+      FileNotFoundError: assets or backgrounds are missing.
+      ImportError: VTK is not installed.
+      ValueError: options that do not fit each other.
+    """
+    try:
+        import vtkmodules  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "mtnet studio needs VTK, which is an extra: pip install -e '.[studio]'"
+        ) from None
+    from data_prep.builder import check_target, write_record_set
+    from data_prep.studio.random_scene import PoseSpread, SceneOptions
+    from data_prep.studio.records import conversion
+
+    check_target(args.out, overwrite=args.overwrite)
+    if not 0 < args.pose_limit <= 85:
+        raise ValueError(f"--pose-limit {args.pose_limit:g}: choose a number up to 85")
+    poses = PoseSpread(
+        yaw_limit=args.yaw_limit,
+        nod=args.pitch_spread,
+        tilt=args.roll_spread,
+        wide_share=args.wide_share,
+        limit=args.pose_limit,
+    )
+    options = SceneOptions(
+        width=args.size[0],
+        height=args.size[1],
+        people=args.people,
+        head_share=args.head_size,
+        poses=poses,
+        backgrounds=_pictures(args.backgrounds),
+    )
+    made = conversion(
+        args.assets,
+        {"train": args.frames, "test": args.test_frames},
+        options=options,
+        seed=args.seed,
+        box_rule=args.box_rule,
+        identities=args.identities,
+    )
+    report = write_record_set(made, args.out, overwrite=args.overwrite, processes=args.processes)
+    print(report.text(), end="")
+    print(f"Records and this report are in {args.out}")
+    return 0
+
+
+def _pictures(folder: Path | None) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = tuple(p for p in paths if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not found:
+        raise FileNotFoundError(f"No .jpg or .png in {folder}: --backgrounds must hold pictures")
+    return found
+
+
+def _range(kind):
+    def parse(text: str) -> tuple:
+        low, dash, high = text.partition("-")
+        numbers = kind(low), kind(high if dash else low)
+        if not 0 <= numbers[0] <= numbers[1]:
+            raise argparse.ArgumentTypeError(f"{text} is not A-B with A up to B")
+        return numbers
+
+    return parse
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    size = int(width), int(height or width)
+    if min(size) < 32:
+        raise argparse.ArgumentTypeError(f"{text}: pictures have at least 32 pixels a side")
+    return size

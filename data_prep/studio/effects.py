@@ -1,0 +1,54 @@
+"""What a camera does to a picture: focus, motion, light, colour, noise, few pixels.
+
+Nothing here moves a pixel by more than its blur, so the truth stays true.
+"""
+
+import cv2
+import numpy as np
+
+
+def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A picture as some camera would have taken it.
+
+    Args:
+      picture: (H, W, 3) uint8.
+      rng: source of the draw.
+
+    Returns:
+      (H, W, 3) uint8.
+    """
+    height, width = picture.shape[:2]
+    image = picture.astype(np.float32)
+    if rng.random() < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8) * width / 400)
+    if rng.random() < 0.12:
+        image = _motion_blur(image, rng.uniform(2, 9) * width / 400, rng.uniform(0, 180))
+    if rng.random() < 0.25:
+        share = rng.uniform(0.3, 0.9)
+        small = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    cast = 1 + rng.normal(0, 0.06, 3)
+    exposure = 2 ** rng.normal(0, 0.35)
+    image = 255 * np.clip(image * (cast * exposure / 255), 0, 1) ** np.exp(rng.normal(0, 0.15))
+    grey = image.mean(axis=2, keepdims=True)
+    saturation = 0.0 if rng.random() < 0.03 else np.clip(rng.normal(0.9, 0.2), 0.2, 1.4)
+    image = grey + saturation * (image - grey)
+    if rng.random() < 0.2:  # the corners of the picture get less light
+        y, x = np.mgrid[0:height, 0:width]
+        far = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2)[..., None]
+        image *= 1 - rng.uniform(0.2, 0.9) * far
+    if rng.random() < 0.6:
+        noise = rng.standard_normal((height, width, 3), dtype=np.float32)
+        image += noise * rng.uniform(1, 9)
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+
+def _motion_blur(image: np.ndarray, length: float, degrees: float) -> np.ndarray:
+    size = 2 * int(np.ceil(length / 2)) + 1
+    kernel = np.zeros((size, size), np.float32)
+    half = length / 2 * np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
+    start, end = (size - 1) / 2 - half, (size - 1) / 2 + half
+    shift = 4
+    fixed = [tuple(round(v * 2**shift) for v in point) for point in (start, end)]
+    cv2.line(kernel, *fixed, 1.0, 1, cv2.LINE_AA, shift)
+    return cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6))

@@ -1,0 +1,223 @@
+"""The base figure: MakeHuman's mesh made ready for people, once, before any of them is drawn.
+
+All fields are in the units and axes of the file (decimetres, y up, z to the front); `to_head_axes`
+leads to head axes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.studio.assets import BODY, LEFT_EYE, RIGHT_EYE, Assets, Garment
+
+# The middle of the skull of the base mesh: the origin of head axes.
+ORIGIN = np.array([0.0, 7.3, 0.4])
+EAR_LOBES = 6.9  # height; hair above belongs to the outline of a head, hair below hangs
+_HAIR_OF_OUTLINE = 0.6  # dm; hair further away from the skin does not belong to the outline
+
+# Vertices of the base mesh at the 68 points of iBUG and, as CMU Panoptic has them, the pupils of
+# the subject's right and left eye (front of the eyeball helpers). Chosen by eye on the mesh.
+LANDMARKS = np.array(
+    [
+        *(5470, 5456, 866, 895, 894, 3697, 922, 918, 5296),  # jaw, right ear to chin
+        *(7620, 7624, 10365, 7596, 7597, 7571, 12055, 12069),  # chin to left ear
+        *(261, 225, 204, 205, 208, 6983, 6980, 6979, 6999, 7030),  # brows
+        *(134, 5063, 291, 5054, 358, 285, 317, 7054, 7119),  # bridge of the nose, nostrils
+        *(4854, 4849, 4865, 6769, 4862, 4859),  # right eye
+        *(13365, 11483, 11467, 11472, 11477, 11480),  # left eye
+        *(402, 410, 456, 455, 7215, 7170, 7162, 7166, 7245, 496, 490, 406),  # lips, outer
+        *(422, 471, 474, 7227, 7182, 7236, 493, 481),  # lips, inner
+        *(14670, 14598),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The base mesh, ready for use.
+
+    Attributes:
+      assets: where it comes from.
+      vertices: (19158, 3) with the arms let down.
+      head_share: (19158,) how far each vertex follows the head, 0 to 1.
+      triangles: (m, 3) of the body's skin, vertex indices.
+      uv_triangles: (m, 3) of the body's skin, uv indices.
+      outline: (k,) indices of the head's vertices: face, skull and ears, down to the chin.
+      outline_triangles: (j, 3) indices into `outline`.
+      eyes: vertices of the right and of the left eyeball helper.
+      hair: garments with what is known of each, see `Hair`.
+    """
+
+    assets: Assets
+    vertices: np.ndarray
+    head_share: np.ndarray
+    triangles: np.ndarray
+    uv_triangles: np.ndarray
+    outline: np.ndarray
+    outline_triangles: np.ndarray
+    eyes: tuple[np.ndarray, np.ndarray]
+    hair: tuple["Hair", ...]
+
+
+@dataclass(frozen=True)
+class Hair:
+    """A garment of hair.
+
+    Attributes:
+      garment: its mesh and fit.
+      head_share: (n,) how far its vertices follow the head.
+      in_outline: (n,) bool, vertices that belong to the outline of the head.
+      scalp: (19158,) from 0 to 1, how far it covers each vertex of the base mesh.
+    """
+
+    garment: Garment
+    head_share: np.ndarray
+    in_outline: np.ndarray
+    scalp: np.ndarray
+
+
+def make_figure(assets: Assets) -> Figure:
+    """Prepares the base mesh; takes about a second."""
+    vertices = assets.base.vertices.copy()
+    triangles = assets.base.faces[BODY]
+    head_share = head_share_of(vertices)
+    on_head = (head_share >= 1) & (np.arange(len(vertices)) <= triangles.max())
+    outline, outline_triangles = used_points(triangles[on_head[triangles].all(axis=1)])
+    hair = []
+    for garment in assets.hair:
+        fitted = garment.fit(vertices)
+        share = np.maximum(head_share_of(fitted), 0.75)  # long hair slides over the shoulders
+        near = _distance(fitted, vertices[outline]) < _HAIR_OF_OUTLINE
+        in_outline = near & (fitted[:, 1] > EAR_LOBES)
+        hair.append(
+            Hair(garment, share, in_outline, _covered(vertices, triangles, outline, fitted))
+        )
+    return Figure(
+        assets=assets,
+        vertices=_arms_down(vertices),
+        head_share=head_share,
+        triangles=triangles,
+        uv_triangles=assets.base.uv_faces[BODY],
+        outline=outline,
+        outline_triangles=outline_triangles,
+        eyes=(np.unique(assets.base.faces[RIGHT_EYE]), np.unique(assets.base.faces[LEFT_EYE])),
+        hair=tuple(hair),
+    )
+
+
+def to_head_axes(points: np.ndarray) -> np.ndarray:
+    """(..., 3) head axes in metres of (..., 3) points as the base mesh has them."""
+    return (points - ORIGIN) * np.array([0.1, -0.1, -0.1])
+
+
+def head_share_of(vertices: np.ndarray) -> np.ndarray:
+    """How far points at rest follow the head: 0 up to the collar, 1 from jaw and nape upwards."""
+    collar = 5.72 - 0.3 * vertices[:, 2]
+    nape = 6.72 - 0.42 * vertices[:, 2]
+    return smooth_step((vertices[:, 1] - collar) / (nape - collar))
+
+
+def smooth_step(x: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, smooth in between."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def used_points(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices that triangles use, sorted, and the triangles in terms of these."""
+    used, inverse = np.unique(triangles, return_inverse=True)
+    return used, inverse.reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a mesh where a field is positive: its border runs across triangles.
+
+    Attributes:
+      ends: (k, 2) the vertices that each new point lies between; twice the same for an old one.
+      along: (k,) where between them.
+      triangles: (m, 3) indices of new points.
+    """
+
+    ends: np.ndarray
+    along: np.ndarray
+    triangles: np.ndarray
+
+    def take(self, values: np.ndarray) -> np.ndarray:
+        """(k, ...) values at the new points, of (n, ...) values at the vertices."""
+        along = self.along.reshape(-1, *[1] * (values.ndim - 1))
+        return values[self.ends[:, 0]] * (1 - along) + values[self.ends[:, 1]] * along
+
+
+def cut_mesh(triangles: np.ndarray, field: np.ndarray) -> Cut:
+    """Cuts a mesh along the line where a field, (n,) at the vertices, is zero."""
+    inside = field > 0
+    count = inside[triangles].sum(axis=1)
+    corners = [np.repeat(triangles[count == 3][:, :, None], 2, axis=2)]  # (m, 3, 2): the two ends
+
+    def rolled(chosen: np.ndarray, first: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(chosen, (first[:, None] + np.arange(3)) % 3, axis=1)
+
+    one = triangles[count == 1]
+    a, b, c = rolled(one, inside[one].argmax(axis=1)).T
+    pair = lambda p, q: np.stack([p, q], axis=1)  # noqa: E731
+    corners.append(np.stack([pair(a, a), pair(a, b), pair(a, c)], axis=1))
+    two = triangles[count == 2]
+    a, b, c = rolled(two, (~inside[two]).argmax(axis=1)).T
+    corners.append(np.stack([pair(b, a), pair(b, b), pair(c, c)], axis=1))
+    corners.append(np.stack([pair(b, a), pair(c, c), pair(c, a)], axis=1))
+    ends, cut = np.unique(np.concatenate(corners).reshape(-1, 2), axis=0, return_inverse=True)
+    inner, outer = field[ends[:, 0]], field[ends[:, 1]]
+    along = np.where(ends[:, 0] == ends[:, 1], 0.0, inner / np.maximum(inner - outer, 1e-9))
+    return Cut(ends, along, cut.reshape(-1, 3))
+
+
+def point_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(n, 3) unit normals of the points of a mesh, averaged over triangles by their area."""
+    corners = points[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    repeated = np.repeat(normals, 3, axis=0)
+    flat = triangles.ravel()
+    summed = np.stack(
+        [np.bincount(flat, repeated[:, k], minlength=len(points)) for k in range(3)], axis=1
+    )
+    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
+
+
+def _arms_down(vertices: np.ndarray) -> np.ndarray:
+    """Lets the arms of the base mesh hang: turned about the shoulders, in the plane of the body."""
+    result = vertices.copy()
+    for side in (-1, 1):
+        share = smooth_step((side * vertices[:, 0] - 1.0) / 1.1)
+        arm = (side * vertices[:, 0] > 1.0) & (vertices[:, 1] > 0.0)
+        angle = np.deg2rad(-38.0) * side * share
+        pivot = np.array([1.55 * side, 5.15])
+        x, y = vertices[:, 0] - pivot[0], vertices[:, 1] - pivot[1]
+        turned_x = np.cos(angle) * x - np.sin(angle) * y + pivot[0]
+        turned_y = np.sin(angle) * x + np.cos(angle) * y + pivot[1]
+        result[:, 0] = np.where(arm, turned_x, result[:, 0])
+        result[:, 1] = np.where(arm, turned_y, result[:, 1])
+    return result
+
+
+def _covered(
+    vertices: np.ndarray, triangles: np.ndarray, outline: np.ndarray, hair: np.ndarray
+) -> np.ndarray:
+    """(19158,) how far hair covers the skin: hair stands before it, along its normal."""
+    skin = vertices[outline]
+    normals = point_normals(vertices[: triangles.max() + 1], triangles)[outline]
+    offsets = hair[None, :, :] - skin[:, None, :]
+    height = np.einsum("sha,sa->sh", offsets, normals)
+    aside = np.sqrt(np.maximum((offsets**2).sum(axis=2) - height**2, 0))
+    before = ((height > -0.12) & (height < 0.6) & (aside < 0.22)).sum(axis=1)
+    result = np.zeros(len(vertices))
+    ears = (abs(skin[:, 0]) > 0.74) & (skin[:, 1] > 6.85) & (skin[:, 1] < 7.45)
+    face = (skin[:, 2] > 0.8) & (skin[:, 1] < 7.85)
+    result[outline] = smooth_step((before - 1) / 3) * ~(ears | face)
+    return result
+
+
+def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Distance from each point to the nearest of others."""
+    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
+    return np.sqrt(np.maximum(squares.min(axis=1), 0))

@@ -1,0 +1,179 @@
+"""Makes people: a number -> the person of that number, always the same."""
+
+import cv2
+import numpy as np
+
+from data_prep.studio import paint, wear
+from data_prep.studio.figure import (
+    LANDMARKS,
+    Figure,
+    Hair,
+    point_normals,
+    to_head_axes,
+    used_points,
+)
+from data_prep.studio.person import Part, Person
+from data_prep.studio.shape import random_shape
+
+_BALD, _HEADGEAR, _GLASSES = 0.12, 0.25, 0.2  # shares of people
+_SKULL = np.array([0.0, 7.45, 0.4])
+# Of the base mesh: where the sphere of CMU Panoptic's box rule stands, (0, 5, -5) of its reference
+# face after the similarity fit of that face to the landmarks (see paper-notes in docs/data.md).
+_SPHERE_CENTRE = np.array([0.0, 7.148, 0.502])
+
+
+def make_person(figure: Figure, identity: int, seed: int) -> Person:
+    """A person.
+
+    Args:
+      figure: the base figure.
+      identity: number of the person.
+      seed: of the set; another seed makes other people.
+
+    Returns:
+      The person; the same figure, identity and seed always give the same one.
+    """
+    rng = np.random.default_rng([seed, 1, identity])
+    shape, size = random_shape(figure, rng)
+    body = figure.triangles
+    normals = np.zeros_like(shape)
+    normals[: body.max() + 1] = point_normals(shape[: body.max() + 1], body)
+    look = paint.random_look(figure.assets, rng)
+
+    dress, hidden = wear.clothes(figure, shape, normals, rng)
+    pieces = [dress]
+    worn, plane = [], None
+    if rng.random() < _HEADGEAR:
+        kind = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
+        worn, plane = wear.headgear(kind, figure, shape, normals, rng)
+    if rng.random() < _GLASSES:
+        pieces += wear.glasses(shape, figure, rng)
+
+    parts = [_eyes(figure, shape, look, rng)]
+    scalp = np.zeros(len(shape))
+    outline = [to_head_axes(shape[figure.outline])]
+    outline_triangles = [figure.outline_triangles]
+    covered = plane is not None and plane[0] < 0
+    if rng.random() >= _BALD and not covered:
+        hair = figure.hair[rng.integers(len(figure.hair))]
+        scalp = hair.scalp
+        part = _hair(hair, shape, plane, look)
+        parts.append(part)
+        outline.append(part.points)
+        triangles = part.triangles
+        outline_triangles.append(triangles[hair.in_outline[triangles].all(axis=1)])
+    for piece in worn:
+        outline.append(to_head_axes(piece.points))
+        above = piece.head_share[piece.triangles].min(axis=1) >= 1
+        outline_triangles.append(piece.triangles[above])
+    parts.append(_skin(figure, shape, normals, hidden, scalp, look))
+    parts += [_part(piece) for piece in pieces + worn]
+
+    starts = np.cumsum([0, *(len(points) for points in outline)])
+    joined = np.concatenate(
+        [triangles + start for triangles, start in zip(outline_triangles, starts, strict=False)]
+    )
+    used, joined = used_points(joined)
+    return Person(
+        identity=identity,
+        parts=tuple(_scaled(part, size) for part in parts),
+        landmarks=to_head_axes(shape[LANDMARKS]) * size,
+        outline=(np.concatenate(outline) * size)[used],
+        outline_triangles=joined,
+        sphere_centre=to_head_axes(_SPHERE_CENTRE),
+    )
+
+
+def _skin(
+    figure: Figure,
+    shape: np.ndarray,
+    normals: np.ndarray,
+    hidden: np.ndarray,
+    scalp: np.ndarray,
+    look: paint.Look,
+) -> Part:
+    """The skin that clothes do not hide; under hair it lies lower and has the hair's colour."""
+    shape = shape - 0.1 * scalp[:, None] * normals
+    seen = ~hidden[figure.triangles].all(axis=1)
+    # A vertex on a seam of the texture has several places in it: a point of the part for each.
+    pairs = np.stack([figure.triangles[seen].ravel(), figure.uv_triangles[seen].ravel()], axis=1)
+    pairs, triangles = np.unique(pairs, axis=0, return_inverse=True)
+    at = pairs[:, 0]
+    return Part(
+        points=to_head_axes(shape[at]),
+        normals=normals[at] * [1, -1, -1],
+        triangles=triangles.reshape(-1, 3),
+        head_share=figure.head_share[at],
+        colours=look.skin_colours(scalp)[at],
+        uv=figure.assets.base.uv[pairs[:, 1]],
+        texture=look.skin_texture,
+        gloss=look.gloss,
+    )
+
+
+def _eyes(figure: Figure, shape: np.ndarray, look: paint.Look, rng: np.random.Generator) -> Part:
+    garment = figure.assets.eyes
+    points = garment.fit(shape)
+    gaze = np.deg2rad(np.clip(rng.normal(0, (7, 12)), -20, 20))  # up and down, left and right
+    turn = cv2.Rodrigues(np.array([gaze[0], gaze[1], 0.0]))[0]
+    for vertices in figure.eyes:
+        centre = shape[vertices].mean(axis=0)
+        this = np.sign(points[:, 0]) == np.sign(centre[0])
+        points[this] = (points[this] - centre) @ turn.T + centre
+    faces, uv_faces = _all_faces(garment.mesh)
+    pairs = np.stack([faces.ravel(), uv_faces.ravel()], axis=1)
+    pairs, triangles = np.unique(pairs, axis=0, return_inverse=True)
+    normals = point_normals(points, faces)[pairs[:, 0]]
+    return Part(
+        points=to_head_axes(points[pairs[:, 0]]),
+        normals=normals * [1, -1, -1],
+        triangles=triangles.reshape(-1, 3),
+        head_share=np.ones(len(pairs)),
+        uv=garment.mesh.uv[pairs[:, 1]],
+        texture=look.eye_texture,
+        gloss=0.9,
+    )
+
+
+def _hair(hair: Hair, shape: np.ndarray, plane: np.ndarray | None, look: paint.Look) -> Part:
+    garment = hair.garment
+    points = garment.fit(shape)
+    if plane is not None:  # what is under the headgear lies flat
+        under = points[:, 1] > plane[0] + plane[1] * points[:, 2] + plane[2] * abs(points[:, 0])
+        points[under] = _SKULL + 0.8 * (points[under] - _SKULL)
+    faces, uv_faces = _all_faces(garment.mesh)
+    # Hair keeps one point a vertex: its meshes have few seams and the outline refers to vertices.
+    uv = np.zeros((len(points), 2))
+    uv[faces.ravel()] = garment.mesh.uv[uv_faces.ravel()]
+    return Part(
+        points=to_head_axes(points),
+        normals=point_normals(points, faces) * [1, -1, -1],
+        triangles=faces,
+        head_share=hair.head_share,
+        colours=np.tile(look.hair_colour, (len(points), 1)),
+        uv=uv,
+        texture=("hair", garment.texture),
+        gloss=0.25,
+    )
+
+
+def _part(piece: wear.Piece) -> Part:
+    normals = point_normals(piece.points, piece.triangles)
+    return Part(
+        points=to_head_axes(piece.points),
+        normals=normals * [1, -1, -1],
+        triangles=piece.triangles,
+        head_share=piece.head_share,
+        colours=np.clip(piece.colours * 255, 0, 255).astype(np.uint8),
+        gloss=piece.gloss,
+    )
+
+
+def _all_faces(mesh) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate(list(mesh.faces.values())), np.concatenate(list(mesh.uv_faces.values()))
+
+
+def _scaled(part: Part, size: float) -> Part:
+    fields = dict(vars(part))
+    fields["points"] = part.points * size
+    return Part(**fields)

@@ -1,0 +1,120 @@
+"""Frames of the studio as records: the conversion whose items are numbers of frames."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_prep.conversion import Conversion, Description
+from data_prep.heads import HeadsOfPicture
+from data_prep.report import Report
+from data_prep.studio.assets import read_assets
+from data_prep.studio.effects import random_effects
+from data_prep.studio.figure import Figure, make_figure
+from data_prep.studio.random_scene import SceneOptions, random_scene
+from data_prep.studio.render import render
+from data_prep.studio.truth import truth
+
+LICENCE = "CC0: rendered from MakeHuman's assets, which are CC0; no person is shown."
+HOMEPAGE = "http://www.makehumancommunity.org"
+# The people of the split "test" have numbers from here, those of "train" numbers below.
+TEST_IDENTITIES = 1_000_000
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Renders frames and makes records of them; the `read` of the conversion.
+
+    Attributes:
+      assets: folder of MakeHuman's assets.
+      options: of the scenes.
+      box_rule: see truth.py.
+      seed: of the set.
+      identities: how many people each split chooses from.
+    """
+
+    assets: Path
+    options: SceneOptions
+    box_rule: str
+    seed: int
+    identities: int
+
+    def __call__(self, item: tuple[str, int], report: Report) -> Iterator[dict]:
+        """The record of the item (split, number of the frame)."""
+        split, frame = item
+        image_id = f"studio-{self.seed}-{split}-{frame:06d}"
+        first = 0 if split == "train" else TEST_IDENTITIES
+        people = np.arange(first, first + self.identities)
+        scene = random_scene(figure_of(self.assets), self.options, people, self.seed, first + frame)
+        camera = scene.cameras[0]
+        rendering = render(scene, camera)
+        rng = np.random.default_rng([self.seed, 3, first + frame])
+        picture = random_effects(rendering.picture, rng)
+        heads, left_out = truth(scene, camera, rendering.ids, box_rule=self.box_rule)
+        for reason in left_out:
+            report.drop_head(reason, image_id)
+        found = HeadsOfPicture(image_id, (camera.width, camera.height), report)
+        for head in heads:
+            hidden = "too little of the head is visible" if head.ignore else ""
+            found.add(head.box, head.rotation, ignore=hidden)
+        yield found.record(encode_jpeg(picture, int(rng.integers(60, 97))), "studio")
+
+
+def conversion(
+    assets: Path,
+    frames: dict[str, int],
+    *,
+    options: SceneOptions,
+    seed: int = 0,
+    box_rule: str = "head",
+    identities: int = 2000,
+) -> Conversion:
+    """Frames of the studio as a record set.
+
+    Args:
+      assets: folder of MakeHuman's assets.
+      frames: "train" and "test" -> how many frames; no person is in both.
+      options: of the scenes.
+      seed: another seed gives other people and other scenes.
+      box_rule: see truth.py.
+      identities: how many people each split chooses from.
+
+    Returns:
+      The conversion; splits without frames are left out.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read_assets`.
+    """
+    figure_of(assets)  # what is missing is said before any process starts
+    description = Description(
+        name="studio",
+        version="1.0.0",
+        text="People rendered at exactly known head rotation, all the way round.",
+        box_rule=box_rule,
+        label_names=("head",),
+        homepage=HOMEPAGE,
+        citation="",
+        licence=LICENCE,
+    )
+    splits = {
+        split: [(split, frame) for frame in range(count)]
+        for split, count in frames.items()
+        if count
+    }
+    return Conversion(description, splits, FrameReader(assets, options, box_rule, seed, identities))
+
+
+@functools.lru_cache(maxsize=1)
+def figure_of(assets: Path) -> Figure:
+    """The base figure of a folder of assets, made once in each process."""
+    return make_figure(read_assets(assets))
+
+
+def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
+    """JPEG bytes of an (H, W, 3) uint8 RGB picture; quality 0 to 100."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, encoded = cv2.imencode(".jpg", picture[..., ::-1], settings)
+    return encoded.tobytes()

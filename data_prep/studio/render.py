@@ -1,0 +1,244 @@
+"""Renders scenes with VTK, off screen and without a GPU.
+
+One render window a process is kept and used again; textures stay loaded. People and things are
+rendered twice: with light, and in flat colours that say who is seen at each pixel. The surroundings
+are painted by NumPy and lie behind, nearer or further by their depth.
+"""
+
+import functools
+import os
+
+import cv2
+import numpy as np
+
+# One thread a process: frames are rendered in several processes. Mesa reads it when it is loaded.
+os.environ.setdefault("LP_NUM_THREADS", "1")
+
+from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkPoints, vtkUnsignedCharArray
+from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
+from vtkmodules.vtkRenderingCore import (
+    vtkActor,
+    vtkLight,
+    vtkPolyDataMapper,
+    vtkRenderer,
+    vtkTexture,
+)
+from vtkmodules.vtkRenderingOpenGL2 import vtkEGLRenderWindow
+
+from data_prep.studio import paint
+from data_prep.studio.bend import place_part
+from data_prep.studio.scene import Camera, Rendering, Scene
+
+NEAR, FAR = 0.1, 100.0  # metres
+# Hair has holes; everything else is solid. A flat pass writes a number instead of a colour.
+_FRAGMENT = """//VTK::DepthPeeling::Impl
+if (gl_FragData[0].a < 0.45) discard;
+gl_FragData[0].a = 1.0;
+if (flatNumber > 0.5) gl_FragData[0].rgb = vec3((flatNumber - 1.0) / 255.0, 0.0, 0.0);
+"""
+_TEXTURES_KEPT = 96
+
+
+def render(scene: Scene, camera: Camera, *, supersample: float = 1.5) -> Rendering:
+    """A picture of a scene.
+
+    Args:
+      scene: what is there.
+      camera: the eye; its picture size is that of the result.
+      supersample: people and things are drawn this many times larger and then shrunk.
+
+    Returns:
+      Picture, depth and ids, see `Rendering`.
+    """
+    return _renderer().render(scene, camera, supersample)
+
+
+@functools.lru_cache(maxsize=1)
+def _renderer() -> "_Renderer":
+    return _Renderer()
+
+
+class _Renderer:
+    """The render window of this process."""
+
+    def __init__(self):
+        self._window = vtkEGLRenderWindow()
+        self._window.SetOffScreenRendering(1)
+        self._window.SetAlphaBitPlanes(1)
+        self._window.SetMultiSamples(0)
+        self._scene = vtkRenderer()
+        self._scene.SetBackground(0, 0, 0)
+        self._scene.SetBackgroundAlpha(0)
+        self._scene.SetAutomaticLightCreation(0)
+        self._scene.SetTwoSidedLighting(1)
+        self._window.AddRenderer(self._scene)
+        self._textures: dict[tuple, vtkTexture] = {}
+
+    def render(self, scene: Scene, camera: Camera, supersample: float) -> Rendering:
+        size = (round(camera.width * supersample), round(camera.height * supersample))
+        self._window.SetSize(*size)
+        self._scene.RemoveAllViewProps()
+        self._scene.RemoveAllLights()
+        self._look(camera)
+        for light in scene.lights:
+            self._add_light(light)
+        ambient = np.asarray(scene.ambient, float)
+        actors = []  # (actor, id)
+        for number, placed in enumerate(scene.people, start=1):
+            for part in placed.person.parts:
+                points, normals = place_part(part, placed)
+                data = _poly_data(points, normals, part.triangles, part.colours, part.uv)
+                texture = self._texture(part.texture) if part.texture else None
+                actors.append((_actor(data, texture, part.gloss, ambient), number))
+        for thing in scene.things:
+            data = _poly_data(thing.points, None, thing.triangles, thing.colours, None)
+            actors.append((_actor(data, None, thing.gloss, ambient), 0))
+        for actor, _ in actors:
+            self._scene.AddActor(actor)
+
+        self._window.Render()
+        lit, depth = self._read(size)
+        for actor, number in actors:
+            _paint_flat(actor, number)
+        self._window.Render()
+        flat = self._read_colours(size)
+
+        depth = NEAR * FAR / (FAR - depth * (FAR - NEAR))
+        behind, behind_depth = scene.surroundings.paint(camera)
+        wanted = (camera.width, camera.height)
+        large_depth = cv2.resize(behind_depth, size, interpolation=cv2.INTER_NEAREST)
+        drawn = (flat[..., 3] > 0) & (depth < large_depth)
+        cover = cv2.resize(drawn.astype(np.float32), wanted, interpolation=cv2.INTER_AREA)
+        colour = cv2.resize(
+            lit[..., :3].astype(np.float32) * drawn[..., None], wanted, interpolation=cv2.INTER_AREA
+        )
+        picture = colour + behind.astype(np.float32) * (1 - cover[..., None])
+        # Depth and ids are those of the sample at the middle of each pixel.
+        rows = ((np.arange(camera.height) + 0.5) * size[1] / camera.height).astype(int)
+        columns = ((np.arange(camera.width) + 0.5) * size[0] / camera.width).astype(int)
+        grid = np.ix_(rows, columns)
+        return Rendering(
+            picture=np.clip(picture + 0.5, 0, 255).astype(np.uint8),
+            depth=np.where(drawn, depth, large_depth)[grid].astype(np.float32),
+            ids=np.where(drawn, flat[..., 0], 0)[grid].astype(np.uint8),
+        )
+
+    def _look(self, camera: Camera) -> None:
+        view = self._scene.GetActiveCamera()
+        forward, up = camera.rotation[2], -camera.rotation[1]
+        position = camera.position
+        view.SetPosition(*position)
+        view.SetFocalPoint(*(position + forward))
+        view.SetViewUp(*up)
+        (fx, skew, cx), (_, fy, cy) = camera.matrix[0], camera.matrix[1]
+        width, height = camera.width, camera.height
+        # Pixels to OpenGL's clip coordinates: x right, y up, looking along -z.
+        rows = [
+            [2 * fx / width, -2 * skew / width, 1 - 2 * cx / width, 0],
+            [0, 2 * fy / height, 2 * cy / height - 1, 0],
+            [0, 0, -(FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)],
+            [0, 0, -1, 0],
+        ]
+        matrix = vtkMatrix4x4()
+        matrix.DeepCopy([value for row in rows for value in row])
+        view.SetExplicitProjectionTransformMatrix(matrix)
+        view.SetUseExplicitProjectionTransformMatrix(True)
+        view.SetClippingRange(NEAR, FAR)
+
+    def _add_light(self, light) -> None:
+        lamp = vtkLight()
+        lamp.SetLightTypeToSceneLight()
+        lamp.SetPositional(False)
+        lamp.SetPosition(*(-np.asarray(light.direction, float)))
+        lamp.SetFocalPoint(0, 0, 0)
+        lamp.SetColor(*np.asarray(light.colour, float))
+        self._scene.AddLight(lamp)
+
+    def _texture(self, name: tuple) -> vtkTexture:
+        if name not in self._textures:
+            if len(self._textures) >= _TEXTURES_KEPT:
+                oldest = next(iter(self._textures))
+                self._textures.pop(oldest).ReleaseGraphicsResources(self._window)
+            self._textures[name] = _vtk_texture(paint.texture(name))
+        return self._textures[name]
+
+    def _read(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        from vtkmodules.vtkCommonCore import vtkFloatArray
+
+        depth = vtkFloatArray()
+        self._window.GetZbufferData(0, 0, size[0] - 1, size[1] - 1, depth)
+        depth = vtk_to_numpy(depth).reshape(size[1], size[0])[::-1]
+        return self._read_colours(size), depth.astype(np.float64)
+
+    def _read_colours(self, size: tuple[int, int]) -> np.ndarray:
+        pixels = vtkUnsignedCharArray()
+        self._window.GetRGBACharPixelData(0, 0, size[0] - 1, size[1] - 1, 0, pixels)
+        return vtk_to_numpy(pixels).reshape(size[1], size[0], 4)[::-1]
+
+
+def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
+    data = vtkPolyData()
+    vtk_points = vtkPoints()
+    vtk_points.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))
+    data.SetPoints(vtk_points)
+    cells = vtkCellArray()
+    offsets = np.arange(0, 3 * len(triangles) + 1, 3)
+    cells.SetData(
+        numpy_to_vtkIdTypeArray(offsets.astype(np.int64), deep=True),
+        numpy_to_vtkIdTypeArray(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True),
+    )
+    data.SetPolys(cells)
+    if normals is not None:
+        data.GetPointData().SetNormals(
+            numpy_to_vtk(np.ascontiguousarray(normals, np.float32), deep=True)
+        )
+    if colours is not None:
+        array = numpy_to_vtk(np.ascontiguousarray(colours, np.uint8), deep=True)
+        data.GetPointData().SetScalars(array)
+    if uv is not None:
+        array = numpy_to_vtk(np.ascontiguousarray(uv, np.float32), deep=True)
+        data.GetPointData().SetTCoords(array)
+    return data
+
+
+def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray) -> vtkActor:
+    mapper = vtkPolyDataMapper()
+    mapper.SetInputData(data)
+    mapper.SetColorModeToDirectScalars()
+    actor = vtkActor()
+    actor.SetMapper(mapper)
+    look = actor.GetProperty()
+    look.SetAmbientColor(*np.clip(ambient / max(ambient.max(), 1e-6), 0, 1))
+    look.SetAmbient(float(ambient.max()))
+    look.SetDiffuse(1.0)
+    look.SetSpecular(0.5 * gloss)
+    look.SetSpecularPower(5 + 60 * gloss)
+    look.SetInterpolationToPhong()
+    if texture is not None:
+        actor.SetTexture(texture)
+    actor.ForceOpaqueOn()
+    shader = actor.GetShaderProperty()
+    shader.AddFragmentShaderReplacement("//VTK::DepthPeeling::Impl", True, _FRAGMENT, False)
+    shader.GetFragmentCustomUniforms().SetUniformf("flatNumber", 0.0)
+    return actor
+
+
+def _paint_flat(actor: vtkActor, number: int) -> None:
+    uniforms = actor.GetShaderProperty().GetFragmentCustomUniforms()
+    uniforms.SetUniformf("flatNumber", number + 1.0)
+
+
+def _vtk_texture(image: np.ndarray) -> vtkTexture:
+    height, width, channels = image.shape
+    data = vtkImageData()
+    data.SetDimensions(width, height, 1)
+    pixels = np.ascontiguousarray(image[::-1]).reshape(-1, channels)
+    data.GetPointData().SetScalars(numpy_to_vtk(pixels, deep=True))
+    texture = vtkTexture()
+    texture.SetInputData(data)
+    texture.InterpolateOn()
+    texture.MipmapOn()
+    texture.SetColorModeToDirectScalars()
+    return texture
