@@ -40,8 +40,9 @@ HOMEPAGE = "https://icu.ee.ethz.ch/research/datsets.html"
 
 BOX_RULES = ("head", "sphere")
 DEFAULT_RADIUS = 115.0  # mm
-# The origin of head_model in BIWI's head frame: both put the tip of the nose at the same place.
-MODEL_ORIGIN = (0.0, 0.0, 65.0)  # mm
+# The origin of head_model in BIWI's head frame: it brings the tips of the noses together (in the
+# depth of a frame of sequence 12 and in a picture of sequence 01).
+MODEL_ORIGIN = (0.0, -5.0, 65.0)  # mm
 
 SEQUENCES = tuple(range(1, 25))
 # Sequences 15, 18, 21, 22 show the people of 03, 05, 02, 01.
@@ -255,7 +256,11 @@ def read_pose(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A .bin of db_annotations: six float32, centre in mm, then pitch, yaw, roll in degrees.
+    """A .bin of db_annotations: six float32, centre in mm, then turns about x, y, z in degrees.
+
+    The turns are plain ones, R = Rx(first) Ry(second) Rz(third): the second is canonical yaw, the
+    first minus the pitch. The signs of these two were checked on pictures; the sign of the third
+    and the order of the three could not be, they are those of pose.txt.
 
     Returns:
       As `read_pose`.
@@ -266,10 +271,10 @@ def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
     content = path.read_bytes()
     if len(content) != 24:
         raise ValueError(f"{path}: {len(content)} bytes, expected 24 (six float32)")
-    x, y, z, pitch, yaw, roll = np.frombuffer(content, "<f4").astype(np.float64)
-    return euler_to_rotation(np.array([yaw, pitch, roll]), convention="canonical"), np.array(
-        [x, y, z]
-    )
+    numbers = np.frombuffer(content, "<f4").astype(np.float64)
+    about_x, about_y, about_z = numbers[3:]
+    angles = np.array([about_y, -about_x, about_z])  # yaw, pitch, roll
+    return euler_to_rotation(angles, convention="canonical"), numbers[:3]
 
 
 def read_calibration(path: Path) -> Calibration:
