@@ -127,9 +127,10 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     from mtnet_jax.data.records import RecordSource
+    from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
 
-    sets = [(path, split or "test") for path, _, split in (e.partition(":") for e in args.data)]
+    sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
     for path, split in sets:
@@ -197,7 +198,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("data", help="make and fit record sets")
+    parser = commands.add_parser("data", help="make, look at, check and fit record sets")
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
 
     convert = tasks.add_parser("convert", help="raw data set -> record set")
@@ -207,8 +208,40 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     convert.set_defaults(run=convert_command.run)
 
     anchors = tasks.add_parser("anchors", help="fit anchors to the boxes of record sets")
-    anchors.add_argument("data", nargs="+", metavar="DIR[:SPLIT]")
+    anchors.add_argument(
+        "data",
+        nargs="+",
+        metavar="DIR[:SPLIT]",
+        help="record sets; the split is 'train' unless named",
+    )
     anchors.set_defaults(run=_anchors)
+
+    show = tasks.add_parser("show", help="contact sheet of a record set, heads drawn in")
+    show.add_argument(
+        "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
+    )
+    show.add_argument("--out", required=True, type=Path, metavar="FILE", help="picture to write")
+    show.add_argument(
+        "--by",
+        choices=("random", "yaw", "small", "worst"),
+        default="random",
+        help="random pictures (default), heads of every 30 degrees of yaw, the smallest heads, or "
+        "those with the largest errors",
+    )
+    show.add_argument("--count", type=_positive, default=24, metavar="N", help="default: 24")
+    show.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="for worst: heads.json of mtnet eval"
+    )
+    show.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice")
+    show.set_defaults(run=_show)
+
+    check = tasks.add_parser(
+        "check", help="verify every checksum, picture and label of record sets"
+    )
+    check.add_argument(
+        "data", nargs="+", metavar="DIR[:SPLIT]", help="record sets; all splits unless one is named"
+    )
+    check.set_defaults(run=_check)
 
 
 def _anchors(args: argparse.Namespace) -> int:
@@ -216,6 +249,27 @@ def _anchors(args: argparse.Namespace) -> int:
 
     print_fitted_anchors(args.data)
     return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from mtnet_jax.data.show import write_sheet
+
+    shown = write_sheet(
+        args.data,
+        args.out,
+        by=args.by,
+        count=args.count,
+        metrics=args.metrics,
+        seed=args.seed,
+    )
+    print(f"{args.out}: {shown} shown")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mtnet_jax.data.check import print_check
+
+    return 1 if print_check(args.data) else 0
 
 
 def _add_studio(commands: argparse._SubParsersAction) -> None:

@@ -4,13 +4,14 @@ Reading for training stops at the first fault. Here everything is looked at and 
 record that is lost leaves the others to be checked.
 """
 
+import functools
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -33,7 +34,7 @@ class Fault(NamedTuple):
       kind: to count by: "box", "data checksum", ...
       file: the file it is in.
       record: number of the record in that file, from 0; None where no single one is meant.
-      text: what is wrong, with the image_id where it is known.
+      text: what is wrong.
     """
 
     kind: str
@@ -61,13 +62,12 @@ class Tally:
 
 
 class _Checked(NamedTuple):
-    """A record that was looked at; image_id is None where the record cannot be decoded."""
+    """What came of one record; image_id is None where it cannot be known."""
 
-    file: Path
-    record: int
+    number: int
     image_id: str | None
     heads: int
-    faults: list[tuple[str, str]]  # kind, text
+    faults: list[tuple[str, str]]  # kind and text
 
 
 def print_check(data: Sequence[str]) -> int:
@@ -110,25 +110,129 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
         fault("metadata", Path(selection), None, str(error))
         return tally
     except (KeyError, TypeError) as error:
-        fault("metadata", Path(selection), None, f"dataset_info.json lacks {error}")
+        fault("metadata", Path(selection), None, f"dataset_info.json is not whole: {error!r}")
         return tally
     for path in _strangers(record_set):
         fault("unknown shard", path, None, "dataset_info.json does not name this file")
 
-    seen: dict[str, str] = {}  # image_id -> where it was first
-    expected = sum(length for _, length in shards)
+    places: dict[str, str] = {}  # image_id -> where it was first
     with (
         ThreadPoolExecutor(_THREADS) as pool,
-        tqdm(total=expected, desc=record_set.name, unit="record") as bar,
+        tqdm(total=sum(n for _, n in shards), desc=record_set.name, unit="record") as bar,
     ):
         for path, length in shards:
-            for kind, record, text, tasks in _survey(path, length):
-                if kind:
-                    fault(kind, path, record, text)
-                for checked in _in_order(pool, tasks, len(record_set.label_names)):
-                    bar.update()
-                    tally.records += 1
-                    tally.heads += checked.heads
-                    for found in checked.faults:
-                        fault(found[0], checked.file, checked.record, found[1])
+            if not path.is_file():
+                fault("missing shard", path, None, f"its {length} records are not there")
+                continue
+            index, damages = survey_file(path)
+            for damage in damages:
+                fault("framing", path, damage.record, f"byte {damage.offset}: {damage.fault}")
+            if len(index) + len(damages) != length:
+                text = f"{len(index)} can be found, dataset_info.json says {length}"
+                fault("number of records", path, None, text)
+            check = functools.partial(
+                _check_record, RecordFile(path, index[:, 1:]), len(record_set.label_names)
+            )
+            for checked in _in_order(pool, check, enumerate(index[:, 0].tolist())):
+                bar.update()
+                tally.records += 1
+                tally.heads += checked.heads
+                for kind, text in checked.faults:
+                    fault(kind, path, checked.number, text)
+                if checked.image_id is not None:
+                    here = f"{path}, record {checked.number}"
+                    first = places.setdefault(checked.image_id, here)
+                    if first != here:
+                        text = f"{checked.image_id!r} is also the image_id of {first}"
+                        fault("image_id", path, checked.number, text)
     return tally
+
+
+def label_faults(
+    record: dict[str, Any], size: tuple[int, int] | None, label_count: int
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the labels of a record.
+
+    Args:
+      record: decoded, with or without its picture.
+      size: width and height of the picture, None where it cannot be decoded.
+      label_count: labels run from 0 to label_count - 1.
+
+    Yields:
+      Kind ("box", "rotation", "label", "image_id") and text of each fault.
+    """
+    if not record["image_id"]:
+        yield "image_id", "is empty"
+    boxes = record["boxes"]
+    for i, box in enumerate(boxes.tolist()):
+        if not np.isfinite(box).all():
+            yield "box", f"head {i} has {box}: not finite"
+        elif box[2] <= box[0] or box[3] <= box[1]:
+            yield "box", f"head {i} has {box}: without area"
+        elif size is not None and not _inside(box, size):
+            yield "box", f"head {i} has {box}: reaches out of the picture, {size[0]}x{size[1]}"
+    unlike_identity = (record["rotations"] != np.eye(3)).any(axis=(1, 2))
+    for i, matrix in enumerate(record["rotations"]):
+        if rotation_faults(matrix):
+            yield "rotation", f"head {i} has {matrix.tolist()}: {_rotation_fault(matrix)}"
+        elif unlike_identity[i] and not record["has_pose"][i]:
+            yield "rotation", f"head {i} has no pose, but its matrix is not the identity"
+    for i in np.flatnonzero((record["labels"] < 0) | (record["labels"] >= label_count)):
+        yield "label", f"head {i} has {record['labels'][i]}, not within 0 to {label_count - 1}"
+
+
+def _check_record(file: RecordFile, label_count: int, place: tuple[int, int]) -> _Checked:
+    """Checks one record; `place` is its position in the file's index and its number."""
+    position, number = place
+    try:
+        data = file[position]
+    except DamagedRecord as damage:
+        return _Checked(number, None, 0, [("data checksum", damage.fault)])
+    try:
+        record = decode_record(data, picture=False)
+    except (ValueError, OverflowError) as error:
+        return _Checked(number, None, 0, [("schema", str(error))])
+    name = f"picture {record['image_id']!r}"
+    faults, size = [], None
+    try:
+        size = decode_image(record["image"]).shape[1::-1]
+    except BadRecord as error:
+        faults.append(("picture", f"{name}: {error}"))
+    faults += [(k, f"{name}: {text}") for k, text in label_faults(record, size, label_count)]
+    return _Checked(number, record["image_id"], len(record["boxes"]), faults)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """As pool.map, but only a few items ahead of the one that is asked for."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) == _IN_FLIGHT:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _shards(record_set: RecordSet, split: str) -> list[tuple[Path, int]]:
+    paths = record_set.shard_paths(split)
+    return list(zip(paths, record_set.shard_lengths[split], strict=True))
+
+
+def _strangers(record_set: RecordSet) -> list[Path]:
+    """TFRecord files beside the shards that belong to no split."""
+    known = {path for split in record_set.splits for path in record_set.shard_paths(split)}
+    return sorted(path for path in record_set.path.glob("*.tfrecord*") if path not in known)
+
+
+def _inside(box: list[float], size: tuple[int, int]) -> bool:
+    return min(box[:2]) >= -_SLACK and box[2] <= size[0] + _SLACK and box[3] <= size[1] + _SLACK
+
+
+def _rotation_fault(matrix: np.ndarray) -> str:
+    if not np.isfinite(matrix).all():
+        return "not finite"
+    matrix = matrix.astype(np.float64)
+    off = np.abs(matrix.T @ matrix - np.eye(3)).max()
+    return f"R^T R is off the identity by {off:.3g}, the determinant is {np.linalg.det(matrix):.3g}"

@@ -39,6 +39,7 @@ PROTOCOLS = ("matched", "authors")
 # truth was missed, has no pose, or was given a matrix that is no rotation.
 TRUTH_ROW = np.dtype(
     [
+        ("prediction", np.int64),  # that matched, its index in the picture; -1 where missed
         ("matched", np.bool_),
         ("iou", np.float64),  # 0 where missed
         ("has_pose", np.bool_),
@@ -344,7 +345,7 @@ def _truth_rows(
         raise ValueError(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
-    rows["matched"], rows["has_pose"] = matched, has_pose
+    rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
     for field in ("yaw", "euler", "vectors", "geodesic"):
         rows[field] = np.nan

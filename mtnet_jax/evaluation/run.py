@@ -14,7 +14,13 @@ from mtnet_jax.config import build_system
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.decode import Heads
-from mtnet_jax.evaluation.metrics import ConstantPredictor, constant_predictor, evaluate
+from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
+from mtnet_jax.evaluation.metrics import (
+    ConstantPredictor,
+    Settings,
+    constant_predictor,
+    evaluate,
+)
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
 from mtnet_jax.inference import (
     EVAL_SCORE_THRESHOLD,
@@ -39,7 +45,7 @@ def evaluate_records(
     batch_size: int = 8,
     limit: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Evaluates weights on a split; prints the table, writes table, JSON and plots.
+    """Evaluates weights on a split; prints the table, writes all files of a report.
 
     Beside the network stand two constants learned from the set's "train" split, where it has one
     with poses: `constant` says the mean box and pose of every picture, `constant pose` the mean
@@ -91,12 +97,14 @@ def evaluate_records(
 
     info = source.record_set
     folder = out / f"{info.name}-{split}"
-    write_report(results, folder)
-    print(f"\n{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}")
+    title = f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}"
+    write_report(results, folder, title)
+    write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
+    print(f"\n{title}")
     print(format_table(results))
     if results["network"]["counts"]["truths_with_pose"]:
         print(format_yaw_bins(results))
-    print(f"table, JSON and plots: {folder}")
+    print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
     return results
 
 
