@@ -109,7 +109,7 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
     except (OSError, ValueError) as error:
         fault("metadata", Path(selection), None, str(error))
         return tally
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         fault("metadata", Path(selection), None, f"dataset_info.json is not whole: {error!r}")
         return tally
     for path in _strangers(record_set):
