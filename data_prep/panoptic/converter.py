@@ -60,11 +60,16 @@ _KILOBYTE = 1024
 
 @dataclass(frozen=True)
 class Item:
-    """Frames of one camera, ascending, that lie within `RUN_LENGTH`."""
+    """Frames of one camera, ascending, that lie within `RUN_LENGTH`.
+
+    `files` (calibration, video) is there so that a conversion that goes on after a stop sees when
+    one of them has changed.
+    """
 
     sequence: str
     camera: int
     frames: tuple[int, ...]
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -289,7 +294,7 @@ def conversion(
     }
     items = {
         split: [
-            Item(name, camera, frames)
+            Item(name, camera, frames, _files(raw, name, camera))
             for name in names
             for camera in _cameras(raw, name, cameras, test_cameras, split)
             for frames in runs[name]
@@ -322,6 +327,10 @@ def _runs(frames: Sequence[int], every: int) -> list[tuple[int, ...]]:
         if frame % every == 0:
             runs[frame // RUN_LENGTH].append(frame)
     return [tuple(run) for run in runs.values()]
+
+
+def _files(raw: Path, sequence: str, camera: int) -> tuple[Path, ...]:
+    return layout.calibration_path(raw, sequence), layout.video_path(raw, sequence, camera)
 
 
 def _cameras(
