@@ -36,22 +36,46 @@ def make_detector(system: System, config: ConfigDict, score_threshold: float) ->
 
     Returns:
       detector(variables), which folds the weights and returns the function images -> Heads. Both
-      are compiled once, whatever weights come later; each size of batch is compiled once.
+      are compiled once, whatever weights come later; the second once for each size of batch.
     """
     options = DecodeOptions(score_threshold=score_threshold, **config.decode)
-    on_cpu = jax.default_backend() == "cpu"
-    prepare = jax.jit(
-        partial(fold, system.model, winograd=on_cpu and system.model.dtype == jnp.float32)
-    )
 
-    @partial(jax.jit, compiler_options=_CPU_OPTIONS if on_cpu else {})
-    def detect(folded: Folded, images: jax.Array) -> Heads:
-        outputs = apply_folded(system.model, folded, normalise_images(images))
+    def to_heads(outputs: list[jax.Array]) -> Heads:
         return decode(
             outputs, grid=system.grid, representation=system.representation, options=options
         )
 
-    return lambda variables: partial(detect, prepare(variables))
+    return make_network(system, then=to_heads)
+
+
+def make_network(
+    system: System, then: Callable[[list[jax.Array]], Any] = lambda outputs: outputs
+) -> Callable[[Mapping[str, Any]], Callable[[Any], Any]]:
+    """As `make_detector`, with anything else made of the network's three maps.
+
+    Args:
+      system: the network.
+      then: compiled together with the network.
+
+    Returns:
+      variables -> (images (B, size, size, 3) uint8 -> what `then` returns).
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    winograd = on_cpu and system.model.dtype == jnp.float32
+    prepare = jax.jit(partial(fold, system.model, winograd=winograd))
+
+    @compile_for_prediction
+    def run(folded: Folded, images: jax.Array) -> Any:
+        return then(apply_folded(system.model, folded, normalise_images(images)))
+
+    return lambda variables: partial(run, prepare(variables))
+
+
+def compile_for_prediction(function: Callable) -> Callable:
+    """`jax.jit` with the options that make the folded network fast on the default backend."""
+    return jax.jit(
+        function, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else {}
+    )
 
 
 def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:

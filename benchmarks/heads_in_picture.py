@@ -1,0 +1,164 @@
+"""What more heads in a picture cost: one network for all, or a second network for each.
+
+    python -m benchmarks.heads_in_picture
+
+Draws docs/images/heads_cost.png. Pictures of 1, 5, 20 and 50 heads (cut out of demo/pictures) go
+
+- one pass: through the weights that ship, picture to heads and poses;
+- two stages: through the same, for the boxes, and then each head through a network of its own,
+  ResNet-50 at 224 pixels (Hopenet's) or FSA-Net's streams at 64 pixels, all heads in one batch, in
+  onnxruntime. Their weights are random: cost does not depend on them.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.timing import Contender, Result, measure, ratio, table, write_json
+from mtnet_jax import Predictor
+from mtnet_jax.predict import read_picture
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WEIGHTS = str(REPOSITORY / "weights" / "small")
+PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+COUNTS = (1, 5, 20, 50)
+COLUMNS, ROWS, CELL = 8, 7, 96  # of the picture: places for heads, pixels of each
+SCORE = 0.05  # low: tiny heads must be found, of pictures made by scissors
+ONE_PASS = "one pass"
+STAGES = {"resnet50": "detector + ResNet-50 a head", "fsanet": "detector + FSA-Net a head"}
+
+
+def picture_of_heads(count: int) -> np.ndarray:
+    """A grey picture with so many heads on it, spread evenly."""
+    canvas = np.full((ROWS * CELL, COLUMNS * CELL, 3), 120, np.uint8)
+    heads = [_cut_out(path) for path in PICTURES]
+    places = np.linspace(0, ROWS * COLUMNS - 1, count).round().astype(int)
+    for number, place in enumerate(places):
+        row, column = divmod(int(place), COLUMNS)
+        canvas[row * CELL :, column * CELL :][:CELL, :CELL] = heads[number % len(heads)]
+    return canvas
+
+
+def _cut_out(path: Path) -> np.ndarray:
+    """The upper middle of a portrait, where its head is."""
+    image = read_picture(path)
+    height, width = image.shape[:2]
+    left = (width - height) // 2
+    return cv2.resize(image[:, left : left + height], (CELL, CELL), interpolation=cv2.INTER_AREA)
+
+
+class FirstHeads:
+    """A predictor that gives exactly so many heads: of a grid the network may see more or fewer.
+
+    What is missing is filled with the best head again, so that both ways have the same work to do.
+    """
+
+    def __init__(self, count: int):
+        self.predictor, self.count = Predictor.load(WEIGHTS, score_threshold=SCORE), count
+
+    def __call__(self, image: np.ndarray) -> list[Any]:
+        heads = self.predictor(image)
+        return (heads + heads[:1] * self.count)[: self.count]
+
+
+def one_pass(count: int) -> tuple[Callable, dict[str, Any]]:
+    image, predictor = picture_of_heads(count), FirstHeads(count)
+    return lambda: predictor(image), {"found": len(predictor.predictor(image))}
+
+
+def two_stages(count: int, path: str, side: int) -> tuple[Callable, dict[str, Any]]:
+    from benchmarks.onnx_models import as_onnx_input, session
+
+    image, predictor = picture_of_heads(count), FirstHeads(count)
+    second = session(Path(path), spin=False)  # its threads would disturb the detector's
+
+    def run():
+        crops = [_crop(image, head.box, side) for head in predictor(image)]
+        return second.run(None, {"images": as_onnx_input(np.stack(crops))})
+
+    return run, {"found": len(predictor.predictor(image))}
+
+
+def _crop(image: np.ndarray, box: tuple[float, ...], side: int) -> np.ndarray:
+    left, top, right, bottom = (round(v) for v in box)
+    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return cv2.resize(part, (side, side))
+
+
+def draw(results: dict[str, Result], path: Path) -> None:
+    """Milliseconds over the number of heads, one curve a way."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 4.4), dpi=160)
+    colours = {ONE_PASS: "#d1495b", "resnet50": "#30638e", "fsanet": "#6a994e"}
+    names = {ONE_PASS: "one pass (this network)", **STAGES}
+    for way, colour in colours.items():
+        medians = [1e3 * results[_name(way, count)].median() for count in COUNTS]
+        axes.plot(COUNTS, medians, "o-", color=colour, linewidth=2.4, markersize=6)
+        axes.annotate(
+            f"{names[way]}\n{medians[-1]:,.0f} ms at {COUNTS[-1]} heads",
+            (COUNTS[-1], medians[-1]),
+            xytext=(10, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=colour,
+        )
+    axes.set_yscale("log")
+    axes.set_xlim(0, COUNTS[-1] + 1)
+    axes.set_xticks(COUNTS)
+    axes.set_xlabel("heads in the picture")
+    axes.set_ylabel("milliseconds from picture to poses")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("What more heads in a picture cost (two CPU cores)", loc="left", fontsize=11)
+    figure.subplots_adjust(left=0.11, right=0.7, top=0.91, bottom=0.13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _name(way: str, count: int) -> str:
+    return f"{way}, {count}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--plot", type=Path, default=REPOSITORY / "docs/images/heads_cost.png")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every sample")
+    args = parser.parse_args()
+
+    from benchmarks.onnx_models import write_crop_network
+
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {_name(ONE_PASS, n): Contender(one_pass, {"count": n}) for n in COUNTS}
+        for way in STAGES:
+            path = Path(folder) / f"{way}.onnx"
+            second = {"path": str(path), "side": write_crop_network(path, way)}
+            for count in COUNTS:
+                contenders[_name(way, count)] = Contender(two_stages, {"count": count, **second})
+        results = measure(contenders, turns=args.turns)
+    print(table(results))
+    for name, result in results.items():
+        print(f"{name}: the network itself saw {result.facts['found']} heads")
+    most, fewest = (results[_name(ONE_PASS, n)] for n in (COUNTS[-1], COUNTS[0]))
+    middle, low, high = ratio(most, fewest)
+    print(f"one pass, {COUNTS[-1]} heads to {COUNTS[0]}: {middle:.3f} ({low:.3f} to {high:.3f})")
+    draw(results, args.plot)
+    if args.json:
+        write_json(args.json, results, vars(args))
+
+
+if __name__ == "__main__":
+    main()
