@@ -28,17 +28,27 @@ def place_part(part: Part, placed: PlacedPerson) -> tuple[np.ndarray, np.ndarray
         [[0, -vector[2], vector[1]], [vector[2], 0, -vector[0]], [-vector[1], vector[0], 0]]
     )
     square = cross @ cross
-    share = part.head_share.astype(np.float64)[:, None, None]
+    # Most points follow the body or the head alone, rigidly.
+    bent, normals = np.empty_like(part.points), np.empty_like(part.normals)
+    on_body, on_head = part.head_share <= 0, part.head_share >= 1
+    bent[on_body] = part.points[on_body] - NECK_BASE
+    normals[on_body] = part.normals[on_body]
+    normals[on_head] = part.normals[on_head] @ relative.T
+    # The others, on the neck: R(s) by Rodrigues' formula, and its integral along the axis.
+    on_neck = ~(on_body | on_head)
+    share = part.head_share[on_neck, None, None]
     first = np.sin(share * angle) / angle
     second = (1 - np.cos(share * angle)) / angle**2
     third = (share * angle - np.sin(share * angle)) / angle**3
-    turn = np.eye(3) + first * cross + second * square  # R(s), by Rodrigues' formula
+    turn = np.eye(3) + first * cross + second * square
     axis = (share * np.eye(3) + second * cross + third * square) @ (NECK_TOP - NECK_BASE)
     rest_axis = share[:, :, 0] * (NECK_TOP - NECK_BASE)
-    bent = axis + np.einsum("nij,nj->ni", turn, part.points - NECK_BASE - rest_axis)
-    normals = np.einsum("nij,nj->ni", turn, part.normals)
+    aside = part.points[on_neck] - NECK_BASE - rest_axis
+    bent[on_neck] = axis + np.einsum("nij,nj->ni", turn, aside)
+    normals[on_neck] = np.einsum("nij,nj->ni", turn, part.normals[on_neck])
     top = (np.eye(3) + (1 - np.cos(angle)) / angle**2 * cross) @ (NECK_TOP - NECK_BASE)
     top += (angle - np.sin(angle)) / angle**3 * square @ (NECK_TOP - NECK_BASE)
+    bent[on_head] = top + (part.points[on_head] - NECK_TOP) @ relative.T
     head_origin = top - relative @ NECK_TOP
     world = (bent - head_origin) @ placed.body_rotation.T + placed.head_position
     return world, normals @ placed.body_rotation.T

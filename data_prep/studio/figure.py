@@ -41,7 +41,10 @@ class Figure:
       vertices: (19158, 3) with the arms let down.
       head_share: (19158,) how far each vertex follows the head, 0 to 1.
       triangles: (m, 3) of the body's skin, vertex indices.
-      uv_triangles: (m, 3) of the body's skin, uv indices.
+      skin: (s,) vertex of each point of the skin; where the texture has a seam, a vertex has
+        several points.
+      skin_uv: (s, 2) place of each point in the texture.
+      skin_triangles: (m, 3) indices of points.
       outline: (k,) indices of the head's vertices: face, skull and ears, down to the chin.
       outline_triangles: (j, 3) indices into `outline`.
       eyes: vertices of the right and of the left eyeball helper.
@@ -52,7 +55,9 @@ class Figure:
     vertices: np.ndarray
     head_share: np.ndarray
     triangles: np.ndarray
-    uv_triangles: np.ndarray
+    skin: np.ndarray
+    skin_uv: np.ndarray
+    skin_triangles: np.ndarray
     outline: np.ndarray
     outline_triangles: np.ndarray
     eyes: tuple[np.ndarray, np.ndarray]
@@ -83,6 +88,7 @@ def make_figure(assets: Assets) -> Figure:
     head_share = head_share_of(vertices)
     on_head = (head_share >= 1) & (np.arange(len(vertices)) <= triangles.max())
     outline, outline_triangles = used_points(triangles[on_head[triangles].all(axis=1)])
+    skin, uv_index, skin_triangles = split_seams(triangles, assets.base.uv_faces[BODY])
     hair = []
     for garment in assets.hair:
         fitted = garment.fit(vertices)
@@ -97,7 +103,9 @@ def make_figure(assets: Assets) -> Figure:
         vertices=_arms_down(vertices),
         head_share=head_share,
         triangles=triangles,
-        uv_triangles=assets.base.uv_faces[BODY],
+        skin=skin,
+        skin_uv=assets.base.uv[uv_index],
+        skin_triangles=skin_triangles,
         outline=outline,
         outline_triangles=outline_triangles,
         eyes=(np.unique(assets.base.faces[RIGHT_EYE]), np.unique(assets.base.faces[LEFT_EYE])),
@@ -125,8 +133,22 @@ def smooth_step(x: np.ndarray) -> np.ndarray:
 
 def used_points(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The indices that triangles use, sorted, and the triangles in terms of these."""
-    used, inverse = np.unique(triangles, return_inverse=True)
-    return used, inverse.reshape(-1, 3)
+    is_used = np.zeros(triangles.max() + 1, bool)
+    is_used[triangles.ravel()] = True
+    return np.flatnonzero(is_used), (np.cumsum(is_used) - 1)[triangles]
+
+
+def split_seams(
+    triangles: np.ndarray, uv_triangles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a mesh whose vertices may have several places in a texture.
+
+    Returns:
+      The vertex and the place of each point, and the triangles in terms of points.
+    """
+    pairs = np.stack([triangles.ravel(), uv_triangles.ravel()], axis=1)
+    pairs, points = np.unique(pairs, axis=0, return_inverse=True)
+    return pairs[:, 0], pairs[:, 1], points.reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -152,24 +174,40 @@ class Cut:
 def cut_mesh(triangles: np.ndarray, field: np.ndarray) -> Cut:
     """Cuts a mesh along the line where a field, (n,) at the vertices, is zero."""
     inside = field > 0
-    count = inside[triangles].sum(axis=1)
-    corners = [np.repeat(triangles[count == 3][:, :, None], 2, axis=2)]  # (m, 3, 2): the two ends
+    count = sum(inside[triangles[:, k]].astype(np.int8) for k in range(3))
+    whole = triangles[count == 3]
 
     def rolled(chosen: np.ndarray, first: np.ndarray) -> np.ndarray:
         return np.take_along_axis(chosen, (first[:, None] + np.arange(3)) % 3, axis=1)
 
+    # On the border a new point is named by the two vertices that it lies between.
+    number = len(field)
     one = triangles[count == 1]
     a, b, c = rolled(one, inside[one].argmax(axis=1)).T
-    pair = lambda p, q: np.stack([p, q], axis=1)  # noqa: E731
-    corners.append(np.stack([pair(a, a), pair(a, b), pair(a, c)], axis=1))
+    tips = np.stack([a * number + a, a * number + b, a * number + c], axis=1)
     two = triangles[count == 2]
     a, b, c = rolled(two, (~inside[two]).argmax(axis=1)).T
-    corners.append(np.stack([pair(b, a), pair(b, b), pair(c, c)], axis=1))
-    corners.append(np.stack([pair(b, a), pair(c, c), pair(c, a)], axis=1))
-    ends, cut = np.unique(np.concatenate(corners).reshape(-1, 2), axis=0, return_inverse=True)
+    stumps = np.stack(
+        [
+            b * number + a,
+            b * number + b,
+            c * number + c,
+            b * number + a,
+            c * number + c,
+            c * number + a,
+        ],
+        axis=1,
+    ).reshape(-1, 3)
+    names, border = np.unique(np.concatenate([tips, stumps]), return_inverse=True)
+    kept = np.zeros(number, bool)
+    kept[whole.ravel()] = True
+    place = np.cumsum(kept) - 1
+    old = np.flatnonzero(kept)
+    ends = np.concatenate([np.stack([old, old], axis=1), np.stack(divmod(names, number), axis=1)])
     inner, outer = field[ends[:, 0]], field[ends[:, 1]]
     along = np.where(ends[:, 0] == ends[:, 1], 0.0, inner / np.maximum(inner - outer, 1e-9))
-    return Cut(ends, along, cut.reshape(-1, 3))
+    cut = np.concatenate([place[whole], border.reshape(-1, 3) + len(old)])
+    return Cut(ends, along, cut)
 
 
 def point_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:

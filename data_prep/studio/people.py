@@ -9,6 +9,7 @@ from data_prep.studio.figure import (
     Figure,
     Hair,
     point_normals,
+    split_seams,
     to_head_axes,
     used_points,
 )
@@ -94,18 +95,16 @@ def _skin(
 ) -> Part:
     """The skin that clothes do not hide; under hair it lies lower and has the hair's colour."""
     shape = shape - 0.1 * scalp[:, None] * normals
-    seen = ~hidden[figure.triangles].all(axis=1)
-    # A vertex on a seam of the texture has several places in it: a point of the part for each.
-    pairs = np.stack([figure.triangles[seen].ravel(), figure.uv_triangles[seen].ravel()], axis=1)
-    pairs, triangles = np.unique(pairs, axis=0, return_inverse=True)
-    at = pairs[:, 0]
+    seen = ~np.logical_and.reduce([hidden[figure.triangles[:, k]] for k in range(3)])
+    used, triangles = used_points(figure.skin_triangles[seen])
+    at = figure.skin[used]
     return Part(
         points=to_head_axes(shape[at]),
         normals=normals[at] * [1, -1, -1],
-        triangles=triangles.reshape(-1, 3),
+        triangles=triangles,
         head_share=figure.head_share[at],
-        colours=look.skin_colours(scalp)[at],
-        uv=figure.assets.base.uv[pairs[:, 1]],
+        colours=look.skin_colours(scalp[at]),
+        uv=figure.skin_uv[used],
         texture=look.skin_texture,
         gloss=look.gloss,
     )
@@ -121,15 +120,13 @@ def _eyes(figure: Figure, shape: np.ndarray, look: paint.Look, rng: np.random.Ge
         this = np.sign(points[:, 0]) == np.sign(centre[0])
         points[this] = (points[this] - centre) @ turn.T + centre
     faces, uv_faces = _all_faces(garment.mesh)
-    pairs = np.stack([faces.ravel(), uv_faces.ravel()], axis=1)
-    pairs, triangles = np.unique(pairs, axis=0, return_inverse=True)
-    normals = point_normals(points, faces)[pairs[:, 0]]
+    at, uv_at, triangles = split_seams(faces, uv_faces)
     return Part(
-        points=to_head_axes(points[pairs[:, 0]]),
-        normals=normals * [1, -1, -1],
-        triangles=triangles.reshape(-1, 3),
-        head_share=np.ones(len(pairs)),
-        uv=garment.mesh.uv[pairs[:, 1]],
+        points=to_head_axes(points[at]),
+        normals=point_normals(points, faces)[at] * [1, -1, -1],
+        triangles=triangles,
+        head_share=np.ones(len(at)),
+        uv=garment.mesh.uv[uv_at],
         texture=look.eye_texture,
         gloss=0.9,
     )

@@ -1,8 +1,8 @@
 """Renders scenes with VTK, off screen and without a GPU.
 
-One render window a process is kept and used again; textures stay loaded. People and things are
-rendered twice: with light, and in flat colours that say who is seen at each pixel. The surroundings
-are painted by NumPy and lie behind, nearer or further by their depth.
+One render window a process is kept and used again; textures stay loaded. The picture that VTK draws
+says in its lowest bits who is seen at each pixel. The surroundings are painted by NumPy and lie
+behind, nearer or further by their depth.
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkPoints, vtkUnsignedCharArray
+from vtkmodules.vtkCommonCore import vtkFloatArray, vtkPoints, vtkUnsignedCharArray
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from vtkmodules.vtkRenderingCore import (
@@ -32,11 +32,13 @@ from data_prep.studio.bend import place_part
 from data_prep.studio.scene import Camera, Rendering, Scene
 
 NEAR, FAR = 0.1, 100.0  # metres
-# Hair has holes; everything else is solid. A flat pass writes a number instead of a colour.
+MOST_PEOPLE = 15
+# Hair has holes, everything else is solid. The lowest two bits of red and of blue say who is seen:
+# that changes a colour by 3 of 255 at most, and saves a second pass.
 _FRAGMENT = """//VTK::DepthPeeling::Impl
 if (gl_FragData[0].a < 0.45) discard;
-gl_FragData[0].a = 1.0;
-if (flatNumber > 0.5) gl_FragData[0].rgb = vec3((flatNumber - 1.0) / 255.0, 0.0, 0.0);
+vec2 redBlue = 4.0 * floor(clamp(gl_FragData[0].rb, 0.0, 1.0) * 63.75) + personBits;
+gl_FragData[0] = vec4(redBlue.x / 255.0, gl_FragData[0].g, redBlue.y / 255.0, 1.0);
 """
 _TEXTURES_KEPT = 96
 
@@ -51,7 +53,12 @@ def render(scene: Scene, camera: Camera, *, supersample: float = 1.5) -> Renderi
 
     Returns:
       Picture, depth and ids, see `Rendering`.
+
+    Raises:
+      ValueError: more than MOST_PEOPLE people.
     """
+    if len(scene.people) > MOST_PEOPLE:
+        raise ValueError(f"{len(scene.people)} people: a scene holds {MOST_PEOPLE} at most")
     return _renderer().render(scene, camera, supersample)
 
 
@@ -85,34 +92,29 @@ class _Renderer:
         for light in scene.lights:
             self._add_light(light)
         ambient = np.asarray(scene.ambient, float)
-        actors = []  # (actor, id)
         for number, placed in enumerate(scene.people, start=1):
             for part in placed.person.parts:
                 points, normals = place_part(part, placed)
                 data = _poly_data(points, normals, part.triangles, part.colours, part.uv)
                 texture = self._texture(part.texture) if part.texture else None
-                actors.append((_actor(data, texture, part.gloss, ambient), number))
+                self._scene.AddActor(_actor(data, texture, part.gloss, ambient, number))
         for thing in scene.things:
             data = _poly_data(thing.points, None, thing.triangles, thing.colours, None)
-            actors.append((_actor(data, None, thing.gloss, ambient), 0))
-        for actor, _ in actors:
-            self._scene.AddActor(actor)
-
+            self._scene.AddActor(_actor(data, None, thing.gloss, ambient, 0))
         self._window.Render()
-        lit, depth = self._read(size)
-        for actor, number in actors:
-            _paint_flat(actor, number)
-        self._window.Render()
-        flat = self._read_colours(size)
+        drawing, depth = self._read(size)
 
         depth = NEAR * FAR / (FAR - depth * (FAR - NEAR))
         behind, behind_depth = scene.surroundings.paint(camera)
         wanted = (camera.width, camera.height)
         large_depth = cv2.resize(behind_depth, size, interpolation=cv2.INTER_NEAREST)
-        drawn = (flat[..., 3] > 0) & (depth < large_depth)
+        drawn = (drawing[..., 3] > 0) & (depth < large_depth)
+        numbers = (drawing[..., 0] & 3) + 4 * (drawing[..., 2] & 3)
         cover = cv2.resize(drawn.astype(np.float32), wanted, interpolation=cv2.INTER_AREA)
         colour = cv2.resize(
-            lit[..., :3].astype(np.float32) * drawn[..., None], wanted, interpolation=cv2.INTER_AREA
+            drawing[..., :3].astype(np.float32) * drawn[..., None],
+            wanted,
+            interpolation=cv2.INTER_AREA,
         )
         picture = colour + behind.astype(np.float32) * (1 - cover[..., None])
         # Depth and ids are those of the sample at the middle of each pixel.
@@ -122,7 +124,7 @@ class _Renderer:
         return Rendering(
             picture=np.clip(picture + 0.5, 0, 255).astype(np.uint8),
             depth=np.where(drawn, depth, large_depth)[grid].astype(np.float32),
-            ids=np.where(drawn, flat[..., 0], 0)[grid].astype(np.uint8),
+            ids=np.where(drawn, numbers, 0)[grid].astype(np.uint8),
         )
 
     def _look(self, camera: Camera) -> None:
@@ -165,17 +167,17 @@ class _Renderer:
         return self._textures[name]
 
     def _read(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        from vtkmodules.vtkCommonCore import vtkFloatArray
-
+        """(H, W, 4) uint8 RGBA and (H, W) what OpenGL calls depth, 0 to 1."""
+        corners = (0, 0, size[0] - 1, size[1] - 1)
         depth = vtkFloatArray()
-        self._window.GetZbufferData(0, 0, size[0] - 1, size[1] - 1, depth)
-        depth = vtk_to_numpy(depth).reshape(size[1], size[0])[::-1]
-        return self._read_colours(size), depth.astype(np.float64)
-
-    def _read_colours(self, size: tuple[int, int]) -> np.ndarray:
+        self._window.GetZbufferData(*corners, depth)
         pixels = vtkUnsignedCharArray()
-        self._window.GetRGBACharPixelData(0, 0, size[0] - 1, size[1] - 1, 0, pixels)
-        return vtk_to_numpy(pixels).reshape(size[1], size[0], 4)[::-1]
+        self._window.GetRGBACharPixelData(*corners, 0, pixels)
+        shape = size[::-1]
+        return (
+            vtk_to_numpy(pixels).reshape(*shape, 4)[::-1],
+            vtk_to_numpy(depth).reshape(shape)[::-1].astype(np.float64),
+        )
 
 
 def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
@@ -203,7 +205,7 @@ def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
     return data
 
 
-def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray) -> vtkActor:
+def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray, number: int) -> vtkActor:
     mapper = vtkPolyDataMapper()
     mapper.SetInputData(data)
     mapper.SetColorModeToDirectScalars()
@@ -221,13 +223,9 @@ def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray) -> vtk
     actor.ForceOpaqueOn()
     shader = actor.GetShaderProperty()
     shader.AddFragmentShaderReplacement("//VTK::DepthPeeling::Impl", True, _FRAGMENT, False)
-    shader.GetFragmentCustomUniforms().SetUniformf("flatNumber", 0.0)
+    bits = [float(number & 3), float(number >> 2)]
+    shader.GetFragmentCustomUniforms().SetUniform2f("personBits", bits)
     return actor
-
-
-def _paint_flat(actor: vtkActor, number: int) -> None:
-    uniforms = actor.GetShaderProperty().GetFragmentCustomUniforms()
-    uniforms.SetUniformf("flatNumber", number + 1.0)
 
 
 def _vtk_texture(image: np.ndarray) -> vtkTexture:

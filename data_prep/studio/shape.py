@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.studio.figure import ORIGIN, Figure, smooth_step
 
 _CHILDREN = 0.15  # share of people
+_SHRINK_TO = np.array([0.0, 5.9, 0.1])  # the collar
 
 
 def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -22,7 +23,8 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
       (19158, 3) vertices as the base mesh has them, and the size by which the whole person is then
       scaled (1 is a person of 1.70 m).
     """
-    base, share = figure.vertices, figure.head_share
+    on_head = np.flatnonzero(figure.head_share > 0)
+    base, share = figure.vertices[on_head], figure.head_share[on_head]
     v = base.copy()
     draw = lambda sd: float(np.clip(rng.normal(0, sd), -2.5 * sd, 2.5 * sd))  # noqa: E731
     young = float(rng.random() < _CHILDREN) * rng.uniform(0.4, 1.0)
@@ -78,20 +80,22 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
             bump = _bump(base, centre * [side, 1, 1], 0.45)
             v += strength * (bump * share)[:, None] * move * [side, 1, 1]
 
-    # Neck and body.
     neck = 4 * share * (1 - share)
     thick = draw(0.08) - 0.06 * young
     v[:, 0] *= 1 + thick * neck
     v[:, 2] += thick * neck * (base[:, 2] - 0.2)
-    body = 1 - share
+    whole = figure.vertices.copy()
+    whole[on_head] = v
+
+    body = 1 - figure.head_share
     stout = draw(0.12)
-    trunk = body * smooth_step((2.2 - abs(base[:, 0])) / 1.0)
-    v[:, 0] *= 1 + (0.5 * stout + draw(0.04)) * body
-    v[:, 2] *= 1 + stout * trunk
+    trunk = body * smooth_step((2.2 - abs(figure.vertices[:, 0])) / 1.0)
+    whole[:, 0] *= 1 + (0.5 * stout + draw(0.04)) * body
+    whole[:, 2] *= 1 + stout * trunk
     # Children have small bodies under large heads.
     shrink = 1 - 0.38 * young * body[:, None]
-    v = np.array([0, 5.9, 0.1]) + (v - [0, 5.9, 0.1]) * shrink
-    return v, float((1 - 0.12 * young) * (1 + draw(0.035)))
+    whole = _SHRINK_TO + (whole - _SHRINK_TO) * shrink
+    return whole, float((1 - 0.12 * young) * (1 + draw(0.035)))
 
 
 def _band(y: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -99,4 +103,5 @@ def _band(y: np.ndarray, centre: float, width: float) -> np.ndarray:
 
 
 def _bump(points: np.ndarray, centre: tuple, width: float) -> np.ndarray:
-    return np.exp(-0.5 * ((points - np.asarray(centre)) ** 2).sum(axis=1) / width**2)
+    x, y, z = (points[:, k] - centre[k] for k in range(3))
+    return np.exp((x * x + y * y + z * z) * (-0.5 / width**2))

@@ -10,6 +10,7 @@ from data_prep.studio.scene import Camera
 from data_prep.studio.wear import random_colour
 
 _TILE = 256  # pixels of a painted wall tile
+_WALL_SHADES = np.array([0.85, 0.9, 0.95, 0.8, 1.0, 1.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -34,39 +35,40 @@ class Room:
     def paint(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """See `scene.Surroundings`."""
         (fx, _, cx), (_, fy, cy) = camera.matrix[0], camera.matrix[1]
-        x = (np.arange(camera.width, dtype=np.float32) + 0.5 - cx) / fx
-        y = (np.arange(camera.height, dtype=np.float32) + 0.5 - cy) / fy
-        rays = np.stack(np.broadcast_arrays(x[None, :], y[:, None], np.float32(1)), axis=-1)
-        rays = rays @ camera.rotation.astype(np.float32)  # in the world, with z = 1 in the camera
-        eye = camera.position.astype(np.float32)
-        ahead = np.where(rays > 0, self.high - eye, self.low - eye) / np.where(
-            abs(rays) < 1e-6, 1e-6, rays
-        )
-        axis = ahead.argmin(axis=2)
-        depth = np.take_along_axis(ahead, axis[..., None], axis=2)[..., 0].astype(np.float32)
-        hit = eye + rays * depth[..., None]
-        wall = 2 * axis + (np.take_along_axis(rays, axis[..., None], axis=2)[..., 0] > 0)
+        x = (np.arange(camera.width) + 0.5 - cx)[None, :] / fx
+        y = (np.arange(camera.height) + 0.5 - cy)[:, None] / fy
+        eye, turn = camera.position, camera.rotation
+        # Rays in the world, with z = 1 in the camera, and how far along them each wall stands.
+        rays, walls_ahead, distances = [], [], []
+        for k in range(3):
+            ray = (x * turn[0, k] + y * turn[1, k] + turn[2, k]).astype(np.float32)
+            positive = ray > 0
+            to_wall = np.where(positive, self.high[k] - eye[k], self.low[k] - eye[k])
+            rays.append(ray)
+            walls_ahead.append(2 * k + positive)
+            distances.append((to_wall / (ray + np.float32(1e-9))).astype(np.float32))
+        depth = np.minimum(np.minimum(distances[0], distances[1]), distances[2])
+        nearest = [distance <= depth for distance in distances]
+        wall = np.where(nearest[0], walls_ahead[0], np.where(nearest[1], *walls_ahead[1:]))
+        hits = [eye[k].astype(np.float32) + rays[k] * depth for k in range(3)]
         picture = np.zeros((camera.height, camera.width, 3), np.float32)
         for number, (image, size) in enumerate(zip(self.walls, self.sizes, strict=True)):
             here = wall == number
             if not here.any():
                 continue
             across, down = [(2, 1), (0, 2), (0, 1)][number // 2]
-            u = np.mod(hit[..., across], size) * (image.shape[1] / size)
-            v = np.mod(hit[..., down], size) * (image.shape[0] / size)
-            painted = cv2.remap(
-                image,
-                u.astype(np.float32),
-                v.astype(np.float32),
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_WRAP,
-            )
-            picture[here] = painted[here]
-        # Corners are darker, and every wall has its own brightness.
-        to_wall = np.minimum(hit - self.low, self.high - hit)
-        second = np.sort(to_wall, axis=2)[..., 1]
+            place = [
+                np.mod(hits[k][here], size) * (side / size)
+                for k, side in ((across, image.shape[1]), (down, image.shape[0]))
+            ]
+            wrap = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_WRAP}
+            picture[here] = _remap(image, *place, **wrap) * _WALL_SHADES[number]
+        # Corners are darker.
+        room = [np.minimum(hits[k] - self.low[k], self.high[k] - hits[k]) for k in range(3)]
+        least = np.minimum(np.minimum(room[0], room[1]), room[2])
+        most = np.maximum(np.maximum(room[0], room[1]), room[2])
+        second = room[0] + room[1] + room[2] - least - most
         shade = 0.7 + 0.3 * np.clip(second / 1.2, 0, 1)
-        shade = shade * np.array([0.85, 0.9, 0.95, 0.8, 1.0, 1.0], np.float32)[wall]
         return _finish(picture * shade[..., None] * self.light.astype(np.float32), self.blur), depth
 
 
@@ -87,6 +89,13 @@ class Backdrop:
         size = (camera.width, camera.height)
         image = cv2.resize(self.image, size, interpolation=cv2.INTER_LINEAR)
         return _finish(image, self.blur), np.full(size[::-1], np.inf, np.float32)
+
+
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, **options) -> np.ndarray:
+    """(n, 3) of an image at n places; OpenCV wants them on a grid of less than 2^15 columns."""
+    rows = -(-len(x) // 1024)
+    padded = [np.resize(values, (rows, 1024)).astype(np.float32) for values in (x, y)]
+    return cv2.remap(image, *padded, **options).reshape(-1, 3)[: len(x)]
 
 
 def random_room(rng: np.random.Generator) -> Room:

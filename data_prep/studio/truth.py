@@ -22,7 +22,12 @@ IGNORE_BELOW = 0.3  # visible share
 LEFT_OUT_BELOW = 0.03
 _IGNORE_SIDE = 6.0  # pixels: smaller heads are not asked for
 _IN_FRONT = 0.15  # metres: the whole head must lie further than this before the camera
-_CANVAS = 160.0  # pixels: outlines are compared on canvases of at most about this size
+_CANVAS = 72.0  # pixels: outlines are compared on canvases of at most about this size
+# Points spread over a triangle, barycentric: dense enough that on a canvas of that size they leave
+# holes of a pixel at most.
+_SAMPLES = np.array(
+    [(i / 5, j / 5, (5 - i - j) / 5) for i in range(6) for j in range(6 - i)], np.float64
+)
 
 
 def truth(
@@ -112,11 +117,10 @@ def visible_share(pixels: np.ndarray, triangles: np.ndarray, seen: np.ndarray) -
     scale = min(1.0, _CANVAS / float((high - low).max()))
     width, height = np.maximum(np.ceil((high - low) * scale), 1).astype(int)
     outline = np.zeros((height, width), np.uint8)
-    # Pixel centres are whole numbers for OpenCV and end in .5 here; 4 bits of fraction.
-    fixed = np.round(((pixels - low) * scale - 0.5) * 16).astype(np.int32)
-    corners = fixed[triangles]
-    for corner in corners:
-        cv2.fillConvexPoly(outline, corner, 1, cv2.LINE_8, 4)
+    canvas = (pixels - low) * scale
+    columns, rows = ((_SAMPLES @ canvas[triangles.T, k]).astype(int) for k in range(2))
+    outline[rows, columns] = 1
+    outline = cv2.morphologyEx(outline, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     x = np.floor(low[0] + (np.arange(width) + 0.5) / scale).astype(int)
     y = np.floor(low[1] + (np.arange(height) + 0.5) / scale).astype(int)
     inside_x = (x >= 0) & (x < seen.shape[1])
