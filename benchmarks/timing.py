@@ -184,7 +184,8 @@ class _Worker:
         self._name = name
         self.pipe, theirs = multiprocessing.Pipe()
         spawn = multiprocessing.get_context("spawn")
-        self._process = spawn.Process(target=_work, args=(theirs, contender), daemon=True)
+        # Not a daemon: those may not start processes of their own, as data loaders do.
+        self._process = spawn.Process(target=_work, args=(theirs, contender))
         with _environment(contender.environment):
             self._process.start()
         theirs.close()

@@ -52,19 +52,14 @@ def check_options(options: AugmentOptions) -> None:
 
 def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> np.ndarray:
     """A random map (2, 3) of the square input of `size` to itself; it follows the letterbox."""
-    matrix = geometry.mirror_map(size) if rng.random() < options.flip else np.eye(2, 3)
+    flip = -1.0 if rng.random() < options.flip else 1.0
     scale = np.exp(rng.uniform(np.log(options.scale_min), np.log(options.scale_max)))
     turn = rng.uniform(-options.turn, options.turn)
     dx, dy = rng.uniform(-options.shift, options.shift, 2) * size
-    # Scale and turn about the middle of the input.
-    for step in (
-        geometry.shift_map(-size / 2, -size / 2),
-        geometry.scale_map(scale),
-        geometry.turn_map(turn),
-        geometry.shift_map(size / 2 + dx, size / 2 + dy),
-    ):
-        matrix = geometry.compose(matrix, step)
-    return matrix
+    # Flip, scale and turn are about the middle of the input, which then moves by (dx, dy).
+    linear = scale * geometry.turn_map(turn)[:, :2] * [flip, 1.0]
+    middle = np.full(2, size / 2)
+    return np.column_stack([linear, middle + [dx, dy] - linear @ middle])
 
 
 def change_colour(

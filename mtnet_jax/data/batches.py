@@ -7,6 +7,7 @@ position to resume from, whatever the number of threads.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import grain
 import jax
 import jax.numpy as jnp
@@ -161,31 +162,69 @@ def training_batches(
       ValueError: an augmentation option out of its range, or a host that would have no record.
     """
     check_options(options)
+    # Records are worked on side by side: threads of OpenCV's own would only be in the way.
+    cv2.setNumThreads(1)
     for source in sources:
         if len(source) < hosts:
             raise ValueError(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
-    datasets = [
-        grain.MapDataset.source(source).seed(seed + i)[host::hosts].shuffle().repeat()
-        for i, source in enumerate(sources)
+    # grain orders the places of records; their content first comes in with a whole batch. So its
+    # work for each element of each stage stays small.
+    places = [
+        grain.MapDataset.source(_Places(number, source)).seed(seed + number)[host::hosts]
+        for number, source in enumerate(sources)
     ]
-    mixed = grain.MapDataset.mix(datasets, weights) if len(datasets) > 1 else datasets[0]
+    streams = [place.shuffle().repeat() for place in places]
+    mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     return iter(
-        # Hosts must not repeat each other's changes.
-        mixed.seed(seed + 1_000_003 * host)
-        .random_map(_Augment(size, max_heads, options))
         # Endless, so there is no remainder; keeping one would overflow the length at batch size 1.
-        .batch(batch_size, drop_remainder=True)
+        mixed.batch(batch_size, drop_remainder=True)
+        # Hosts must not repeat each other's changes.
+        .seed(seed + 1_000_003 * host)
+        .random_map(_ReadBatch(sources, size, max_heads, options))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
         )
     )
 
 
-class _Augment(grain.transforms.RandomMap):
-    """Augments and pads one record."""
+class _Places:
+    """Stands for a record source: (number of the source, number of the record)."""
 
-    def __init__(self, size: int, max_heads: int, options: AugmentOptions):
+    def __init__(self, number: int, source: Sequence[Record]):
+        self._number, self._source = number, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._number, int(index)
+
+    def __repr__(self) -> str:
+        # grain keeps it in its iterator state, to notice a changed source.
+        return repr(self._source)
+
+
+class _ReadBatch(grain.transforms.RandomMap):
+    """Reads, augments and pads the records of a batch of places."""
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Record]],
+        size: int,
+        max_heads: int,
+        options: AugmentOptions,
+    ):
+        self._sources = sources
         self._size, self._max_heads, self._options = size, max_heads, options
 
-    def random_map(self, record: Record, rng: np.random.Generator) -> Batch:
-        return pad_heads(augment_record(record, rng, self._size, self._options), self._max_heads)
+    def random_map(self, places: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Batch:
+        numbers, indices = places
+        rows = []
+        for number, index, seed in zip(
+            numbers, indices, rng.integers(0, 2**63, len(numbers)), strict=True
+        ):
+            record = self._sources[number][index]
+            record_rng = np.random.Generator(np.random.SFC64(int(seed)))
+            changed = augment_record(record, record_rng, self._size, self._options)
+            rows.append(pad_heads(changed, self._max_heads))
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
