@@ -118,7 +118,7 @@ def write_record_set(
       conversion: the data set.
       out: the directory of the record set (the tensorflow-datasets builder directory itself).
       overwrite: replace a record set that is there already.
-      processes: how many processes work; 1 stays in this one.
+      processes: how many processes work; 1 stays in this one (unless Beam does the work).
       beam_runner: name of an Apache Beam runner, which then does the work instead.
       beam_options: of the Beam pipelines.
 
@@ -137,7 +137,7 @@ def write_record_set(
     staging = out.with_name(f".{out.name}.parts")
     with _staging(staging):
         if beam_runner:
-            run = runners.Beam(beam_runner, beam_options, staging / "tasks")
+            run = runners.Beam(beam_runner, beam_options, processes, staging / "tasks")
         else:
             run = runners.on_processes(min(processes, count_units(conversion)))
         _write_parts(conversion, staging, run)

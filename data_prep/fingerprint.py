@@ -22,7 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-_PACKAGES = ("data_prep", "mtnet_jax")
+# Source files that records may depend on: all converters, what they share with the network.
+_SOURCES = (("data_prep", "**/*.py"), ("mtnet_jax", "*.py"), ("mtnet_jax", "data/*.py"))
 
 
 def fingerprint(*values: Any) -> str:
@@ -41,9 +42,9 @@ def fingerprint(*values: Any) -> str:
 def code_fingerprint() -> str:
     """Digest of the source of this project and of the versions of NumPy and OpenCV."""
     files = []
-    for package in _PACKAGES:
+    for package, pattern in _SOURCES:
         folder = Path(util.find_spec(package).submodule_search_locations[0])
-        files += [(f"{package}/{p.relative_to(folder)}", p) for p in folder.rglob("*.py")]
+        files += [(f"{package}/{p.relative_to(folder)}", p) for p in folder.glob(pattern)]
     digest = hashlib.sha256(f"{np.__version__} {cv2.__version__}".encode())
     for name, path in sorted(files):
         digest.update(name.encode() + b"\0" + path.read_bytes())

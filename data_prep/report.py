@@ -100,10 +100,10 @@ class Report:
         count["pictures"] += 1
         count["pictures without heads"] += not len(boxes)
         count["heads"] += len(boxes)
-        count["heads with a pose"] += int(record["has_pose"].sum())
-        count["heads to be ignored"] += int(record["ignore"].sum())
+        count["heads with a pose"] += int(np.count_nonzero(record["has_pose"]))
+        count["heads to be ignored"] += int(np.count_nonzero(record["ignore"]))
         names = self.description.label_names
-        self.labels[split].update(names[label] for label in record["labels"])
+        self.labels[split].update(names[label] for label in record["labels"].tolist())
         self._buffer[split].append((record["rotations"][record["has_pose"]], boxes))
         if len(self._buffer[split]) >= _BUFFERED:
             self._count_buffered(split)

@@ -12,7 +12,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
@@ -29,6 +35,7 @@ _WORKER_MODULES = (
     "data_prep.heads",
     "tensorflow_datasets.proto.tf_example_pb2",
 )
+_LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
 
 
 def cpu_count() -> int:
@@ -75,16 +82,17 @@ class Processes:
             initializer=_start_worker,
             initargs=(function,),
         )
+        waiting: set[Future] = set()
         try:
-            waiting = {pool.submit(_work, task) for task in itertools.islice(tasks, self._count)}
-            while waiting:
+            while True:
                 # One task more than processes, so that none has to wait for this one.
-                waiting |= {pool.submit(_work, task) for task in itertools.islice(tasks, 1)}
+                free = self._count + 1 - len(waiting)
+                waiting |= {pool.submit(_work, task) for task in itertools.islice(tasks, free)}
+                if not waiting:
+                    return
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-                extra = len(done) - 1
-                waiting |= {pool.submit(_work, t) for t in itertools.islice(tasks, max(0, extra))}
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a worker process died (killed, or out of memory? --processes 1 needs the least)"
@@ -119,63 +127,88 @@ def _work(task: Any) -> Any:
 class Beam:
     """Runs tasks as an Apache Beam pipeline, on whatever runner Beam has.
 
-    Tasks are handed over as files in a folder, which every worker must be able to reach at the same
-    path (as it must reach raw data and records): a pipeline that holds them would grow with the
-    data set. Yields nothing.
+    Tasks and results are files in a folder, which every worker must be able to reach at the same
+    path (as it must reach raw data and records): a pipeline that holds the tasks would grow with
+    the data set, and runners limit its size.
     """
 
-    def __init__(self, runner: str, options: Sequence[str], folder: Path):
+    def __init__(self, runner: str, options: Sequence[str], processes: int, folder: Path):
         """Prepares a pipeline.
 
         Args:
           runner: "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", ...
-          options: of Beam's pipelines, such as "--direct_num_workers=4".
+          options: of Beam's pipelines, such as "--region=europe-west4".
+          processes: of the DirectRunner, unless the options say otherwise.
           folder: for the tasks; made and removed.
         """
-        self._runner, self._options, self._folder = runner, list(options), folder
+        direct = [
+            "--direct_running_mode=multi_processing",
+            f"--direct_num_workers={processes}",
+            "--default_sdk_harness_log_level=WARNING",
+        ]
+        self._options = [*(direct if runner == "DirectRunner" else []), *options]
+        self._runner, self._folder = runner, folder
 
     def __call__(self, function: Task, tasks: Iterable[Any]) -> Iterator[Any]:
-        """Runs the pipeline to its end.
+        """Yields results as they come.
 
         Raises:
-          ChildProcessError: a task failed, with the error of the first; or Beam did.
+          ChildProcessError: a task failed (its error is told), or Beam did.
+          ValueError: Apache Beam is not installed.
         """
-        beam, options = _beam()
+        beam, pipeline_options = _import_beam()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         count = 0
         for count, task in enumerate(tasks, start=1):
-            (self._folder / f"{count - 1}.task").write_bytes(pickle.dumps(task))
-        work = _TaskFile(function, self._folder)
+            _write(self._folder / f"{count - 1}.task", task)
+        settings = pipeline_options.PipelineOptions(self._options, runner=self._runner)
+        pipeline = beam.Pipeline(options=settings)
+        numbers = pipeline | "Tasks" >> beam.Create(range(count)) | "Spread" >> beam.Reshuffle()
+        _ = numbers | "Work" >> beam.Map(_TaskFile(function, self._folder))
         try:
-            settings = options.PipelineOptions(self._options, runner=self._runner)
-            with beam.Pipeline(options=settings) as pipeline:
-                numbers = pipeline | "Tasks" >> beam.Create(range(count))
-                numbers | "Spread" >> beam.Reshuffle() | "Work" >> beam.Map(work)
+            with ThreadPoolExecutor(1) as background:
+                running = background.submit(lambda: pipeline.run().wait_until_finish())
+                while not running.done():
+                    wait([running], timeout=_LOOK_EVERY)
+                    yield from self._new_results()
+            running.result()
+            yield from self._new_results()
         except Exception as error:
-            failed = sorted(self._folder.glob("*.error"))
-            text = failed[0].read_text() if failed else f"{type(error).__name__}: {error}"
+            told = next(self._folder.glob("*.error"), None)
+            text = told.read_text() if told else f"Apache Beam, {type(error).__name__}: {error}"
             raise ChildProcessError(text) from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-        return iter(())
+
+    def _new_results(self) -> Iterator[Any]:
+        for path in self._folder.glob("*.result"):
+            yield pickle.loads(path.read_bytes())
+            path.unlink()
 
 
 class _TaskFile:
-    """Runs the task of a file. Picklable."""
+    """Runs the task of a file and leaves its result, or its error, in another. Picklable."""
 
     def __init__(self, function: Task, folder: Path):
         self._function, self._folder = function, folder
 
     def __call__(self, number: int) -> None:
         try:
-            self._function(pickle.loads((self._folder / f"{number}.task").read_bytes()))
+            result = self._function(pickle.loads((self._folder / f"{number}.task").read_bytes()))
+            _write(self._folder / f"{number}.result", result)
         except Exception as error:
-            (self._folder / f"{number}.error").write_text(f"{error}")
+            (self._folder / f"{number}.error").write_text(str(error))
             raise
 
 
-def _beam() -> tuple[Any, Any]:
+def _write(path: Path, value: Any) -> None:
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.write_bytes(pickle.dumps(value))
+    os.replace(hidden, path)
+
+
+def _import_beam() -> tuple[Any, Any]:
     try:
         import apache_beam
         from apache_beam.options import pipeline_options

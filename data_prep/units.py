@@ -22,7 +22,7 @@ from mtnet_jax.data.tfrecord import frame
 
 # Small units spread evenly over processes and lose little when they are stopped; many units cost
 # files. An item may be one picture or a run of frames.
-_ITEMS = 8  # of a unit, where that gives neither few units nor too many
+_ITEMS = 32  # of a unit, where that gives neither few units nor too many
 _FEW_UNITS = 64
 _MOST_UNITS = 4096  # of a split
 _BUFFER = 1 << 20  # bytes

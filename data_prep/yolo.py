@@ -207,12 +207,13 @@ def _records(
         report.note("pictures without a label file (kept, no heads)", image_id)
         fractions, numbers = np.zeros((0, 4)), np.zeros(0, np.int64)
     heads = HeadsOfPicture(image_id, (width, height), report)
-    for fraction, number in zip(fractions, numbers, strict=True):
+    boxes = cxcywh_to_xyxy(fractions) * [width, height, width, height]
+    for box, number in zip(boxes.tolist(), numbers.tolist(), strict=True):
         label = classes[number]
         if label is None:
             report.drop_head(f"label {names[number]!r} is not in the label map", image_id)
         else:
-            heads.add(cxcywh_to_xyxy(fraction) * [width, height, width, height], label=label)
+            heads.add(box, label=label)
     yield heads.record(encoded, source)
 
 

@@ -223,10 +223,14 @@ def wait_for(condition, seconds=30.0):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_started_again_gives_the_bytes_of_one_run(tmp_path, capsys, processes):
+def test_killed_and_started_again_gives_the_bytes_of_one_run(
+    tmp_path, capsys, monkeypatch, processes
+):
+    monkeypatch.setattr(units, "code_fingerprint", lambda: "unchanged")  # while one edits it
     code = (
         "from pathlib import Path\n"
-        "from tests.test_builder import slow, write_record_set\n"
+        "from tests.test_builder import slow, units, write_record_set\n"
+        "units.code_fingerprint = lambda: 'unchanged'\n"
         "if __name__ == '__main__':\n"
         f"    folder = Path({str(tmp_path)!r})\n"
         f"    write_record_set(slow(folder), folder / 'out', processes={processes})\n"

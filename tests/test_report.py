@@ -1,15 +1,24 @@
 """The report of a conversion: counts, histograms, merging, the page."""
 
 import json
-from pathlib import Path
+import pickle
+from html.parser import HTMLParser
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data_prep.builder import write_record_set
-from tests.conversions import tiny, tiny_record
+from data_prep.report import Report
+from data_prep.report_page import page
+from tests.conversions import about, tiny, tiny_record
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+NO_HEADS = {
+    "boxes": np.zeros((0, 4), np.float32),
+    "rotations": np.zeros((0, 3, 3)),
+    "has_pose": np.zeros(0, bool),
+    "ignore": np.zeros(0, bool),
+    "labels": np.zeros(0, int),
+}
 
 
 def test_report_counts_and_histograms(tmp_path):
@@ -41,3 +50,115 @@ def test_report_counts_and_histograms(tmp_path):
     assert sizes["edges"][-1] is None
     # sqrt(29 * 28) = 28.5 pixels, nine heads
     assert dict(zip(sizes["edges"], [*sizes["counts"], 0], strict=True))[16] == 9
+
+
+def random_record(rng: np.random.Generator) -> dict:
+    count = int(rng.integers(0, 4))
+    corners = rng.uniform(0, 100, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 300, (count, 2))], axis=1)
+    return {
+        "boxes": boxes.astype(np.float32),
+        "rotations": Rotation.random(count, random_state=rng).as_matrix().reshape(-1, 3, 3),
+        "has_pose": rng.random(count) < 0.7,
+        "ignore": rng.random(count) < 0.2,
+        "labels": rng.integers(0, 2, count),
+    }
+
+
+def tell(report: Report, number: int, record: dict) -> None:
+    report.keep("train" if number % 3 else "test", record)
+    report.note(f"event {number % 4}", f"place {number}")
+    if number % 5 == 0:
+        report.drop_head("no area", f"place {number}")
+
+
+def test_reports_of_parts_merge_into_that_of_one_run():
+    rng = np.random.default_rng(0)
+    records = [random_record(rng) for _ in range(2500)]
+    two_labels = about(label_names=("head", "helmet"))
+    whole, merged = Report(two_labels), Report(two_labels)
+    for number, record in enumerate(records):
+        tell(whole, number, record)
+    for start in range(0, 2500, 170):
+        part = Report(two_labels)
+        for number in range(start, min(start + 170, 2500)):
+            tell(part, number, records[number])
+        merged.merge(pickle.loads(pickle.dumps(part)))
+    assert sorted(merged.as_dict()) == sorted(whole.as_dict())
+    for key, value in whole.as_dict().items():
+        assert merged.as_dict()[key] == value, key
+    sizes = np.concatenate([r["boxes"][:, 2:] - r["boxes"][:, :2] for r in records]).prod(axis=1)
+    small = int((np.sqrt(sizes) < 64).sum())
+    assert sum(whole.as_dict()["histograms"]["box size"]["counts"][:4]) == small
+
+
+def test_places_and_reasons_are_few_and_counts_are_whole():
+    report = Report(about())
+    for number in range(10_000):
+        report.drop_picture("damaged", f"picture {number}")
+        report.note(f"file of {number} bytes", f"picture {number}")
+    assert report.dropped_pictures == {"damaged": [f"picture {number}" for number in range(5)]}
+    assert report.as_dict()["dropped pictures"]["damaged"]["count"] == 10_000
+    assert report.notes.total == 10_000
+    assert report.notes.counts["other reasons"] == 9_900
+    assert "10000 damaged: picture 0, picture 1" in report.text()
+    assert len(pickle.dumps(report)) < 20_000
+
+
+class Page(HTMLParser):
+    """Tags that were left open, words, and the height of each bar."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.words, self.bars, self.links = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes[key] for key in ("href", "src") if key in attributes]
+        if tag == "rect":
+            self.bars.append(float(attributes["height"]))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_page_is_whole_and_needs_nothing_else():
+    report = Report(about(text="Heads & <hats>", homepage="https://example.org/?a=1&b=2"))
+    rng = np.random.default_rng(1)
+    for number in range(60):
+        tell(report, number, {**random_record(rng), "labels": np.zeros(0, int)})
+    report.drop_picture("<cut> short", "a & b.jpg")
+    found = Page(page(report))
+    assert not found.open
+    words = " ".join(found.words)
+    for text in ("Heads & <hats>", "<cut> short", "a & b.jpg", "train", "no area"):
+        assert text in words, text
+    assert found.links == ["https://example.org/?a=1&b=2"]
+    assert found.bars
+
+
+def test_bars_are_as_high_as_the_counts():
+    report = Report(about())
+    for size, count in ((10, 4), (20, 2), (40, 1)):
+        boxes = np.tile(np.array([[0, 0, size, size]], np.float32), (count, 1))
+        pose = np.zeros(count, bool)
+        rotations = np.tile(np.eye(3), (count, 1, 1))
+        record = {"boxes": boxes, "rotations": rotations, "has_pose": pose, "ignore": pose}
+        report.keep("train", {**record, "labels": np.zeros(count, int)})
+    bars = Page(page(report)).bars  # no poses, so they are those of the sizes alone
+    np.testing.assert_allclose(np.array(bars) / bars[0], [1, 0.5, 0.25], atol=0.002)
+
+
+def test_page_of_a_report_without_heads():
+    report = Report(about())
+    tell(report, 1, {**random_record(np.random.default_rng(0)), **NO_HEADS})
+    assert "None." in Page(page(report)).words
