@@ -37,7 +37,9 @@ def every_frame(path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wanted", [range(0, 200, 60), (7, 8, 9, 119, 199), (150,)])
+@pytest.mark.parametrize(
+    "wanted", [range(0, 200, 60), (7, 8, 9, 119, 199), (148,), range(170, 177)]
+)
 def test_the_right_frames_with_the_same_pixels(videos, kind, wanted):
     path = videos / f"{kind}.mp4"
     found = dict(read_frames(path, wanted))
@@ -127,15 +129,20 @@ def write_fast_start(source, target):
                 new.mux(packet)
 
 
-def test_damage_inside_a_video_costs_no_wrong_picture(videos, tmp_path):
+def test_large_damage_inside_a_video_costs_no_wrong_picture(videos, tmp_path):
+    """Decoders like to paint over what is lost; then the picture must not come at all.
+
+    H.264 has no checksums: a few wrong bytes inside a slice decode to a wrong picture unnoticed.
+    """
     path = tmp_path / "damaged.mp4"
     content = bytearray((videos / "many key frames.mp4").read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 4000] = bytes(4000)
+    for place in range(1, 8):
+        start = place * len(content) // 9
+        content[start : start + 4000] = bytes(4000)
     path.write_bytes(content)
     slow = every_frame(videos / "many key frames.mp4")
     found = dict(read_frames(path, FRAMES))
-    assert 150 < len(found) < 200
+    assert 80 < len(found) < 200
     for number, picture in found.items():
         np.testing.assert_array_equal(picture, slow[number], err_msg=str(number))
 
