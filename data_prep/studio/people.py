@@ -9,6 +9,7 @@ from data_prep.studio.figure import (
     Figure,
     Hair,
     point_normals,
+    smooth_step,
     split_seams,
     to_head_axes,
     used_points,
@@ -17,6 +18,8 @@ from data_prep.studio.person import Part, Person
 from data_prep.studio.shape import random_shape
 
 _BALD, _HEADGEAR, _GLASSES = 0.12, 0.25, 0.2  # shares of people
+_MOUTH_COLOURS = np.array([[0.9, 0.87, 0.8], [0.6, 0.25, 0.25]])  # teeth, tongue
+_UNDER_A_HAT = 0.3  # dm that hair may stand off the skin
 _SKULL = np.array([0.0, 7.45, 0.4])
 # Of the base mesh: where the sphere of CMU Panoptic's box rule stands, (0, 5, -5) of its reference
 # face after the similarity fit of that face to the landmarks (see paper-notes in docs/data.md).
@@ -35,18 +38,19 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
       The person; the same figure, identity and seed always give the same one.
     """
     rng = np.random.default_rng([seed, 1, identity])
-    shape, size = random_shape(figure, rng)
+    shape, size, kind = random_shape(figure, rng)
     body = figure.triangles
     normals = np.zeros_like(shape)
     normals[: body.max() + 1] = point_normals(shape[: body.max() + 1], body)
     look = paint.random_look(figure.assets, rng)
+    beard = wear.random_beard(rng) if kind == "male" else None
 
     dress, hidden = wear.clothes(figure, shape, normals, rng)
     pieces = [dress]
     worn, plane = [], None
     if rng.random() < _HEADGEAR:
-        kind = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
-        worn, plane = wear.headgear(kind, figure, shape, normals, rng)
+        gear = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
+        worn, plane = wear.headgear(gear, figure, shape, normals, rng)
     if rng.random() < _GLASSES:
         pieces += wear.glasses(shape, figure, rng)
 
@@ -56,7 +60,9 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
     outline_triangles = [figure.outline_triangles]
     covered = plane is not None and plane[0] < 0
     if rng.random() >= _BALD and not covered:
-        hair = figure.hair[rng.integers(len(figure.hair))]
+        flat = [hair for hair in figure.hair if hair.bulk < _UNDER_A_HAT] or figure.hair
+        choice = figure.hair if plane is None else flat
+        hair = choice[rng.integers(len(choice))]
         scalp = hair.scalp
         part = _hair(hair, shape, plane, look)
         parts.append(part)
@@ -67,7 +73,22 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
         outline.append(to_head_axes(piece.points))
         above = piece.head_share[piece.triangles].min(axis=1) >= 1
         outline_triangles.append(piece.triangles[above])
-    parts.append(_skin(figure, shape, normals, hidden, scalp, look))
+    hairy = scalp
+    if beard is not None:
+        hairy = np.maximum(scalp, wear.beard_cover(figure, beard))
+        if beard.length > 0:
+            pieces.append(
+                wear.full_beard(figure, shape, normals, beard, look.hair_colour / 255, rng)
+            )
+    parts.append(
+        _skin(figure, shape - 0.1 * scalp[:, None] * normals, normals, hidden, hairy, look)
+    )
+    for triangles, colour, gloss in zip(figure.mouth, _MOUTH_COLOURS, (0.5, 0.3), strict=True):
+        used, triangles = used_points(triangles)
+        inner = wear.Piece(
+            shape[used], triangles, np.ones(len(used)), np.tile(colour, (len(used), 1)), gloss
+        )
+        pieces.append(inner)
     parts += [_part(piece) for piece in pieces + worn]
 
     starts = np.cumsum([0, *(len(points) for points in outline)])
@@ -90,11 +111,10 @@ def _skin(
     shape: np.ndarray,
     normals: np.ndarray,
     hidden: np.ndarray,
-    scalp: np.ndarray,
+    hairy: np.ndarray,
     look: paint.Look,
 ) -> Part:
-    """The skin that clothes do not hide; under hair it lies lower and has the hair's colour."""
-    shape = shape - 0.1 * scalp[:, None] * normals
+    """The skin that clothes do not hide; where it is hairy it has the hair's colour."""
     seen = ~np.logical_and.reduce([hidden[figure.triangles[:, k]] for k in range(3)])
     used, triangles = used_points(figure.skin_triangles[seen])
     at = figure.skin[used]
@@ -103,7 +123,7 @@ def _skin(
         normals=normals[at] * [1, -1, -1],
         triangles=triangles,
         head_share=figure.head_share[at],
-        colours=look.skin_colours(scalp[at]),
+        colours=look.skin_colours(hairy[at]),
         uv=figure.skin_uv[used],
         texture=look.skin_texture,
         gloss=look.gloss,
@@ -136,8 +156,9 @@ def _hair(hair: Hair, shape: np.ndarray, plane: np.ndarray | None, look: paint.L
     garment = hair.garment
     points = garment.fit(shape)
     if plane is not None:  # what is under the headgear lies flat
-        under = points[:, 1] > plane[0] + plane[1] * points[:, 2] + plane[2] * abs(points[:, 0])
-        points[under] = _SKULL + 0.8 * (points[under] - _SKULL)
+        above = points[:, 1] - plane[0] - plane[1] * points[:, 2]
+        flat = 0.22 * smooth_step(above / 0.3 + 0.5)[:, None]
+        points = points - flat * (points - _SKULL)
     faces, uv_faces = _all_faces(garment.mesh)
     # Hair keeps one point a vertex: its meshes have few seams and the outline refers to vertices.
     uv = np.zeros((len(points), 2))

@@ -16,6 +16,7 @@ from data_prep.studio.effects import random_effects
 from data_prep.studio.figure import Figure, make_figure
 from data_prep.studio.random_scene import SceneOptions, random_scene
 from data_prep.studio.render import render
+from data_prep.studio.targets import read_targets
 from data_prep.studio.truth import truth
 
 LICENCE = "CC0: rendered from MakeHuman's assets, which are CC0; no person is shown."
@@ -34,6 +35,7 @@ class FrameReader:
       box_rule: see truth.py.
       seed: of the set.
       identities: how many people each split chooses from.
+      targets: folder of MakeHuman's targets, or None for smooth deformations alone.
     """
 
     assets: Path
@@ -41,6 +43,7 @@ class FrameReader:
     box_rule: str
     seed: int
     identities: int
+    targets: Path | None = None
 
     def __call__(self, item: tuple[str, int], report: Report) -> Iterator[dict]:
         """The record of the item (split, number of the frame)."""
@@ -48,7 +51,9 @@ class FrameReader:
         image_id = f"studio-{self.seed}-{split}-{frame:06d}"
         first = 0 if split == "train" else TEST_IDENTITIES
         people = np.arange(first, first + self.identities)
-        scene = random_scene(figure_of(self.assets), self.options, people, self.seed, first + frame)
+        scene = random_scene(
+            figure_of(self.assets, self.targets), self.options, people, self.seed, first + frame
+        )
         camera = scene.cameras[0]
         rendering = render(scene, camera)
         rng = np.random.default_rng([self.seed, 3, first + frame])
@@ -71,6 +76,7 @@ def conversion(
     seed: int = 0,
     box_rule: str = "head",
     identities: int = 2000,
+    targets: Path | None = None,
 ) -> Conversion:
     """Frames of the studio as a record set.
 
@@ -81,14 +87,17 @@ def conversion(
       seed: another seed gives other people and other scenes.
       box_rule: see truth.py.
       identities: how many people each split chooses from.
+      targets: folder of MakeHuman's targets (see targets.py), or None to do without.
 
     Returns:
       The conversion; splits without frames are left out.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_assets`.
+      FileNotFoundError, ValueError: see `read_assets`; or too many identities.
     """
-    figure_of(assets)  # what is missing is said before any process starts
+    if not 1 <= identities <= TEST_IDENTITIES:
+        raise ValueError(f"--identities {identities}: choose a number up to {TEST_IDENTITIES}")
+    figure_of(assets, targets)  # what is missing is said before any process starts
     description = Description(
         name="studio",
         version="1.0.0",
@@ -108,9 +117,9 @@ def conversion(
 
 
 @functools.lru_cache(maxsize=1)
-def figure_of(assets: Path) -> Figure:
-    """The base figure of a folder of assets, made once in each process."""
-    return make_figure(read_assets(assets))
+def figure_of(assets: Path, targets: Path | None = None) -> Figure:
+    """The base figure of folders of assets and targets, made once in each process."""
+    return make_figure(read_assets(assets), read_targets(targets) if targets else None)
 
 
 def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:

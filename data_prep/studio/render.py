@@ -29,6 +29,7 @@ from vtkmodules.vtkRenderingOpenGL2 import vtkEGLRenderWindow
 
 from data_prep.studio import paint
 from data_prep.studio.bend import place_part
+from data_prep.studio.figure import point_normals
 from data_prep.studio.scene import Camera, Rendering, Scene
 
 NEAR, FAR = 0.1, 100.0  # metres
@@ -99,7 +100,13 @@ class _Renderer:
                 texture = self._texture(part.texture) if part.texture else None
                 self._scene.AddActor(_actor(data, texture, part.gloss, ambient, number))
         for thing in scene.things:
-            data = _poly_data(thing.points, None, thing.triangles, thing.colours, None)
+            data = _poly_data(
+                thing.points,
+                point_normals(thing.points, thing.triangles),
+                thing.triangles,
+                thing.colours,
+                None,
+            )
             self._scene.AddActor(_actor(data, None, thing.gloss, ambient, 0))
         self._window.Render()
         drawing, depth = self._read(size)
@@ -192,10 +199,9 @@ def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
         numpy_to_vtkIdTypeArray(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True),
     )
     data.SetPolys(cells)
-    if normals is not None:
-        data.GetPointData().SetNormals(
-            numpy_to_vtk(np.ascontiguousarray(normals, np.float32), deep=True)
-        )
+    data.GetPointData().SetNormals(
+        numpy_to_vtk(np.ascontiguousarray(normals, np.float32), deep=True)
+    )
     if colours is not None:
         array = numpy_to_vtk(np.ascontiguousarray(colours, np.uint8), deep=True)
         data.GetPointData().SetScalars(array)

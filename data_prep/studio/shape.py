@@ -1,18 +1,18 @@
-"""Shapes of faces, heads and bodies: smooth deformations of the base mesh, drawn at random.
+"""Shapes of faces, heads and bodies, drawn at random.
 
-Everything is symmetric about x = 0 but a small part of the random bumps, and nothing turns the
-head: a change of shape keeps the zero pose.
+With MakeHuman's targets (targets.py): sex, age, origin, weight, features and an expression. Without
+them: smooth deformations of the base mesh alone. Both end in the same zero pose, see `align_head`.
 """
 
 import numpy as np
 
-from data_prep.studio.figure import ORIGIN, Figure, smooth_step
+from data_prep.studio.figure import ORIGIN, Figure, align_head, arms_down, smooth_step
 
 _CHILDREN = 0.15  # share of people
 _SHRINK_TO = np.array([0.0, 5.9, 0.1])  # the collar
 
 
-def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, float, str]:
     """A person's shape.
 
     Args:
@@ -20,14 +20,47 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
       rng: source of the draw.
 
     Returns:
-      (19158, 3) vertices as the base mesh has them, and the size by which the whole person is then
-      scaled (1 is a person of 1.70 m).
+      (19158, 3) vertices in the place of the base mesh, arms down; the size by which the whole
+      person is then scaled; and "male", "female" or "child".
+    """
+    base = figure.assets.base.vertices
+    if figure.targets is None:
+        kind = str(rng.choice(["male", "female"]))
+        young = float(rng.random() < _CHILDREN) * rng.uniform(0.4, 1.0)
+        shape = _deformed(figure, figure.vertices, rng, strength=1.0, young=young)
+        size = (1 - 0.12 * young) * (1 + 0.035 * float(np.clip(rng.normal(), -2.5, 2.5)))
+        return (
+            align_head(shape, figure.vertices, figure.outline),
+            size,
+            "child" if young > 0.5 else kind,
+        )
+    shape = base.copy()
+    kind = figure.targets.add_person(shape, rng)
+    shape = arms_down(align_head(shape, base, figure.outline))
+    shape = _deformed(figure, shape, rng, strength=0.4, young=0.0)
+    shape = align_head(shape, figure.vertices, figure.outline)
+    figure.targets.add_expression(shape, rng)
+    return shape, float(rng.uniform(0.96, 1.04)), kind
+
+
+def _deformed(
+    figure: Figure, shape: np.ndarray, rng: np.random.Generator, *, strength: float, young: float
+) -> np.ndarray:
+    """Smooth deformations, symmetric but for a small part of the bumps without a name.
+
+    Args:
+      figure: the base figure.
+      shape: (19158, 3) vertices to start from.
+      rng: source of the draw.
+      strength: 1 for the full range.
+      young: 0 grown up to 1 child.
     """
     on_head = np.flatnonzero(figure.head_share > 0)
     base, share = figure.vertices[on_head], figure.head_share[on_head]
-    v = base.copy()
-    draw = lambda sd: float(np.clip(rng.normal(0, sd), -2.5 * sd, 2.5 * sd))  # noqa: E731
-    young = float(rng.random() < _CHILDREN) * rng.uniform(0.4, 1.0)
+    v = shape[on_head]
+
+    def draw(sd: float) -> float:
+        return strength * float(np.clip(rng.normal(0, sd), -2.5 * sd, 2.5 * sd))
 
     # The skull.
     v[:, 0] *= 1 + (draw(0.045)) * share
@@ -75,7 +108,7 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
     # Bumps without a name, a quarter of each on one side only.
     for _ in range(8):
         centre = rng.uniform((0.0, 6.2, 0.0), (0.8, 8.4, 1.5))
-        move, lopsided = rng.normal(0, 0.02, 3), rng.uniform(0.75, 1.0)
+        move, lopsided = strength * rng.normal(0, 0.02, 3), rng.uniform(0.75, 1.0)
         for side, strength in ((-1, 1.0), (1, lopsided)):
             bump = _bump(base, centre * [side, 1, 1], 0.45)
             v += strength * (bump * share)[:, None] * move * [side, 1, 1]
@@ -84,7 +117,7 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
     thick = draw(0.08) - 0.06 * young
     v[:, 0] *= 1 + thick * neck
     v[:, 2] += thick * neck * (base[:, 2] - 0.2)
-    whole = figure.vertices.copy()
+    whole = shape.copy()
     whole[on_head] = v
 
     body = 1 - figure.head_share
@@ -93,9 +126,7 @@ def random_shape(figure: Figure, rng: np.random.Generator) -> tuple[np.ndarray, 
     whole[:, 0] *= 1 + (0.5 * stout + draw(0.04)) * body
     whole[:, 2] *= 1 + stout * trunk
     # Children have small bodies under large heads.
-    shrink = 1 - 0.38 * young * body[:, None]
-    whole = _SHRINK_TO + (whole - _SHRINK_TO) * shrink
-    return whole, float((1 - 0.12 * young) * (1 + draw(0.035)))
+    return _SHRINK_TO + (whole - _SHRINK_TO) * (1 - 0.38 * young * body[:, None])
 
 
 def _band(y: np.ndarray, centre: float, width: float) -> np.ndarray:

@@ -13,8 +13,8 @@ from data_prep.studio.figure import (
     smooth_step,
 )
 
+_BEFORE_EAR = 12069  # a vertex of the base mesh
 HEADGEAR = ("cap", "helmet", "beanie", "hood", "scarf")
-_SKULL = np.array([0.0, 7.6, 0.4])
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ def headgear(
       rng: source of the draw.
 
     Returns:
-      The pieces, and the plane (a, b, c) below which hair is seen: y < a + b z + c |x|. Hair above
+      The pieces, and the plane (a, b) below which hair is seen: y < a + b z. Hair above
       it is under the headgear.
     """
     colour = random_colour(rng)
     base = figure.vertices
     if kind == "cap":
-        plane = np.array([7.62, 0.1, 0.0])
-        dome = _shell(figure, shape, normals, base[:, 1] - 7.58 - 0.1 * base[:, 2], 0.1, colour)
+        plane = np.array([7.56, 0.08])
+        dome = _shell(figure, shape, normals, base[:, 1] - 7.5 - 0.08 * base[:, 2], 0.1, colour)
         visor_colour = colour if rng.random() < 0.6 else random_colour(rng)
         pieces = [dome, _visor(shape, visor_colour, rng)]
         if rng.random() < 0.2:  # worn backwards
@@ -134,9 +134,9 @@ def headgear(
             ]
         )
         colour = strong[rng.integers(len(strong))] if rng.random() < 0.8 else colour
-        return [_helmet(shape, figure, colour, rng)], np.array([7.62, 0.0, 0.0])
+        return [_helmet(shape, figure, colour, rng)], np.array([7.62, 0.0])
     if kind == "beanie":
-        plane = np.array([7.38, 0.22, 0.0])
+        plane = np.array([7.38, 0.22])
         above = base[:, 1] - 7.36 - 0.22 * base[:, 2]
         piece = _shell(figure, shape, normals, above, rng.uniform(0.08, 0.16), colour)
         height = smooth_step((piece.points[:, 1] - 8.0) / 0.6)
@@ -157,7 +157,78 @@ def headgear(
     collar = base[:, 1] - 5.5 + 0.3 * base[:, 2] - 0.8 * np.maximum(abs(base[:, 0]) - 0.62, 0)
     field = np.minimum(-face, collar)
     piece = _shell(figure, shape, normals, field, 0.26 if wide else 0.12, colour)
-    return [piece], np.array([-100.0, 0.0, 0.0])
+    return [piece], np.array([-100.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Beard:
+    """A beard.
+
+    Attributes:
+      cover: how dense it is, 0 to 1.
+      length: dm; 0 for one that is only a colour of the skin.
+      chin, moustache, cheeks: whether it covers them.
+    """
+
+    cover: float
+    length: float
+    chin: bool
+    moustache: bool
+    cheeks: bool
+
+
+def random_beard(rng: np.random.Generator) -> Beard | None:
+    """A beard for a man, or none."""
+    kind = rng.random()
+    if kind < 0.5:
+        return None
+    if kind < 0.7:
+        return Beard(rng.uniform(0.15, 0.5), 0.0, True, True, True)
+    chin, moustache, cheeks = ((1, 1, 1), (1, 1, 0), (0, 1, 0))[rng.choice(3, p=[0.6, 0.25, 0.15])]
+    length = rng.uniform(0.03, 0.16) if rng.random() < 0.7 else 0.0
+    return Beard(rng.uniform(0.7, 0.95), length, bool(chin), bool(moustache), bool(cheeks))
+
+
+def _beard_field(figure: Figure, beard: Beard) -> np.ndarray:
+    """(19158,) positive where a beard grows, about its distance (dm) from the beard's edge."""
+    x, y, z = abs(figure.vertices[:, 0]), figure.vertices[:, 1], figure.vertices[:, 2]
+    lips = np.hypot(x / 0.3, (y - 6.61) / 0.13) - 1
+    jaw = np.minimum.reduce([6.5 + 0.75 * x**2 - y + 0.12, z - 0.5, y - 6.02 - 0.1 * x])
+    if not beard.cheeks:
+        jaw = np.minimum(jaw, 0.24 - x)
+    above_lip = np.minimum.reduce([6.84 - y, y - 6.6, 0.33 - x, z - 1.2])
+    field = np.full(len(x), -1.0)
+    if beard.chin:
+        field = np.maximum(field, jaw)
+    if beard.moustache:
+        field = np.maximum(field, above_lip)
+    field = np.minimum(field, 0.25 * lips)
+    return np.where(np.arange(len(x)) <= figure.triangles.max(), field, -1.0)
+
+
+def beard_cover(figure: Figure, beard: Beard) -> np.ndarray:
+    """(19158,) from 0 to 1: how far the beard colours the skin."""
+    return beard.cover * smooth_step(_beard_field(figure, beard) / 0.1 + 0.3)
+
+
+def full_beard(
+    figure: Figure,
+    shape: np.ndarray,
+    normals: np.ndarray,
+    beard: Beard,
+    colour: np.ndarray,
+    rng: np.random.Generator,
+) -> Piece:
+    """The volume of a beard: a layer that is thickest at its middle, rough as hair is."""
+    field = _beard_field(figure, beard) - 0.02
+    cut = cut_mesh(figure.triangles, field)
+    rough = 1 + 0.35 * rng.standard_normal(len(field))
+    height = beard.length * smooth_step(field / 0.25) * rough
+    points = cut.take(shape + normals * height[:, None])
+    low = np.clip((6.4 - cut.take(figure.vertices)[:, 1]) / 0.4, 0, 1)
+    points[:, 1] -= 1.2 * beard.length * low
+    colours = colour * (1 + 0.15 * rng.standard_normal((len(points), 1)))
+    return Piece(points, cut.triangles, cut.take(figure.head_share), np.clip(colours, 0, 1), 0.1)
 
 
 def glasses(shape: np.ndarray, figure: Figure, rng: np.random.Generator) -> list[Piece]:
@@ -183,7 +254,7 @@ def glasses(shape: np.ndarray, figure: Figure, rng: np.random.Generator) -> list
         ring = middle + rim * [side, 1, 1]
         pieces.append(_tube(ring, thick, frame, closed=True))
         hinge = middle + np.array([wide * side, 0.06, -0.1])
-        ear = np.array([side * abs(shape[12069, 0]) * 1.1, bridge[1] - 0.02, 0.35])
+        ear = np.array([side * abs(shape[_BEFORE_EAR, 0]) * 1.1, bridge[1] - 0.02, 0.35])
         pieces.append(
             _tube(np.array([hinge, (hinge + ear) / 2 + [0.04 * side, 0, 0], ear]), thick, frame)
         )
@@ -210,7 +281,10 @@ def _shell(
     ears = np.exp(-((abs(base[:, 0]) - 0.88) ** 2) / 0.02)
     ears *= (base[:, 1] > 6.8) & (base[:, 1] < 7.5)
     cut = cut_mesh(figure.triangles, field)
-    points = cut.take(shape + normals * (thickness * (1 - ears))[:, None])
+    layer = shape + normals * (thickness * (1 - ears))[:, None]
+    cheek = abs(shape[_BEFORE_EAR, 0]) + thickness
+    layer[:, 0] = np.where(ears > 0.02, np.clip(layer[:, 0], -cheek, cheek), layer[:, 0])
+    points = cut.take(layer)
     colours = np.tile(colour, (len(points), 1))
     return Piece(points, cut.triangles, cut.take(figure.head_share), colours, 0.05)
 
