@@ -28,3 +28,22 @@ def data_dir() -> Path:
             f"no raw data at {path}: set MTNET_DATA to the folder that holds pointing04, ..."
         )
     return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """An exported folder of a tiny network with random weights."""
+    from tests.tiny import write_random_weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def predictor(weights):
+    """The predictor of these weights, which finds something in any picture."""
+    from mtnet_jax import Predictor
+    from tests.tiny import SCORE
+
+    return Predictor.load(weights, score_threshold=SCORE)

@@ -18,7 +18,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.config import load_config
 from mtnet_jax.predict import Predictor, read_picture, write_picture
 from tests.conftest import REPOSITORY
-from tests.random_weights import SCORE, write_random_weights
+from tests.tiny import SCORE
 
 DEMO = REPOSITORY / "demo" / "pointing04_demo"
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
@@ -26,18 +26,6 @@ QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 COMMANDS = ("quickstart", "train", "eval", "predict", "export", "data")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(weights) -> Predictor:
-    return Predictor.load(weights, score_threshold=SCORE)
 
 
 @pytest.fixture
@@ -168,9 +156,9 @@ def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
 
 
 def test_pictures_that_cannot_be_read_do_not_stop_the_others(
-    run, monkeypatch, weights, loaded, pictures, tmp_path
+    run, monkeypatch, weights, predictor, pictures, tmp_path
 ):
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
     code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
@@ -183,9 +171,9 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
 
 
 def test_a_second_run_leaves_its_overlays_out(
-    run, monkeypatch, weights, loaded, pictures, tmp_path
+    run, monkeypatch, weights, predictor, pictures, tmp_path
 ):
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
     for _ in range(2):
         _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
         assert "2 pictures predicted" in said
@@ -201,7 +189,7 @@ def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):
     np.testing.assert_array_equal(read_picture(pictures / "a.png"), before)
 
 
-def test_predict_errors_are_one_line(fails, monkeypatch, weights, loaded, pictures, tmp_path):
+def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, pictures, tmp_path):
     assert "--out" in fails("predict", pictures, "--weights", weights)
     line = fails("predict", pictures, "--weights", tmp_path / "no", "--out", tmp_path / "o")
     assert str(tmp_path / "no") in line
@@ -210,7 +198,7 @@ def test_predict_errors_are_one_line(fails, monkeypatch, weights, loaded, pictur
     empty.mkdir()
     assert str(empty) in fails("predict", empty, "--weights", weights, "--out", tmp_path / "o")
 
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: loaded)
+    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
     taken = tmp_path / "file"
     taken.write_text("")
     command = ("predict", pictures, "--weights", weights)

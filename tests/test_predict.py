@@ -29,20 +29,7 @@ from mtnet_jax.predict import (
 )
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 from mtnet_jax.weights import export_weights, load_weights
-from tests.random_weights import SCORE, write_random_weights
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    """An exported folder of a tiny network with random weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def predictor(weights) -> Predictor:
-    return Predictor.load(weights, score_threshold=SCORE)
+from tests.tiny import SCORE
 
 
 @pytest.fixture

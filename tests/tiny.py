@@ -1,14 +1,26 @@
 """A tiny network and configuration for tests of training: seconds on a CPU."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import System, build_system, default_config, phase, record_set
+from mtnet_jax.config import (
+    System,
+    abstract_variables,
+    build_system,
+    default_config,
+    phase,
+    record_set,
+)
+from mtnet_jax.training.checkpoints import write_config
 from tests.conftest import REPOSITORY
 
 DEMO_RECORDS = REPOSITORY / "demo" / "pointing04_demo"
 EVERYTHING = ("backbone", "neck", "face", "pose")
+SCORE = 0.1  # threshold at which these weights find heads in any picture
 
 
 def tiny_config() -> ConfigDict:
@@ -55,3 +67,19 @@ def tiny_system(config: ConfigDict) -> tuple[System, dict]:
     size = config.input.size
     images = np.zeros((1, size, size, 3), np.float32)
     return system, jax.jit(system.model.init)(jax.random.key(0, impl="rbg"), images)
+
+
+def write_random_weights(folder: Path) -> None:
+    """An export that nobody trained: 8 channels a layer, 64 pixels, at most six heads a picture."""
+    config = default_config()
+    config.model.width, config.model.depth = 0.01, 0.01
+    config.input.size = 64
+    config.decode.max_heads = 6
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for name, leaf in flatten_dict(abstract_variables(build_system(config)), sep="/").items():
+        centre = 1.0 if name.endswith(("/var", "/scale")) else 0.0
+        spread = 0.0 if name.startswith("batch_stats/") else 0.2
+        arrays[name] = rng.normal(centre, spread, leaf.shape).astype(np.float32)
+    write_config(folder, config)
+    np.savez(folder / "weights.npz", **arrays)
