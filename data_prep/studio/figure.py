@@ -4,7 +4,7 @@ All fields are in the units and axes of the file (decimetres, y up, z to the fro
 leads to head axes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from data_prep.studio.targets import Targets
 ORIGIN = np.array([0.0, 7.3, 0.4])
 TEETH = ("upper", "lower")
 SHOULDERS = {-1: slice(14486, 14494), 1: slice(14046, 14054)}  # joint cubes, right and left
+_WRIST = 3.9  # dm along the arms
+_BODY_CELL, _HAND_CELL = 0.3, 0.2  # dm
 EAR_LOBES = 6.9  # height; hair above belongs to the outline of a head, hair below hangs
 _HAIR_OF_OUTLINE = 0.6  # dm; hair further away from the skin does not belong to the outline
 
@@ -36,7 +38,7 @@ LANDMARKS = np.array(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one figure a process: compared and hashed by identity
 class Figure:
     """The base mesh, ready for use.
 
@@ -55,6 +57,7 @@ class Figure:
       hair: garments with what is known of each, see `Hair`.
       mouth: triangles of the teeth and of the tongue, vertex indices.
       targets: MakeHuman's shape targets, or None.
+      on_head: vertices that follow the head at least a little.
     """
 
     assets: Assets
@@ -70,6 +73,15 @@ class Figure:
     hair: tuple["Hair", ...]
     mouth: tuple[np.ndarray, np.ndarray]
     targets: Targets | None
+    on_head: np.ndarray
+    _bumps: dict[tuple, np.ndarray] = field(default_factory=dict)
+
+    def bump(self, centre: tuple[float, float, float], width: float) -> np.ndarray:
+        """`bump_at` the vertices `on_head` of the base mesh; kept, since it is asked for often."""
+        key = (*centre, width)
+        if key not in self._bumps:
+            self._bumps[key] = bump_at(self.vertices[self.on_head], centre, width)
+        return self._bumps[key]
 
 
 @dataclass(frozen=True)
@@ -94,11 +106,11 @@ class Hair:
 def make_figure(assets: Assets, targets: Targets | None = None) -> Figure:
     """Prepares the base mesh; takes about a second."""
     vertices = assets.base.vertices.copy()
-    triangles = assets.base.faces[BODY]
+    triangles, uv_triangles = _simplified(assets)
     head_share = head_share_of(vertices)
     on_head = (head_share >= 1) & (np.arange(len(vertices)) <= triangles.max())
     outline, outline_triangles = used_points(triangles[on_head[triangles].all(axis=1)])
-    skin, uv_index, skin_triangles = split_seams(triangles, assets.base.uv_faces[BODY])
+    skin, uv_index, skin_triangles = split_seams(triangles, uv_triangles)
     hair = []
     for garment in assets.hair:
         fitted = garment.fit(vertices)
@@ -126,6 +138,7 @@ def make_figure(assets: Assets, targets: Targets | None = None) -> Figure:
             assets.base.faces["helper-tongue"],
         ),
         targets=targets,
+        on_head=np.flatnonzero(head_share > 0),
     )
 
 
@@ -145,6 +158,12 @@ def smooth_step(x: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, smooth in between."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
+
+
+def bump_at(points: np.ndarray, centre: tuple[float, float, float], width: float) -> np.ndarray:
+    """(n,) Gaussian of the distance of points from a centre, 1 at the centre."""
+    x, y, z = (points[:, k] - centre[k] for k in range(3))
+    return np.exp((x * x + y * y + z * z) * (-0.5 / width**2))
 
 
 def used_points(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,14 +247,19 @@ def cut_mesh(triangles: np.ndarray, field: np.ndarray) -> Cut:
 
 def point_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """(n, 3) unit normals of the points of a mesh, averaged over triangles by their area."""
-    corners = points[triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    repeated = np.repeat(normals, 3, axis=0)
+    ax, ay, az = points[triangles[:, 0]].T
+    bx, by, bz = points[triangles[:, 1]].T
+    cx, cy, cz = points[triangles[:, 2]].T
+    bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
     flat = triangles.ravel()
     summed = np.stack(
-        [np.bincount(flat, repeated[:, k], minlength=len(points)) for k in range(3)], axis=1
+        [
+            np.bincount(flat, np.repeat(area, 3), minlength=len(points))
+            for area in (by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx)
+        ],
+        axis=1,
     )
-    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
+    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-30)
 
 
 def arms_down(vertices: np.ndarray) -> np.ndarray:
@@ -272,6 +296,32 @@ def align_head(shape: np.ndarray, base: np.ndarray, head: np.ndarray) -> np.ndar
     u, _, vt = np.linalg.svd((base[head] - wanted).T @ (shape[head] - middle))
     turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
     return (shape - middle) @ turn.T + wanted
+
+
+def _simplified(assets: Assets) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles of the skin, vertex and uv indices, with hands, feet and body made coarser.
+
+    Vertices that share a cell of a grid are drawn together into one of them. Heads and necks stay
+    as they are.
+    """
+    vertices = assets.base.vertices
+    triangles, uv_triangles = assets.base.faces[BODY], assets.base.uv_faces[BODY]
+    cell = np.where(vertices[:, 1] < 5.0, _BODY_CELL, 0.0)
+    cell[abs(vertices[:, 0]) > _WRIST] = _HAND_CELL
+    coarse = cell > 0
+    places = np.floor(vertices / np.where(coarse, cell, 1)[:, None]).astype(int)
+    names = np.c_[places, (cell * 1000).astype(int)]
+    names[~coarse] = np.c_[
+        np.flatnonzero(~coarse), np.full((~coarse).sum(), -1).repeat(3).reshape(-1, 3)
+    ]
+    _, first, which = np.unique(names, axis=0, return_index=True, return_inverse=True)
+    keeper = first[which.ravel()]
+    uv_of = np.zeros(len(vertices), int)
+    uv_of[triangles.ravel()] = uv_triangles.ravel()
+    kept = keeper[triangles]
+    moved = kept != triangles
+    whole = (kept[:, 0] != kept[:, 1]) & (kept[:, 1] != kept[:, 2]) & (kept[:, 0] != kept[:, 2])
+    return kept[whole], np.where(moved, uv_of[kept], uv_triangles)[whole]
 
 
 def _opacity(garment: Garment) -> np.ndarray:

@@ -23,15 +23,6 @@ HAIR_COLOURS = np.array(
     ]
 )
 _HAIR_SHARES = [0.28, 0.22, 0.16, 0.1, 0.08, 0.05, 0.07, 0.04]
-# The eyebrows in the texture, from the nose outwards: u to the right, v down, 0 to 1.
-_BROWS = (
-    np.array(
-        [[0.821, 0.5005], [0.8197, 0.4914], [0.82, 0.4831], [0.821, 0.4671], [0.8266, 0.4521]]
-    ),
-    np.array(
-        [[0.821, 0.5331], [0.8197, 0.5423], [0.82, 0.5506], [0.821, 0.5665], [0.8266, 0.5816]]
-    ),
-)
 _EYE_HUES = (None, 105, 60, 18, 95)  # OpenCV's hue; None leaves the texture as it is
 
 
@@ -71,7 +62,7 @@ def random_look(assets: Assets, rng: np.random.Generator) -> Look:
     return Look(
         tint=tint,
         hair_colour=(hair * 255).astype(np.uint8),
-        skin_texture=("skin", skin, int(tone), int(rng.integers(0, 4))),
+        skin_texture=("skin", skin),
         eye_texture=("eye", eye, hue),
         gloss=float(rng.uniform(0.05, 0.35)),
     )
@@ -84,28 +75,8 @@ def texture(name: tuple) -> np.ndarray:
     return {"skin": _skin, "hair": _hair, "eye": _eye}[kind](path, *rest)
 
 
-def _skin(path: Path, tone: int, brows: int) -> np.ndarray:
-    """A skin with eyebrows of a hair colour; `brows` says how thick, 0 paints none."""
-    image = read_texture(path)
-    if brows == 0:
-        return image
-    height, width = image.shape[:2]
-    rng = np.random.default_rng(brows)
-    cover = np.zeros((height, width), np.float32)
-    for line in _BROWS:
-        place = line * [width, height]
-        for k in range(len(place) - 1):
-            ahead = place[k + 1] - place[k]
-            aside = np.array([-ahead[1], ahead[0]]) / np.linalg.norm(ahead)
-            thick = (0.0042 * width) * (0.45 + 0.2 * brows) * (1 - 0.55 * k / (len(place) - 2))
-            for _ in range(60):  # strokes across the brow, as hairs lie
-                start = place[k] + rng.random() * ahead + aside * rng.normal(0, 0.45) * thick
-                end = start + 0.35 * ahead + aside * rng.normal(0, 0.3) * thick
-                fixed = [tuple(np.round(16 * point).astype(int).tolist()) for point in (start, end)]
-                cv2.line(cover, *fixed, 1.0, 1, cv2.LINE_AA, 4)
-    cover = 0.8 * cv2.GaussianBlur(cover, (0, 0), 0.0012 * width)[..., None]
-    colour = 255 * HAIR_COLOURS[tone] * 0.75
-    return (image * (1 - cover) + colour * cover).astype(np.uint8)
+def _skin(path: Path) -> np.ndarray:
+    return read_texture(path)
 
 
 def _hair(path: Path) -> np.ndarray:

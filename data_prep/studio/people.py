@@ -1,5 +1,7 @@
 """Makes people: a number -> the person of that number, always the same."""
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -14,11 +16,13 @@ from data_prep.studio.figure import (
     to_head_axes,
     used_points,
 )
-from data_prep.studio.person import Part, Person
+from data_prep.studio.person import SHINY, Part, Person
 from data_prep.studio.shape import random_shape
 
 _BALD, _HEADGEAR, _GLASSES = 0.12, 0.25, 0.2  # shares of people
 _MOUTH_COLOURS = np.array([[0.9, 0.87, 0.8], [0.6, 0.25, 0.25]])  # teeth, tongue
+_PEOPLE_KEPT = 64  # in memory, about 1 MB each
+_CHEST = 0.35  # metres below the middle of the head
 _UNDER_A_HAT = 0.3  # dm that hair may stand off the skin
 _SKULL = np.array([0.0, 7.45, 0.4])
 # Of the base mesh: where the sphere of CMU Panoptic's box rule stands, (0, 5, -5) of its reference
@@ -26,6 +30,7 @@ _SKULL = np.array([0.0, 7.45, 0.4])
 _SPHERE_CENTRE = np.array([0.0, 7.148, 0.502])
 
 
+@functools.lru_cache(maxsize=_PEOPLE_KEPT)
 def make_person(figure: Figure, identity: int, seed: int) -> Person:
     """A person.
 
@@ -73,6 +78,9 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
         outline.append(to_head_axes(piece.points))
         above = piece.head_share[piece.triangles].min(axis=1) >= 1
         outline_triangles.append(piece.triangles[above])
+    if rng.random() < 0.85:
+        brow = look.hair_colour / 255 * 0.6 + 0.1 * look.tint
+        pieces.append(wear.eyebrows(figure, shape, normals, brow, rng.uniform(0.04, 0.11)))
     hairy = scalp
     if beard is not None:
         hairy = np.maximum(scalp, wear.beard_cover(figure, beard))
@@ -89,7 +97,11 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
             shape[used], triangles, np.ones(len(used)), np.tile(colour, (len(used), 1)), gloss
         )
         pieces.append(inner)
-    parts += [_part(piece) for piece in pieces + worn]
+    # Few meshes render faster than many: what is dull becomes one, what is shiny another.
+    for shiny in (False, True):
+        alike = [piece for piece in pieces + worn if (piece.gloss > SHINY) == shiny]
+        if alike:
+            parts.append(_merged([_part(piece) for piece in alike]))
 
     starts = np.cumsum([0, *(len(points) for points in outline)])
     joined = np.concatenate(
@@ -98,7 +110,7 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
     used, joined = used_points(joined)
     return Person(
         identity=identity,
-        parts=tuple(_scaled(part, size) for part in parts),
+        parts=tuple(_scaled(piece, size) for part in parts for piece in _halves(part)),
         landmarks=to_head_axes(shape[LANDMARKS]) * size,
         outline=(np.concatenate(outline) * size)[used],
         outline_triangles=joined,
@@ -187,8 +199,39 @@ def _part(piece: wear.Piece) -> Part:
     )
 
 
+def _merged(parts: list[Part]) -> Part:
+    """Parts without textures as one, with the gloss of the last."""
+    starts = np.cumsum([0, *(len(part.points) for part in parts)])
+    triangles = [part.triangles + start for part, start in zip(parts, starts, strict=False)]
+    return Part(
+        points=np.concatenate([part.points for part in parts]),
+        normals=np.concatenate([part.normals for part in parts]),
+        triangles=np.concatenate(triangles),
+        head_share=np.concatenate([part.head_share for part in parts]),
+        colours=np.concatenate([part.colours for part in parts]),
+        gloss=parts[-1].gloss,
+    )
+
+
 def _all_faces(mesh) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(list(mesh.faces.values())), np.concatenate(list(mesh.uv_faces.values()))
+
+
+def _halves(part: Part) -> list[Part]:
+    """A part of the whole body as two, above and below the chest: often only one is in sight."""
+    if part.points[:, 1].max() < _CHEST:
+        return [part]
+    low = part.points[part.triangles[:, 0], 1] > _CHEST
+    halves = []
+    for triangles in (part.triangles[low], part.triangles[~low]):
+        used, triangles = used_points(triangles)
+        fields = {
+            name: values[used] if isinstance(values, np.ndarray) else values
+            for name, values in vars(part).items()
+            if name != "triangles"
+        }
+        halves.append(Part(triangles=triangles, **fields))
+    return halves
 
 
 def _scaled(part: Part, size: float) -> Part:

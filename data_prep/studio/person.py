@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SHINY = 0.4  # gloss; meshes without texture are drawn as one dull and one shiny mesh
 # Of the neck in its zero pose, head axes, metres: where it leaves the body, where the head begins.
 NECK_BASE = np.array([0.0, 0.155, 0.045])
 NECK_TOP = np.array([0.0, 0.045, 0.02])

@@ -25,6 +25,7 @@ HEAD_HEIGHT = 0.24  # metres, of an average head with hair
 _NECK_YAW, _NECK_NOD = 65.0, 38.0  # degrees that a neck does alone
 _APART = 0.42  # metres between two heads, at least
 _TRIES = 40
+_RUN, _CAST = 32, 32  # frames that share a cast, people in it
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,10 @@ def random_scene(
     rng = np.random.default_rng([seed, 2, frame])
     camera = random_camera(options, rng)
     count = int(rng.integers(options.people[0], options.people[1] + 1))
-    chosen = rng.choice(identities, size=min(count, len(identities)), replace=False)
+    # A run of frames has a cast that it draws from: people are made once and met several times.
+    of_the_run = np.random.default_rng([seed, 4, frame // _RUN])
+    cast = of_the_run.choice(identities, size=min(_CAST, len(identities)), replace=False)
+    chosen = rng.choice(cast, size=min(count, len(cast)), replace=False)
     people: list[PlacedPerson] = []
     for identity in chosen:
         position = _free_position(camera, options, count, people, rng)
@@ -151,12 +155,12 @@ def nod_and_tilt(rotation: np.ndarray) -> tuple[float, float]:
 
 
 def random_lights(rng: np.random.Generator) -> tuple[tuple[Light, ...], np.ndarray]:
-    """Two to four lights from above and the sides, and the light from everywhere."""
+    """A strong light and two weak ones or none, from above and the sides, and ambient light."""
     lights = []
-    for number in range(int(rng.integers(2, 5))):
+    for number in range(3):
         side, down = rng.uniform(-1.6, 1.6), rng.uniform(0.1, 1.6)
         ahead = rng.uniform(-0.2, 1.2) if number == 0 else rng.uniform(-1.2, 1.2)
-        strength = rng.uniform(0.55, 1.0) if number == 0 else rng.uniform(0.05, 0.4)
+        strength = rng.uniform(0.55, 1.0) if number == 0 else max(0.0, rng.uniform(-0.1, 0.4))
         colour = strength * np.clip(1 + rng.normal(0, 0.1, 3), 0.6, 1.4)
         lights.append(Light(np.array([side, down, ahead]), colour))
     return tuple(lights), rng.uniform(0.25, 0.6) * np.clip(1 + rng.normal(0, 0.06, 3), 0.7, 1.3)

@@ -11,10 +11,10 @@ import os
 import cv2
 import numpy as np
 
-# One thread a process: frames are rendered in several processes. Mesa reads it when it is loaded.
-os.environ.setdefault("LP_NUM_THREADS", "1")
+# No threads of Mesa's own: frames are rendered in several processes. Read when Mesa is loaded.
+os.environ.setdefault("LP_NUM_THREADS", "0")
 
-from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkFloatArray, vtkPoints, vtkUnsignedCharArray
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
@@ -30,21 +30,26 @@ from vtkmodules.vtkRenderingOpenGL2 import vtkEGLRenderWindow
 from data_prep.studio import paint
 from data_prep.studio.bend import place_part
 from data_prep.studio.figure import point_normals
+from data_prep.studio.person import SHINY
 from data_prep.studio.scene import Camera, Rendering, Scene
 
 NEAR, FAR = 0.1, 100.0  # metres
 MOST_PEOPLE = 15
 # Hair has holes, everything else is solid. The lowest two bits of red and of blue say who is seen:
-# that changes a colour by 3 of 255 at most, and saves a second pass.
-_FRAGMENT = """//VTK::DepthPeeling::Impl
-if (gl_FragData[0].a < 0.45) discard;
-vec2 redBlue = 4.0 * floor(clamp(gl_FragData[0].rb, 0.0, 1.0) * 63.75) + personBits;
+# that changes a colour by 3 of 255 at most, and saves a second pass. A mesh with a texture belongs
+# to one person; of the others, merged into one, each point has the person's number in its opacity.
+_MARK = "//VTK::DepthPeeling::Impl"
+_HOLES = "if (gl_FragData[0].a < 0.45) discard;"
+_OWN_NUMBER = "vec2 bits = personBits;"
+_NUMBER_OF_POINT = """float number = floor(255.5 - 255.0 * gl_FragData[0].a);
+vec2 bits = vec2(mod(number, 4.0), floor(number / 4.0));"""
+_WRITE = """vec2 redBlue = 4.0 * floor(clamp(gl_FragData[0].rb, 0.0, 1.0) * 63.75) + bits;
 gl_FragData[0] = vec4(redBlue.x / 255.0, gl_FragData[0].g, redBlue.y / 255.0, 1.0);
 """
 _TEXTURES_KEPT = 96
 
 
-def render(scene: Scene, camera: Camera, *, supersample: float = 1.5) -> Rendering:
+def render(scene: Scene, camera: Camera, *, supersample: float = 1.25) -> Rendering:
     """A picture of a scene.
 
     Args:
@@ -93,45 +98,51 @@ class _Renderer:
         for light in scene.lights:
             self._add_light(light)
         ambient = np.asarray(scene.ambient, float)
+        plain: dict[bool, list] = {False: [], True: []}  # without texture: dull, shiny
         for number, placed in enumerate(scene.people, start=1):
             for part in placed.person.parts:
                 points, normals = place_part(part, placed)
-                data = _poly_data(points, normals, part.triangles, part.colours, part.uv)
-                texture = self._texture(part.texture) if part.texture else None
-                self._scene.AddActor(_actor(data, texture, part.gloss, ambient, number))
+                if _out_of_sight(points, camera):
+                    continue
+                mesh = (points, normals, part.triangles, part.colours)
+                if part.texture is None:
+                    plain[part.gloss > SHINY].append((*mesh, number))
+                else:
+                    data = _poly_data(*mesh, part.uv)
+                    texture = self._texture(part.texture)
+                    self._scene.AddActor(_actor(data, part.gloss, ambient, texture, number))
         for thing in scene.things:
-            data = _poly_data(
-                thing.points,
-                point_normals(thing.points, thing.triangles),
-                thing.triangles,
-                thing.colours,
-                None,
-            )
-            self._scene.AddActor(_actor(data, None, thing.gloss, ambient, 0))
+            if not _out_of_sight(thing.points, camera):
+                normals = point_normals(thing.points, thing.triangles)
+                mesh = (thing.points, normals, thing.triangles, thing.colours)
+                plain[thing.gloss > SHINY].append((*mesh, 0))
+        for shiny, meshes in plain.items():
+            if meshes:
+                data = _poly_data(*_merged(meshes), None)
+                self._scene.AddActor(_actor(data, 0.7 if shiny else 0.08, ambient))
         self._window.Render()
         drawing, depth = self._read(size)
 
-        depth = NEAR * FAR / (FAR - depth * (FAR - NEAR))
-        behind, behind_depth = scene.surroundings.paint(camera)
         wanted = (camera.width, camera.height)
+        behind, behind_depth = scene.surroundings.paint(camera)
+        depth = np.float32(NEAR * FAR) / (np.float32(FAR) - depth * np.float32(FAR - NEAR))
         large_depth = cv2.resize(behind_depth, size, interpolation=cv2.INTER_NEAREST)
         drawn = (drawing[..., 3] > 0) & (depth < large_depth)
-        numbers = (drawing[..., 0] & 3) + 4 * (drawing[..., 2] & 3)
-        cover = cv2.resize(drawn.astype(np.float32), wanted, interpolation=cv2.INTER_AREA)
-        colour = cv2.resize(
-            drawing[..., :3].astype(np.float32) * drawn[..., None],
-            wanted,
-            interpolation=cv2.INTER_AREA,
-        )
-        picture = colour + behind.astype(np.float32) * (1 - cover[..., None])
+        colour = np.ascontiguousarray(drawing[..., :3]) * drawn[..., None]
+        # Averages of the samples of each pixel, and the share of them that show somebody.
+        colour = cv2.resize(colour, wanted, interpolation=cv2.INTER_AREA)
+        cover = cv2.resize(drawn * np.uint8(255), wanted, interpolation=cv2.INTER_AREA)
+        share = cover[..., None] * np.float32(1 / 255)
+        picture = colour + behind * (1 - share)
         # Depth and ids are those of the sample at the middle of each pixel.
         rows = ((np.arange(camera.height) + 0.5) * size[1] / camera.height).astype(int)
         columns = ((np.arange(camera.width) + 0.5) * size[0] / camera.width).astype(int)
         grid = np.ix_(rows, columns)
+        red, blue = drawing[..., 0][grid] & 3, drawing[..., 2][grid] & 3
         return Rendering(
-            picture=np.clip(picture + 0.5, 0, 255).astype(np.uint8),
-            depth=np.where(drawn, depth, large_depth)[grid].astype(np.float32),
-            ids=np.where(drawn, numbers, 0)[grid].astype(np.uint8),
+            picture=np.minimum(picture + 0.5, 255).astype(np.uint8),
+            depth=np.where(drawn, depth, large_depth)[grid],
+            ids=np.where(drawn[grid], red + 4 * blue, 0).astype(np.uint8),
         )
 
     def _look(self, camera: Camera) -> None:
@@ -183,8 +194,22 @@ class _Renderer:
         shape = size[::-1]
         return (
             vtk_to_numpy(pixels).reshape(*shape, 4)[::-1],
-            vtk_to_numpy(depth).reshape(shape)[::-1].astype(np.float64),
+            vtk_to_numpy(depth).reshape(shape)[::-1],
         )
+
+
+def _out_of_sight(points: np.ndarray, camera: Camera) -> bool:
+    """Whether all points, in the world, lie beyond one edge of the picture or behind the camera."""
+    x, y, z = camera.to_camera(points).T
+    across = x * camera.matrix[0, 0] + y * camera.matrix[0, 1] + z * camera.matrix[0, 2]
+    down = y * camera.matrix[1, 1] + z * camera.matrix[1, 2]
+    return bool(
+        (z < NEAR).all()
+        or (across < 0).all()
+        or (across > camera.width * z).all()
+        or (down < 0).all()
+        or (down > camera.height * z).all()
+    )
 
 
 def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
@@ -193,11 +218,9 @@ def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
     vtk_points.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))
     data.SetPoints(vtk_points)
     cells = vtkCellArray()
-    offsets = np.arange(0, 3 * len(triangles) + 1, 3)
-    cells.SetData(
-        numpy_to_vtkIdTypeArray(offsets.astype(np.int64), deep=True),
-        numpy_to_vtkIdTypeArray(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True),
-    )
+    offsets = np.arange(0, 3 * len(triangles) + 1, 3, dtype=np.int32)
+    corners = np.ascontiguousarray(triangles, np.int32).ravel()
+    cells.SetData(numpy_to_vtk(offsets, deep=True), numpy_to_vtk(corners, deep=True))
     data.SetPolys(cells)
     data.GetPointData().SetNormals(
         numpy_to_vtk(np.ascontiguousarray(normals, np.float32), deep=True)
@@ -211,7 +234,22 @@ def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
     return data
 
 
-def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray, number: int) -> vtkActor:
+def _merged(meshes: list[tuple]) -> tuple[np.ndarray, ...]:
+    """Meshes (points, normals, triangles, colours, number of the person) as one, see `_MARK`."""
+    points, normals, triangles, colours, numbers = zip(*meshes, strict=True)
+    starts = np.cumsum([0, *(len(part) for part in points)])
+    opacity = np.repeat([255 - number for number in numbers], np.diff(starts))
+    return (
+        np.concatenate(points),
+        np.concatenate(normals),
+        np.concatenate([part + start for part, start in zip(triangles, starts, strict=False)]),
+        np.c_[np.concatenate(colours), opacity].astype(np.uint8),
+    )
+
+
+def _actor(
+    data: vtkPolyData, gloss: float, ambient: np.ndarray, texture=None, number: int = 0
+) -> vtkActor:
     mapper = vtkPolyDataMapper()
     mapper.SetInputData(data)
     mapper.SetColorModeToDirectScalars()
@@ -227,8 +265,11 @@ def _actor(data: vtkPolyData, texture, gloss: float, ambient: np.ndarray, number
     if texture is not None:
         actor.SetTexture(texture)
     actor.ForceOpaqueOn()
+    lines = [_MARK, _OWN_NUMBER if texture else _NUMBER_OF_POINT, _WRITE]
+    if texture and texture.GetInput().GetNumberOfScalarComponents() == 4:
+        lines.insert(1, _HOLES)
     shader = actor.GetShaderProperty()
-    shader.AddFragmentShaderReplacement("//VTK::DepthPeeling::Impl", True, _FRAGMENT, False)
+    shader.AddFragmentShaderReplacement(_MARK, True, "\n".join(lines), False)
     bits = [float(number & 3), float(number >> 2)]
     shader.GetFragmentCustomUniforms().SetUniform2f("personBits", bits)
     return actor
@@ -244,5 +285,6 @@ def _vtk_texture(image: np.ndarray) -> vtkTexture:
     texture.SetInputData(data)
     texture.InterpolateOn()
     texture.MipmapOn()
+    texture.SetMaximumAnisotropicFiltering(1.0)  # more costs time and shows nothing at these sizes
     texture.SetColorModeToDirectScalars()
     return texture

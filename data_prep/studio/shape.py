@@ -6,7 +6,14 @@ them: smooth deformations of the base mesh alone. Both end in the same zero pose
 
 import numpy as np
 
-from data_prep.studio.figure import ORIGIN, Figure, align_head, arms_down, smooth_step
+from data_prep.studio.figure import (
+    ORIGIN,
+    Figure,
+    align_head,
+    arms_down,
+    bump_at,
+    smooth_step,
+)
 
 _CHILDREN = 0.15  # share of people
 _SHRINK_TO = np.array([0.0, 5.9, 0.1])  # the collar
@@ -55,7 +62,7 @@ def _deformed(
       strength: 1 for the full range.
       young: 0 grown up to 1 child.
     """
-    on_head = np.flatnonzero(figure.head_share > 0)
+    on_head = figure.on_head
     base, share = figure.vertices[on_head], figure.head_share[on_head]
     v = shape[on_head]
 
@@ -76,17 +83,17 @@ def _deformed(
     v[:, 0] *= 1 + (draw(0.05) + 0.04 * young) * _band(base[:, 1], 6.85, 0.25) * front * share
     below = smooth_step((7.1 - base[:, 1]) / 0.9) * share
     v[:, 1] -= (draw(0.07) - 0.12 * young) * below * smooth_step((base[:, 2] + 0.2) / 0.8)
-    v[:, 2] += draw(0.06) * _bump(base, (0, 6.2, 1.4), 0.3)
+    v[:, 2] += draw(0.06) * figure.bump((0, 6.2, 1.4), 0.3)
 
     # Nose, brow, eyes, mouth, ears.
-    nose = _bump(base, (0, 6.98, 1.62), 0.2)
-    v[:, 2] += (draw(0.07) - 0.07 * young) * nose + draw(0.05) * _bump(base, (0, 7.2, 1.5), 0.16)
+    nose = figure.bump((0, 6.98, 1.62), 0.2)
+    v[:, 2] += (draw(0.07) - 0.07 * young) * nose + draw(0.05) * figure.bump((0, 7.2, 1.5), 0.16)
     v[:, 1] += draw(0.05) * nose
-    v[:, 0] *= 1 + draw(0.16) * _bump(base, (0, 6.93, 1.5), 0.2)
+    v[:, 0] *= 1 + draw(0.16) * figure.bump((0, 6.93, 1.5), 0.2)
     for side in (-1, 1):
-        at_brow = _bump(base, (0.3 * side, 7.47, 1.4), 0.2)
-        at_eye = _bump(base, (0.31 * side, 7.28, 1.3), 0.3)
-        at_ear = _bump(base, (0.88 * side, 7.1, 0.3), 0.25)
+        at_brow = figure.bump((0.3 * side, 7.47, 1.4), 0.2)
+        at_eye = figure.bump((0.31 * side, 7.28, 1.3), 0.3)
+        at_ear = figure.bump((0.88 * side, 7.1, 0.3), 0.25)
         if side < 0:
             brow, brow_height, apart, ear = draw(0.04), draw(0.02), draw(0.025), draw(0.06)
             ear_size = draw(0.1)
@@ -95,22 +102,22 @@ def _deformed(
         v[:, 0] += side * apart * at_eye
         v[:, 0] += side * ear * at_ear
         v += ear_size * at_ear[:, None] * (base - [0.85 * side, 7.1, 0.3])
-    mouth = _bump(base, (0, 6.6, 1.5), 0.3)
+    mouth = figure.bump((0, 6.6, 1.5), 0.3)
     v[:, 0] *= 1 + draw(0.10) * mouth
     v[:, 1] += draw(0.12) * mouth * (base[:, 1] - 6.6)  # fullness of the lips
     v[:, 1] += draw(0.03) * mouth
     smile = draw(0.035)
     for side in (-1, 1):
-        corner = _bump(base, (0.27 * side, 6.62, 1.35), 0.12)
+        corner = figure.bump((0.27 * side, 6.62, 1.35), 0.12)
         v[:, 1] += smile * corner
         v[:, 0] += side * 0.5 * smile * corner
 
     # Bumps without a name, a quarter of each on one side only.
-    for _ in range(8):
+    for _ in range(5):
         centre = rng.uniform((0.0, 6.2, 0.0), (0.8, 8.4, 1.5))
-        move, lopsided = strength * rng.normal(0, 0.02, 3), rng.uniform(0.75, 1.0)
+        move, lopsided = strength * rng.normal(0, 0.025, 3), rng.uniform(0.75, 1.0)
         for side, strength in ((-1, 1.0), (1, lopsided)):
-            bump = _bump(base, centre * [side, 1, 1], 0.45)
+            bump = bump_at(base, centre * [side, 1, 1], 0.45)
             v += strength * (bump * share)[:, None] * move * [side, 1, 1]
 
     neck = 4 * share * (1 - share)
@@ -131,8 +138,3 @@ def _deformed(
 
 def _band(y: np.ndarray, centre: float, width: float) -> np.ndarray:
     return np.exp(-0.5 * ((y - centre) / width) ** 2)
-
-
-def _bump(points: np.ndarray, centre: tuple, width: float) -> np.ndarray:
-    x, y, z = (points[:, k] - centre[k] for k in range(3))
-    return np.exp((x * x + y * y + z * z) * (-0.5 / width**2))

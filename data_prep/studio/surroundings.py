@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.studio.scene import Camera
 from data_prep.studio.wear import random_colour
 
-_TILE = 256  # pixels of a painted wall tile
+_TILE = 128  # pixels of a painted wall tile
 _WALL_SHADES = np.array([0.85, 0.9, 0.95, 0.8, 1.0, 1.0], np.float32)
 
 
@@ -160,7 +160,7 @@ def clouds(rng: np.random.Generator, size: int, roughness: float) -> np.ndarray:
 
 
 def _pattern(rng: np.random.Generator) -> np.ndarray:
-    """(256, 256, 3) float32 from 0 to 255 that tiles: a wall, a floor, a shelf."""
+    """(128, 128, 3) float32 from 0 to 255 that tiles: a wall, a floor, a shelf."""
     size = _TILE
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     one, two = random_colour(rng) * 255, random_colour(rng) * 255
@@ -197,10 +197,10 @@ def _shelf(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
     image[:] = ground * 0.5
     rows = int(rng.integers(2, 5))
     for row in range(rows):
-        bottom = (row + 1) * _TILE // rows - 4
+        bottom = (row + 1) * _TILE // rows - 3
         x = 2
         while x < _TILE - 8:
-            width = int(rng.integers(4, 30))
+            width = int(rng.integers(3, 16))
             height = int(rng.uniform(0.3, 0.85) * _TILE / rows)
             colour = (random_colour(rng) * 255).tolist()
             if rng.random() < 0.3:
@@ -217,7 +217,7 @@ def _shelf(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
                 )
             else:
                 cv2.rectangle(image, (x, bottom - height), (x + width - 1, bottom), colour, -1)
-            x += width + int(rng.integers(0, 6))
+            x += width + int(rng.integers(0, 4))
         cv2.rectangle(image, (0, bottom), (_TILE, bottom + 4), (ground * 0.8).tolist(), -1)
     return image
 

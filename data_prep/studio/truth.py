@@ -26,7 +26,7 @@ _CANVAS = 72.0  # pixels: outlines are compared on canvases of at most about thi
 # Points spread over a triangle, barycentric: dense enough that on a canvas of that size they leave
 # holes of a pixel at most.
 _SAMPLES = np.array(
-    [(i / 5, j / 5, (5 - i - j) / 5) for i in range(6) for j in range(6 - i)], np.float64
+    [(i / 5, j / 5, (5 - i - j) / 5) for i in range(6) for j in range(6 - i)], np.float32
 )
 
 
@@ -117,8 +117,13 @@ def visible_share(pixels: np.ndarray, triangles: np.ndarray, seen: np.ndarray) -
     scale = min(1.0, _CANVAS / float((high - low).max()))
     width, height = np.maximum(np.ceil((high - low) * scale), 1).astype(int)
     outline = np.zeros((height, width), np.uint8)
-    canvas = (pixels - low) * scale
-    columns, rows = ((_SAMPLES @ canvas[triangles.T, k]).astype(int) for k in range(2))
+    canvas = ((pixels - low) * scale).astype(np.float32)
+    points = canvas.astype(int)
+    outline[points[:, 1], points[:, 0]] = 1
+    # Triangles that are larger than a pixel are sampled inside.
+    x, y = (canvas[:, k][triangles] for k in range(2))
+    large = (np.ptp(x, axis=1) > 1) | (np.ptp(y, axis=1) > 1)
+    columns, rows = ((_SAMPLES @ corners[large].T).astype(int) for corners in (x, y))
     outline[rows, columns] = 1
     outline = cv2.morphologyEx(outline, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     x = np.floor(low[0] + (np.arange(width) + 0.5) / scale).astype(int)

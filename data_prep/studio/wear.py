@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.studio.figure import (
+    LANDMARKS,
     Figure,
     cut_mesh,
     smooth_step,
 )
 
+_LEFT_BROW = LANDMARKS[22:27]
 _BEFORE_EAR = 12069  # a vertex of the base mesh
 HEADGEAR = ("cap", "helmet", "beanie", "hood", "scarf")
 
@@ -62,7 +64,8 @@ def clothes(
       The piece, and (19158,) bool: vertices whose skin it hides.
     """
     base = figure.vertices
-    reach = abs(figure.assets.base.vertices[:, 0])  # along the arms
+    bare = figure.assets.base.vertices
+    reach = np.where(bare[:, 1] < 0, 0, abs(bare[:, 0]))  # along the arms, none on the legs
     sleeve = rng.choice([1.9, 2.7, 4.0, 4.0])
     drop = rng.choice([-0.45, 0.0, 0.1, 0.25])
     low_front = rng.choice([0.0, 0.0, 0.35, 0.8])
@@ -229,6 +232,31 @@ def full_beard(
     points[:, 1] -= 1.2 * beard.length * low
     colours = colour * (1 + 0.15 * rng.standard_normal((len(points), 1)))
     return Piece(points, cut.triangles, cut.take(figure.head_share), np.clip(colours, 0, 1), 0.1)
+
+
+def eyebrows(
+    figure: Figure, shape: np.ndarray, normals: np.ndarray, colour: np.ndarray, thick: float
+) -> Piece:
+    """Eyebrows: a thin layer over the brows, `thick` dm high at the nose and thinner outwards."""
+    base = figure.vertices
+    face = np.flatnonzero((base[:, 2] > 0.9) & (base[:, 1] > 7.2) & (base[:, 1] < 7.7))
+    face = face[face <= figure.triangles.max()]
+    place = np.stack([abs(base[face, 0]), base[face, 1]], axis=1)
+    line = base[_LEFT_BROW, :2]
+    inside = np.full(len(face), -1.0)
+    for k in range(len(line) - 1):
+        ahead = line[k + 1] - line[k]
+        along = np.clip((place - line[k]) @ ahead / (ahead @ ahead), 0, 1)
+        aside = place - line[k] - along[:, None] * ahead
+        taper = 1 - 0.6 * (k + along) / (len(line) - 1)
+        inside = np.maximum(inside, 0.5 * thick * taper - np.hypot(*aside.T))
+    field = np.full(len(base), -1.0)
+    field[face] = inside
+    cut = cut_mesh(figure.triangles, field)
+    points = cut.take(shape + 0.012 * normals)
+    return Piece(
+        points, cut.triangles, np.ones(len(points)), np.tile(colour, (len(points), 1)), 0.0
+    )
 
 
 def glasses(shape: np.ndarray, figure: Figure, rng: np.random.Generator) -> list[Piece]:
