@@ -28,12 +28,22 @@ def place_part(part: Part, placed: PlacedPerson) -> tuple[np.ndarray, np.ndarray
         [[0, -vector[2], vector[1]], [vector[2], 0, -vector[0]], [-vector[1], vector[0], 0]]
     )
     square = cross @ cross
-    # Most points follow the body or the head alone, rigidly.
-    bent, normals = np.empty_like(part.points), np.empty_like(part.normals)
+    top = (np.eye(3) + (1 - np.cos(angle)) / angle**2 * cross) @ (NECK_TOP - NECK_BASE)
+    top += (angle - np.sin(angle)) / angle**3 * square @ (NECK_TOP - NECK_BASE)
+    head_origin = top - relative @ NECK_TOP  # from the base of the neck, in body axes
+    head, body = placed.head_rotation, placed.body_rotation
+    # Most points follow the head or the body alone, rigidly.
     on_body, on_head = part.head_share <= 0, part.head_share >= 1
-    bent[on_body] = part.points[on_body] - NECK_BASE
-    normals[on_body] = part.normals[on_body]
-    normals[on_head] = part.normals[on_head] @ relative.T
+    if on_head.all():
+        return part.points @ head.T + placed.head_position, part.normals @ head.T
+    from_base = placed.head_position - body @ (head_origin + NECK_BASE)
+    if on_body.all():
+        return part.points @ body.T + from_base, part.normals @ body.T
+    points, normals = np.empty_like(part.points), np.empty_like(part.normals)
+    points[on_head] = part.points[on_head] @ head.T + placed.head_position
+    normals[on_head] = part.normals[on_head] @ head.T
+    points[on_body] = part.points[on_body] @ body.T + from_base
+    normals[on_body] = part.normals[on_body] @ body.T
     # The others, on the neck: R(s) by Rodrigues' formula, and its integral along the axis.
     on_neck = ~(on_body | on_head)
     share = part.head_share[on_neck, None, None]
@@ -42,13 +52,8 @@ def place_part(part: Part, placed: PlacedPerson) -> tuple[np.ndarray, np.ndarray
     third = (share * angle - np.sin(share * angle)) / angle**3
     turn = np.eye(3) + first * cross + second * square
     axis = (share * np.eye(3) + second * cross + third * square) @ (NECK_TOP - NECK_BASE)
-    rest_axis = share[:, :, 0] * (NECK_TOP - NECK_BASE)
-    aside = part.points[on_neck] - NECK_BASE - rest_axis
-    bent[on_neck] = axis + np.einsum("nij,nj->ni", turn, aside)
-    normals[on_neck] = np.einsum("nij,nj->ni", turn, part.normals[on_neck])
-    top = (np.eye(3) + (1 - np.cos(angle)) / angle**2 * cross) @ (NECK_TOP - NECK_BASE)
-    top += (angle - np.sin(angle)) / angle**3 * square @ (NECK_TOP - NECK_BASE)
-    bent[on_head] = top + (part.points[on_head] - NECK_TOP) @ relative.T
-    head_origin = top - relative @ NECK_TOP
-    world = (bent - head_origin) @ placed.body_rotation.T + placed.head_position
-    return world, normals @ placed.body_rotation.T
+    aside = part.points[on_neck] - NECK_BASE - share[:, :, 0] * (NECK_TOP - NECK_BASE)
+    bent = axis + np.einsum("nij,nj->ni", turn, aside) - head_origin
+    points[on_neck] = bent @ body.T + placed.head_position
+    normals[on_neck] = np.einsum("nij,nj->ni", turn, part.normals[on_neck]) @ body.T
+    return points, normals

@@ -75,6 +75,12 @@ def texture(name: tuple) -> np.ndarray:
     return {"skin": _skin, "hair": _hair, "eye": _eye}[kind](path, *rest)
 
 
+@functools.cache
+def mean_colour(name: tuple) -> np.ndarray:
+    """(3,) RGB from 0 to 1: the mean of a texture."""
+    return texture(name)[..., :3].mean(axis=(0, 1)) / 255
+
+
 def _skin(path: Path) -> np.ndarray:
     return read_texture(path)
 

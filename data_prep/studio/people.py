@@ -1,5 +1,6 @@
 """Makes people: a number -> the person of that number, always the same."""
 
+import dataclasses
 import functools
 
 import cv2
@@ -91,10 +92,12 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
     parts.append(
         _skin(figure, shape - 0.1 * scalp[:, None] * normals, normals, hidden, hairy, look)
     )
-    for triangles, colour, gloss in zip(figure.mouth, _MOUTH_COLOURS, (0.5, 0.3), strict=True):
+    for triangles, colour in zip(figure.mouth, _MOUTH_COLOURS, strict=True):
+        if figure.targets is None:
+            break  # no expression opens the mouth
         used, triangles = used_points(triangles)
         inner = wear.Piece(
-            shape[used], triangles, np.ones(len(used)), np.tile(colour, (len(used), 1)), gloss
+            shape[used], triangles, np.ones(len(used)), np.tile(colour, (len(used), 1)), 0.3
         )
         pieces.append(inner)
     # Few meshes render faster than many: what is dull becomes one, what is shiny another.
@@ -219,22 +222,24 @@ def _all_faces(mesh) -> tuple[np.ndarray, np.ndarray]:
 
 def _halves(part: Part) -> list[Part]:
     """A part of the whole body as two, above and below the chest: often only one is in sight."""
-    if part.points[:, 1].max() < _CHEST:
+    if part.points[:, 1].max() < _CHEST or (part.texture and part.texture[0] != "skin"):
         return [part]
     low = part.points[part.triangles[:, 0], 1] > _CHEST
     halves = []
     for triangles in (part.triangles[low], part.triangles[~low]):
         used, triangles = used_points(triangles)
         fields = {
-            name: values[used] if isinstance(values, np.ndarray) else values
+            name: values[used]
             for name, values in vars(part).items()
-            if name != "triangles"
+            if isinstance(values, np.ndarray) and name != "triangles"
         }
-        halves.append(Part(triangles=triangles, **fields))
+        halves.append(dataclasses.replace(part, **{**fields, "triangles": triangles}))
+    if part.texture is not None:  # hands need none, and what has none is drawn together
+        tone = paint.mean_colour(part.texture)
+        colours = (halves[0].colours * tone).astype(np.uint8)
+        halves[0] = dataclasses.replace(halves[0], colours=colours, uv=None, texture=None)
     return halves
 
 
 def _scaled(part: Part, size: float) -> Part:
-    fields = dict(vars(part))
-    fields["points"] = part.points * size
-    return Part(**fields)
+    return dataclasses.replace(part, points=part.points * size)

@@ -268,6 +268,8 @@ def _actor(
     lines = [_MARK, _OWN_NUMBER if texture else _NUMBER_OF_POINT, _WRITE]
     if texture and texture.GetInput().GetNumberOfScalarComponents() == 4:
         lines.insert(1, _HOLES)
+    elif texture:
+        look.BackfaceCullingOn()  # skin and eyes are never seen from inside
     shader = actor.GetShaderProperty()
     shader.AddFragmentShaderReplacement(_MARK, True, "\n".join(lines), False)
     bits = [float(number & 3), float(number >> 2)]

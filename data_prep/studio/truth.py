@@ -22,11 +22,11 @@ IGNORE_BELOW = 0.3  # visible share
 LEFT_OUT_BELOW = 0.03
 _IGNORE_SIDE = 6.0  # pixels: smaller heads are not asked for
 _IN_FRONT = 0.15  # metres: the whole head must lie further than this before the camera
-_CANVAS = 72.0  # pixels: outlines are compared on canvases of at most about this size
+_CANVAS = 64.0  # pixels: outlines are compared on canvases of at most about this size
 # Points spread over a triangle, barycentric: dense enough that on a canvas of that size they leave
 # holes of a pixel at most.
 _SAMPLES = np.array(
-    [(i / 5, j / 5, (5 - i - j) / 5) for i in range(6) for j in range(6 - i)], np.float32
+    [(i / 4, j / 4, (4 - i - j) / 4) for i in range(5) for j in range(5 - i)], np.float32
 )
 
 
