@@ -95,7 +95,8 @@ class Processes:
                     yield future.result()
         except BrokenProcessPool:
             raise ChildProcessError(
-                "a worker process died (killed, or out of memory? --processes 1 needs the least)"
+                "a worker process died (killed, or out of memory? --processes 1 needs the least); "
+                "the same command goes on from the parts that are done"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

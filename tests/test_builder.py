@@ -407,7 +407,7 @@ def mount(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("size", [40, 80])  # kB: full while writing parts, while writing shards
+@pytest.mark.parametrize("size", [80, 200])  # kB: full with parts (160 kB), with shards (256)
 def test_a_full_disk(tmp_path, mount, size):
     small = mount(f"size={size}k")
     with pytest.raises(OSError, match=r"No space left on device: .*same command again") as caught:
