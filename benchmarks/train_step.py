@@ -1,101 +1,150 @@
-"""One training step (forward, loss, backward, Adam) beside the same network and step in PyTorch.
+"""A whole training step (forward, loss, backward, Adam) beside the same network in PyTorch.
 
     python -m benchmarks.train_step --width 0.25 --size 224 --batch 8
 
-The contenders take turns in one process, so that other load on the machine meets them alike; ratios
-are of the medians. "jax, default options" is the same step without the project's compiler options.
-PyTorch runs eagerly, with as many threads as there are cores, if it is installed.
+Contenders, each in a process of its own, with as many threads as there are cores:
+
+- mtnet: the step that `mtnet train` runs in its last phase, all groups learning, as it runs it.
+- mtnet, plain: the same without this project's settings for the CPU (compiler, allocator).
+- pytorch: the network of `tests/torch_twin.py`, eager, in the faster of the two memory formats. Its
+  loss is the mean square of the outputs, which costs less than the multitask loss.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
-from mtnet_jax.network.convolution import compiler_options
-from mtnet_jax.network.multitask_net import MultitaskNet
+from benchmarks.timing import Contender, installed, measure, ratio, table, write_json
 
 STEM_CHANNELS = 32  # at width 1
 POSE_SIZE = 9
 LEARNING_RATE = 1e-4
+EVERYTHING = ("backbone", "neck", "face", "pose")
+Run = tuple[Callable[[], Any], dict[str, Any]]
 
 
-def jax_step(args: argparse.Namespace, images: np.ndarray, options: dict) -> Callable[[], float]:
-    """Compiles the step; returns a function that runs it once and returns the loss."""
-    model = MultitaskNet(1, POSE_SIZE, width=args.width, dtype=args.dtype)
-    optimizer = optax.adam(LEARNING_RATE)
-    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
-    groups = tuple(variables["params"])
+def mtnet_step(
+    width: float,
+    size: int,
+    batch: int,
+    *,
+    dtype: str = "float32",
+    trainable: tuple[str, ...] = EVERYTHING,
+    plain: bool = False,
+) -> Run:
+    """The project's training step on one batch, compiled; `plain` without what is for CPUs."""
+    import jax
 
-    def loss_of(params, batch_stats, images):
-        variables = {"params": params, "batch_stats": batch_stats}
-        outputs, updated = model.apply(variables, images, train=groups, mutable=["batch_stats"])
-        return sum(jnp.mean(output**2) for output in outputs), updated["batch_stats"]
+    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.config import build_system
+    from mtnet_jax.network.convolution import compiler_options
+    from mtnet_jax.training.phases import make_optimizer, read_phases
+    from mtnet_jax.training.step import TrainState, make_train_step
 
-    def step(state, images):
-        params, batch_stats, moments = state
-        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, batch_stats), gradients = gradient_of(params, batch_stats, images)
-        updates, moments = optimizer.update(gradients, moments)
-        return (optax.apply_updates(params, updates), batch_stats, moments), loss
-
-    state = (variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
-    images = jnp.asarray(images)
-    compiled = (
-        jax.jit(step, donate_argnums=0, compiler_options=options).lower(state, images).compile()
+    if not plain:
+        keep_large_buffers()
+    config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
+    system, phase = build_system(config), read_phases(config)[0]
+    variables = fresh_variables(system)
+    optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
+    state = TrainState(**variables, opt_state=jax.jit(optimizer.init)(variables["params"]))
+    data = jax.device_put(random_batch(size, batch, config.input.max_heads))
+    step = jax.jit(
+        make_train_step(system, phase, optimizer),
+        donate_argnums=0,
+        compiler_options={} if plain else compiler_options(),
     )
+    start = time.perf_counter()
+    compiled = step.lower(state, data).compile()
+    facts = {"compile_seconds": time.perf_counter() - start}
     memory = compiled.memory_analysis()
     if memory is not None:
-        print(f"  temporary memory {memory.temp_size_in_bytes / 1e6:.0f} MB")
+        facts["temporary_mb"] = memory.temp_size_in_bytes / 1e6
 
     def run():
         nonlocal state
-        state, loss = compiled(state, images)
-        jax.block_until_ready(state)
-        return float(loss)
+        state, metrics = compiled(state, data)
+        return jax.block_until_ready((state, metrics))
 
-    return run
+    return run, facts
 
 
-def torch_step(args: argparse.Namespace, images: np.ndarray) -> Callable[[], float] | None:
-    """The step in PyTorch, or None without it."""
-    try:
-        import torch
-    except ImportError:
-        return None
+def torch_step(
+    width: float, size: int, batch: int, *, dtype: str = "float32", channels_last: bool = False
+) -> Run:
+    """The step in PyTorch."""
+    import torch
+
     from tests.torch_twin import TorchTwin
 
-    torch.set_num_threads(os.cpu_count())
-    model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * args.width))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * width))
+    model = model.to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    images_BCHW = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    images = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
 
     def run():
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bfloat16"):
-            loss = sum((output.float() ** 2).mean() for output in model(images_BCHW))
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = sum((output.float() ** 2).mean() for output in model(images))
         loss.backward()
         optimizer.step()
         return loss.item()
 
-    return run
+    return run, {}
 
 
-def measure(contenders: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Runs the contenders in turn; returns the median seconds of each."""
-    seconds = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # the first is warm-up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+def step_config(
+    width: float, size: int, batch: int, *, dtype: str, trainable: tuple[str, ...]
+) -> Any:
+    """The paper's configuration with one phase, in another size."""
+    from ml_collections import ConfigDict
+
+    from mtnet_jax.config import default_config, phase
+
+    config = default_config()
+    config.model.width, config.model.dtype, config.input.size = width, dtype, size
+    only = phase(
+        trainable,
+        epochs=1,
+        batch_size=batch,
+        learning_rate=LEARNING_RATE,
+        alpha=0.5 if "pose" in trainable else 1,
+    )
+    config.phases = ConfigDict({"only": only})
+    return config
+
+
+def fresh_variables(system: Any) -> dict[str, Any]:
+    """Variables of an untrained network."""
+    import jax
+    import numpy as np
+
+    images = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
+    return jax.jit(system.model.init)(jax.random.key(0, impl="rbg"), images)
+
+
+def random_batch(size: int, batch: int, max_heads: int) -> dict[str, Any]:
+    """Noise with two heads a picture, in the form of `mtnet_jax.data.batches`."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, size / 2, (batch, max_heads, 2))
+    high = low + rng.uniform(8, size / 2, low.shape)
+    return {
+        "image": rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
+        "boxes": np.concatenate([low, high], axis=-1).astype(np.float32),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (batch, max_heads, 1, 1)),
+        "has_pose": np.ones((batch, max_heads), bool),
+        "ignore": np.zeros((batch, max_heads), bool),
+        "labels": np.zeros((batch, max_heads), np.int32),
+        "valid": np.tile(np.arange(max_heads) < 2, (batch, 1)),
+        "dropped": np.zeros(batch, np.int32),
+    }
 
 
 def main() -> None:
@@ -103,23 +152,30 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
-    shape = (args.batch, args.size, args.size, 3)
-    images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    print(f"{jax.default_backend()}, {vars(args)}")
-    contenders = {"jax": jax_step(args, images, compiler_options())}
-    if compiler_options():
-        contenders["jax, default options"] = jax_step(args, images, {})
-    if (run := torch_step(args, images)) is not None:
-        contenders["pytorch"] = run
-    medians = measure(contenders, args.repeats)
-    for name, median in medians.items():
-        rate = args.batch / median
-        ratio = median / medians["jax"]
-        print(f"{name:22s} {median:7.3f} s {rate:8.1f} pictures/s {ratio:6.2f} times jax")
+    shape = {"width": args.width, "size": args.size, "batch": args.batch, "dtype": args.dtype}
+    contenders = {
+        "mtnet": Contender(mtnet_step, shape),
+        "mtnet, plain": Contender(mtnet_step, {**shape, "plain": True}),
+    }
+    if installed("torch"):
+        contenders["pytorch"] = Contender(torch_step, shape)
+        contenders["pytorch, channels last"] = Contender(
+            torch_step, {**shape, "channels_last": True}
+        )
+    results = measure(contenders, turns=args.turns)
+    print(shape)
+    print(table(results))
+    for name in contenders:
+        if name.startswith("pytorch"):
+            middle, low, high = ratio(results["mtnet"], results[name])
+            print(f"mtnet / {name}: {middle:.3f} ({low:.3f} to {high:.3f})")
+    if args.json:
+        write_json(args.json, results, shape)
 
 
 if __name__ == "__main__":

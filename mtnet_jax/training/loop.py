@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from mtnet_jax.allocator import keep_large_buffers
 from mtnet_jax.config import System, abstract_variables, build_system
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
@@ -18,7 +19,6 @@ from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
 from mtnet_jax.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
-from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.training.checkpoints import (
     START,
@@ -31,7 +31,7 @@ from mtnet_jax.training.checkpoints import (
 )
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
-from mtnet_jax.training.step import TrainState, make_train_step
+from mtnet_jax.training.step import TrainState, compile_step, make_train_step
 from mtnet_jax.weights import load_weights
 
 
@@ -55,6 +55,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       ValueError: a configuration that does not fit itself, the data, or the work directory's run.
       TrainingDiverged: the loss is not finite.
     """
+    keep_large_buffers()
     system, phases = build_system(config), read_phases(config)
     train_sources, eval_sources = open_sources(config)
     _check_devices(phases)
@@ -101,6 +102,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     train_sources=train_sources,
                     eval_sources=eval_sources,
                     detector=detector,
+                    replicated=replicated,
                     by_picture=by_picture,
                     checkpoints=checkpoints,
                     log=log,
@@ -121,11 +123,16 @@ def _run_phase(
     train_sources: dict[str, RecordSource],
     eval_sources: dict[str, RecordSource],
     detector: Detector,
+    replicated: NamedSharding,
     by_picture: NamedSharding,
     checkpoints: Checkpoints,
     log: TrainingLog,
 ) -> tuple[TrainState, Position]:
-    """The loop. The device is never waited for: numbers are fetched one logging interval late."""
+    """The loop.
+
+    The device is never waited for: a step is only started, so the next batch is read and copied to
+    the device while it computes, and numbers are fetched one logging interval late.
+    """
     batches = training_batches(
         list(train_sources.values()),
         stream_weights(config, train_sources),
@@ -140,18 +147,21 @@ def _run_phase(
     )
     if position.data is not None:
         batches.set_state(position.data)
-    train_step = jax.jit(
-        make_train_step(system, phase, optimizer),
-        donate_argnums=0,
-        compiler_options=compiler_options(),
-    )
+    train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter = _Meter(phase.batch_size)
+    meter, metrics = _Meter(phase.batch_size), None
 
     while position.step < steps:
-        with meter.waiting():
+        with meter.waiting(metrics):
             batch = next(batches)
         batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_picture, x), batch)
+        if train_step is None:
+            start = time.perf_counter()
+            step = make_train_step(system, phase, optimizer)
+            train_step = compile_step(step, state, batch, replicated)
+            seconds = time.perf_counter() - start
+            meter.leave_out(seconds)
+            log.say(f"{phase.name}: step compiled in {seconds:.1f} s")
         state, metrics = train_step(state, batch)
         position = position._replace(step=position.step + 1, total_step=position.total_step + 1)
         last = position.step == steps
@@ -185,15 +195,23 @@ class _Meter:
         """Leaves what came before (an evaluation) out of the rates."""
         self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
-    def waiting(self) -> "_Meter":
+    def leave_out(self, seconds: float) -> None:
+        """Leaves time that was spent on something else out of the rates."""
+        self._start += seconds
+
+    def waiting(self, last_metrics: Any) -> "_Meter":
+        """Times the device's wait for a batch, given what the step before returned (or None)."""
         self._steps += 1
+        self._last_metrics = last_metrics
         return self
 
     def __enter__(self) -> None:
         self._wait_start = time.perf_counter()
 
     def __exit__(self, *_: Any) -> None:
-        self._waited += time.perf_counter() - self._wait_start
+        # Steps are handed over ahead: the device waits only once it has done all of them.
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(self._last_metrics)):
+            self._waited += time.perf_counter() - self._wait_start
 
     def report(self, log: TrainingLog, position: Position, phase: Phase, metrics: Any) -> None:
         elapsed = time.perf_counter() - self._start

@@ -9,6 +9,7 @@ import optax
 from mtnet_jax.config import System
 from mtnet_jax.data.batches import normalise_images, truths_of
 from mtnet_jax.losses import multitask_loss
+from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.training.phases import Phase
 
 Metrics = dict[str, jax.Array]
@@ -74,3 +75,31 @@ def make_train_step(
         )
 
     return train_step
+
+
+def compile_step(
+    train_step: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]],
+    state: TrainState,
+    batch: Mapping[str, Any],
+    replicated: jax.sharding.Sharding,
+) -> jax.stages.Compiled:
+    """Compiles a step for states and batches like these, as it is run everywhere.
+
+    Args:
+      train_step: from `make_train_step`.
+      state: arrays, or their shapes with shardings.
+      batch: the same.
+      replicated: sharding of the state that comes out, so that it fits in again, and of the
+        metrics.
+
+    Returns:
+      The compiled step. It works in the state's own memory (donated): the state that went in is
+      gone.
+    """
+    compiled = jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=replicated,
+        compiler_options=compiler_options(),
+    )
+    return compiled.lower(state, batch).compile()
