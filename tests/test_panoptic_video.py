@@ -51,6 +51,16 @@ def test_the_right_frames_with_the_same_pixels(videos, kind, wanted):
         np.testing.assert_array_equal(picture, slow[number])
 
 
+def test_every_frame_of_open_groups_alone(videos):
+    """Decoding that starts inside an open group: before its key frame, at it and after it."""
+    path = videos / "open groups.mp4"
+    slow = every_frame(path)
+    for number in FRAMES:
+        ((found, picture),) = read_frames(path, [number])
+        assert found == number
+        np.testing.assert_array_equal(picture, slow[number])
+
+
 def test_frames_between_are_not_all_decoded(videos, monkeypatch):
     import data_prep.panoptic.video as video
 
@@ -70,9 +80,9 @@ def test_frames_between_are_not_all_decoded(videos, monkeypatch):
             decoded.extend(frames)
             return frames
 
-    real = video._read_from_key
+    real = video._decode
 
-    def counted(container, stream, table, start, wanted):
+    def counted(container, stream, *others):
         class Stream:
             codec_context = Counting(stream.codec_context)
 
@@ -84,9 +94,9 @@ def test_frames_between_are_not_all_decoded(videos, monkeypatch):
                 return container.demux(real_stream)
 
         real_stream = stream
-        return real(Container(), Stream(), table, start, wanted)
+        return real(Container(), Stream(), *others)
 
-    monkeypatch.setattr(video, "_read_from_key", counted)
+    monkeypatch.setattr(video, "_decode", counted)
     assert [n for n, _ in read_frames(videos / "one key frame.mp4", range(0, 181, 60))] == [
         0, 60, 120, 180,
     ]  # fmt: skip

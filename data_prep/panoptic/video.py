@@ -111,33 +111,73 @@ def _read_from_key(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     table: FrameTable,
-    start: int,
+    key: int,
     wanted: set[int],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decodes from key frame number `start` of the table on, until all wanted frames are out."""
-    context, first = stream.codec_context, min(wanted)
-    # Pictures before a key frame in time but after it in the file (open GOP) need the one before.
-    while True:
-        container.seek(table.time(table.keys[start]), stream=stream)
-        packets = container.demux(stream)
-        packet = next(packets, None)
-        if packet is None or packet.pts is None:
-            return
-        if table.number(packet.pts) <= first or start == 0:
-            break
-        start -= 1
-    left, earliest = set(wanted), packet.pts
-    while packet is not None and left:
-        number = None if packet.pts is None else table.number(packet.pts)  # None: flush the decoder
-        context.skip_frame = "DEFAULT" if number in left or number is None else "NONREF"
-        leading = number is not None and packet.pts < earliest
+    """Reads frames that follow key frame number `key` of the table, and no other."""
+    # Pictures before a key frame in time but after it in the file (open group) need the one before.
+    while key and _first_shown(container, stream, table, key) > min(wanted):
+        key -= 1
+    left = set(wanted)
+    # A decoder that starts inside an open group misses old frames that later ones only release, and
+    # calls that an error. It does not where it has run through the group before.
+    for begin in sorted({key, max(key - 1, 0)}, reverse=True):
         try:
-            frames = [] if leading else context.decode(packet)
+            for number, picture in _decode(container, stream, table, begin, key, set(left)):
+                left.remove(number)
+                yield number, picture
+            return
         except av.error.InvalidDataError:
-            return  # all that follows may refer to what was lost
+            continue  # all that follows may refer to what was lost
+
+
+def _first_shown(
+    container: av.container.InputContainer, stream: av.VideoStream, table: FrameTable, key: int
+) -> int:
+    """Number of the frame at which decoding starts for a key frame of the table."""
+    container.seek(table.time(table.keys[key]), stream=stream)
+    packet = next(container.demux(stream), None)
+    return table.count if packet is None or packet.pts is None else table.number(packet.pts)
+
+
+def _decode(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    table: FrameTable,
+    begin: int,
+    key: int,
+    left: set[int],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decodes from key frame `begin` of the table on, until all frames in `left` are out.
+
+    Raises:
+      av.error.InvalidDataError: damage after key frame `key`. Damage before it is passed over, but
+        nothing is taken from a group whose key frame has not come out.
+    """
+    context = stream.codec_context
+    container.seek(table.time(table.keys[begin]), stream=stream)
+    earliest = key_shown = None
+    whole = False  # the key frame has come out
+    for packet in container.demux(stream):
+        number = None if packet.pts is None else table.number(packet.pts)  # None: flush the decoder
+        if earliest is None:
+            earliest = number
+        if key_shown is None and packet.is_keyframe and number >= table.keys[key]:
+            key_shown = number
+        if number is not None and number < earliest:
+            continue  # refers to what was not decoded
+        context.skip_frame = "DEFAULT" if number in left or number is None else "NONREF"
+        try:
+            frames = context.decode(packet)
+        except av.error.InvalidDataError:
+            if key_shown is not None:
+                raise
+            continue
         for frame in frames:
             shown = table.number(frame.pts)
-            if shown in left and not frame.is_corrupt:
+            whole |= shown == key_shown
+            if shown in left and whole and not frame.is_corrupt:
                 yield shown, frame.to_ndarray(format="bgr24")
             left -= set(range(shown + 1)) & left
-        packet = next(packets, None)
+        if not left:
+            return
