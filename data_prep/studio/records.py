@@ -113,7 +113,8 @@ def conversion(
         for split, count in frames.items()
         if count
     }
-    return Conversion(description, splits, FrameReader(assets, options, box_rule, seed, identities))
+    read = FrameReader(assets, options, box_rule, seed, identities, targets)
+    return Conversion(description, splits, read)
 
 
 @functools.lru_cache(maxsize=1)
