@@ -42,11 +42,12 @@ class Room:
         rays, walls_ahead, distances = [], [], []
         for k in range(3):
             ray = (x * turn[0, k] + y * turn[1, k] + turn[2, k]).astype(np.float32)
+            ray[abs(ray) < 1e-9] = 1e-9  # along a wall: it is far ahead, never behind
             positive = ray > 0
             to_wall = np.where(positive, self.high[k] - eye[k], self.low[k] - eye[k])
             rays.append(ray)
             walls_ahead.append(2 * k + positive)
-            distances.append((to_wall / (ray + np.float32(1e-9))).astype(np.float32))
+            distances.append((to_wall / ray).astype(np.float32))
         depth = np.minimum(np.minimum(distances[0], distances[1]), distances[2])
         nearest = [distance <= depth for distance in distances]
         wall = np.where(nearest[0], walls_ahead[0], np.where(nearest[1], *walls_ahead[1:]))

@@ -36,6 +36,7 @@ from data_prep.studio.surroundings import Room, random_room
 
 SPLITS = ("train", "test")
 SIZE = (1920, 1080)
+POSES = PoseSpread()
 _CENTIMETRES = 100.0
 _MIDDLE = np.array([0.0, -1.4, 0.0])  # of the dome, at which the cameras look
 _DOME = (2.55, 2.85)  # metres from the middle to a camera
@@ -93,7 +94,7 @@ class Panoptic:
     cameras: int = 5
     size: tuple[int, int] = SIZE
     people: tuple[int, int] = (1, 6)
-    poses: PoseSpread = PoseSpread()
+    poses: PoseSpread = POSES
     every: int = 60
     sequence_frames: int = 60
     identities: int = 2000
