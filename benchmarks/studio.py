@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.runners import cpu_count
+
 _WARM_UP = 6  # frames
 
 
@@ -25,7 +27,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=80, metavar="N", help="of each process")
     parser.add_argument("--size", type=int, default=416, help="of the pictures, pixels")
     parser.add_argument("--people", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--processes", type=int, default=cpu_count())
     args = parser.parse_args()
 
     context = multiprocessing.get_context("spawn")

@@ -9,14 +9,8 @@ from data_prep.conversion import Conversion
 ABOUT = {
     "name": "aflw2000",
     "text": "AFLW2000-3D: pictures of AFLW with the pose of a fitted face model.",
-    "homepage": "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm",
-    "citation": """@inproceedings{zhu2016face,
-  author    = {Zhu, Xiangyu and Lei, Zhen and Liu, Xiaoming and Shi, Hailin and Li, Stan Z.},
-  title     = {Face Alignment Across Large Poses: A {3D} Solution},
-  booktitle = {Proceedings of the IEEE Conference on Computer Vision and Pattern Recognition},
-  pages     = {146--155},
-  year      = {2016}
-}""",
+    "homepage": mat_faces.HOMEPAGE,
+    "citation": mat_faces.CITATION,
     "licence": "For research purposes only (pictures of AFLW, Graz University of Technology).",
 }
 

@@ -23,6 +23,7 @@ from data_prep import arguments, head_model
 from data_prep.conversion import Conversion, Description
 from data_prep.heads import HeadsOfPicture, read_picture
 from data_prep.report import Report
+from mtnet_jax.boxes import box_round
 from mtnet_jax.rotations import euler_to_rotation, rotation_faults
 
 CITATION = """@article{fanelli2013random,
@@ -390,7 +391,7 @@ def head_box(
     pixels, _ = cv2.projectPoints(
         in_depth, vector, calibration.translation, calibration.matrix, calibration.distortion
     )
-    return head_model.box_round(pixels.reshape(-1, 2) + 0.5)
+    return box_round(pixels.reshape(-1, 2) + 0.5)
 
 
 def surface_distance(depth: np.ndarray, centre: np.ndarray, calibration: Calibration) -> float:

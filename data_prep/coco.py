@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep import arguments
 from data_prep.conversion import Conversion, Description
 from data_prep.labelled import (
     LabelledHead,
     LabelledPicture,
     add_missing_argument,
+    add_own_data_arguments,
     all_labels,
     check_angles,
     check_box,
@@ -68,21 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Euler convention of euler_angles; 'none' leaves the angles out (default: the files "
         "have no angles)",
     )
-    parser.add_argument(
-        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
-    )
-    parser.add_argument(
-        "--box-rule",
-        default="head",
-        metavar="RULE",
-        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
-    )
-    parser.add_argument(
-        "--label-map",
-        type=arguments.label_map,
-        metavar="OLD=NEW,...",
-        help="rename categories, drop those not named (default: keep all that are used)",
-    )
+    add_own_data_arguments(parser)
     add_missing_argument(parser)
 
 

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data_prep import arguments
 from data_prep.conversion import Conversion, Description
 from data_prep.labelled import (
     LabelledHead,
     LabelledPicture,
     add_missing_argument,
+    add_own_data_arguments,
     all_labels,
     check_angles,
     check_box,
@@ -73,21 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put this share of the groups (column group, else the folder of the image) into the "
         "split test (default: the column split, else all in train)",
     )
-    parser.add_argument(
-        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
-    )
-    parser.add_argument(
-        "--box-rule",
-        default="head",
-        metavar="RULE",
-        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
-    )
-    parser.add_argument(
-        "--label-map",
-        type=arguments.label_map,
-        metavar="OLD=NEW,...",
-        help="rename labels, drop those not named (default: keep all)",
-    )
+    add_own_data_arguments(parser)
     add_missing_argument(parser)
 
 

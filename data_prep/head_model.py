@@ -51,8 +51,3 @@ def ellipsoid_points(centre: tuple[float, ...], semi_axes: tuple[float, ...]) ->
     ring = np.sqrt(1 - z**2)
     unit = np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1)
     return np.asarray(centre) + unit * np.asarray(semi_axes)
-
-
-def box_round(points: np.ndarray) -> np.ndarray:
-    """(4,) xyxy: the smallest box round points (n, 2)."""
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])

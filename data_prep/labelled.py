@@ -1,4 +1,4 @@
-"""Pictures with labels written by hand or by a tool (COCO json, CSV): what their converters share.
+"""Pictures with labels written by hand or by a tool: what COCO json, CSV and YOLO txt share.
 
 A converter parses its files into `LabelledPicture`s, all of them before the first picture is
 opened, so that a slip in a label file is told at once. `read_labelled` makes the records.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep import arguments
 from data_prep.heads import HeadsOfPicture, read_picture
 from data_prep.report import PLACES_KEPT, Report
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
@@ -137,6 +138,25 @@ def require_pictures(pictures: Sequence[LabelledPicture], *, allow_missing: bool
             f"{', '.join(missing[:PLACES_KEPT])}{more}. Copy them there, correct the folder, or "
             "leave them out (and have them counted) with --allow-missing."
         )
+
+
+def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options --name, --box-rule and --label-map."""
+    parser.add_argument(
+        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
+    )
+    parser.add_argument(
+        "--box-rule",
+        default="head",
+        metavar="RULE",
+        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
+    )
+    parser.add_argument(
+        "--label-map",
+        type=arguments.label_map,
+        metavar="OLD=NEW,...",
+        help="rename labels, drop those not named: head=head,helmet=head (default: keep all)",
+    )
 
 
 def add_missing_argument(parser: argparse.ArgumentParser) -> None:

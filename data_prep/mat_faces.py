@@ -24,7 +24,18 @@ from data_prep import head_model
 from data_prep.conversion import Conversion, Description
 from data_prep.heads import HeadsOfPicture, read_picture
 from data_prep.report import Report
+from mtnet_jax.boxes import box_round
 from mtnet_jax.rotations import euler_to_rotation
+
+# Of both data sets.
+HOMEPAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
+CITATION = """@inproceedings{zhu2016face,
+  author    = {Zhu, Xiangyu and Lei, Zhen and Liu, Xiaoming and Shi, Hailin and Li, Stan Z.},
+  title     = {Face Alignment Across Large Poses: A {3D} Solution},
+  booktitle = {Proceedings of the IEEE Conference on Computer Vision and Pattern Recognition},
+  pages     = {146--155},
+  year      = {2016}
+}"""
 
 BOX_RULES = ("head", "landmarks")
 LANDMARKS = ("pt3d_68", "pt2d")  # in the order in which they are looked for
@@ -202,12 +213,12 @@ def head_box(face: Face, height: float) -> np.ndarray:
     """
     x, up, scale = face.place
     points = head_model.head_points() @ rotation(face).T
-    return head_model.box_round(points[:, :2] * scale + [x, height - up])
+    return box_round(points[:, :2] * scale + [x, height - up])
 
 
 def landmark_box(points: np.ndarray, margin: float) -> np.ndarray:
     """(4,) xyxy round landmarks (n, 2), grown on each side by `margin` of its width and height."""
-    box = head_model.box_round(points)
+    box = box_round(points)
     grow = margin * (box[2:] - box[:2])
     return np.concatenate([box[:2] - grow, box[2:] + grow])
 

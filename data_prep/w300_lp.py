@@ -19,14 +19,8 @@ from data_prep.conversion import Conversion
 ABOUT = {
     "name": "300w_lp",
     "text": "300W-LP: faces of 300-W rendered across large poses, with a fitted face model.",
-    "homepage": "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm",
-    "citation": """@inproceedings{zhu2016face,
-  author    = {Zhu, Xiangyu and Lei, Zhen and Liu, Xiaoming and Shi, Hailin and Li, Stan Z.},
-  title     = {Face Alignment Across Large Poses: A {3D} Solution},
-  booktitle = {Proceedings of the IEEE Conference on Computer Vision and Pattern Recognition},
-  pages     = {146--155},
-  year      = {2016}
-}""",
+    "homepage": mat_faces.HOMEPAGE,
+    "citation": mat_faces.CITATION,
     "licence": "For research purposes only (pictures of AFW, HELEN, LFPW, IBUG).",
 }
 SOURCES = ("AFW", "HELEN", "LFPW", "IBUG")

@@ -20,6 +20,7 @@ import yaml
 from data_prep import arguments
 from data_prep.conversion import Conversion, Description
 from data_prep.heads import HeadsOfPicture, read_picture
+from data_prep.labelled import add_own_data_arguments, map_labels
 from data_prep.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
 
@@ -37,27 +38,13 @@ class Item:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mtnet data convert yolo`."""
-    parser.add_argument(
-        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
-    )
-    parser.add_argument(
-        "--box-rule",
-        default="head",
-        metavar="RULE",
-        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
-    )
+    add_own_data_arguments(parser)
     parser.add_argument(
         "--splits",
         type=arguments.names,
         default=(),
         metavar="A,B",
         help="folders to take as splits (default: all that have images/)",
-    )
-    parser.add_argument(
-        "--label-map",
-        type=arguments.label_map,
-        metavar="OLD=NEW,...",
-        help="rename labels, drop those not named: head=head,helmet=head (default: keep all)",
     )
 
 
@@ -97,16 +84,7 @@ def conversion(
       ValueError: data.yaml has no names, or the label map names a label that is not there.
     """
     names = read_names(raw / "data.yaml")
-    if label_map is None:
-        label_map = {label: label for label in names}
-    for label in label_map:
-        if label not in names:
-            raise ValueError(
-                f"--label-map names {label!r}, but {raw / 'data.yaml'} has {', '.join(names)}"
-            )
-    new_names = tuple(dict.fromkeys(label_map[label] for label in names if label in label_map))
-    # class number in the files -> class number in the records, or None
-    classes = [new_names.index(label_map[n]) if n in label_map else None for n in names]
+    new_names, classes = map_labels(names, label_map, str(raw / "data.yaml"))
     items = {split: _items(raw, split) for split in splits or find_splits(raw)}
     read = functools.partial(_records, source=name, names=names, classes=classes)
     description = Description(
@@ -194,7 +172,7 @@ def parse_labels(path: Path, class_count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _records(
-    item: Item, report: Report, *, source: str, names: list[str], classes: list[int | None]
+    item: Item, report: Report, *, source: str, names: list[str], classes: Mapping[str, int | None]
 ) -> Iterator[dict]:
     picture = read_picture(item.picture, report)
     if picture is None:
@@ -209,7 +187,7 @@ def _records(
     heads = HeadsOfPicture(image_id, (width, height), report)
     boxes = cxcywh_to_xyxy(fractions) * [width, height, width, height]
     for box, number in zip(boxes.tolist(), numbers.tolist(), strict=True):
-        label = classes[number]
+        label = classes[names[number]]
         if label is None:
             report.drop_head(f"label {names[number]!r} is not in the label map", image_id)
         else:

@@ -24,6 +24,12 @@ def cxcywh_to_xyxy(boxes: Array) -> Array:
     return xp.concatenate([centre - half, centre + half], axis=-1)
 
 
+def box_round(points: Array) -> Array:
+    """(n, 2) points -> (4,) xyxy, the smallest box round them."""
+    xp = points.__array_namespace__()
+    return xp.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
 def area_xyxy(boxes: Array) -> Array:
     """(..., 4) -> (...); 0 for empty or inverted boxes."""
     xp = boxes.__array_namespace__()

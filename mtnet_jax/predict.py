@@ -227,7 +227,6 @@ def predict_files(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.open("a").close()
     failed, results, names = [], [], set()
-    several_labels = len(predictor.class_names) > 1
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
             image = read_picture(path)
@@ -239,9 +238,7 @@ def predict_files(
         results.append(
             {
                 "image": str(path),
-                "width": image.shape[1],
-                "height": image.shape[0],
-                "heads": [head.to_json(label=several_labels) for head in heads],
+                **heads_to_json(image, heads, predictor.class_names),
             }
         )
         if out is not None:
@@ -250,6 +247,17 @@ def predict_files(
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     return failed
+
+
+def heads_to_json(
+    image: np.ndarray, heads: list[Head], class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Size and heads of a picture, ready for JSON; heads name their label if there are several."""
+    return {
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "heads": [head.to_json(label=len(class_names) > 1) for head in heads],
+    }
 
 
 def as_arrays(heads: list[Head]) -> dict[str, np.ndarray]:

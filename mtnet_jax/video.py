@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtnet_jax.draw import draw_heads
-from mtnet_jax.predict import Predictor, as_arrays
+from mtnet_jax.predict import Predictor, as_arrays, heads_to_json
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 WINDOW = "mtnet: q or Esc ends"
@@ -98,9 +98,7 @@ def predict_video(
                 entry = {
                     "frame": count,
                     "seconds": round(count / rate, 4),
-                    "width": image.shape[1],
-                    "height": image.shape[0],
-                    "heads": [h.to_json(label=len(predictor.class_names) > 1) for h in heads],
+                    **heads_to_json(image, heads, predictor.class_names),
                 }
                 count += 1
                 progress.update()

@@ -31,6 +31,15 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def assets_dir(data_dir) -> Path:
+    """MakeHuman's assets, for the studio."""
+    folder = data_dir / "makehuman"
+    if not folder.is_dir():
+        pytest.skip(f"no assets of MakeHuman at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """An exported folder of a tiny network with random weights."""
     from tests.tiny import write_random_weights

@@ -13,27 +13,10 @@ from data_prep import aflw2000, head_model, mat_faces, w300_lp
 from data_prep.mat_faces import Options
 from data_prep.report import Report
 from mtnet_jax.data.records import check_record
+from tests.panoptic_raw import HEAD as ANTHROPOMETRIC  # another model of a face
 
 SIDE = 450
 POSE = np.array([[0.1, -0.4, 0.2, 230.0, 210.0, -50.0, 1.2e-3]], np.float32)
-
-# Another model of a face, 14 of its 68 points: x the subject's left, y up, z out of the face.
-ANTHROPOMETRIC = {
-    17: (-6.825897, 6.760612, 4.402142),
-    21: (-1.330353, 7.122144, 6.903745),
-    26: (6.825897, 6.760612, 4.402142),
-    22: (1.330353, 7.122144, 6.903745),
-    45: (5.311432, 5.485328, 3.987654),
-    42: (1.789930, 5.393625, 4.413414),
-    39: (-1.789930, 5.393625, 4.413414),
-    36: (-5.311432, 5.485328, 3.987654),
-    35: (1.930245, 0.424351, 5.914376),
-    31: (-1.930245, 0.424351, 5.914376),
-    54: (2.774015, -2.080775, 5.048531),
-    48: (-2.774015, -2.080775, 5.048531),
-    57: (0.0, -3.116408, 6.097667),
-    8: (0.0, -7.415691, 4.070434),
-}
 
 
 def jpeg(size=SIDE) -> bytes:

@@ -37,14 +37,6 @@ class Grey:
 
 
 @pytest.fixture(scope="module")
-def assets_dir(data_dir):
-    folder = data_dir / "makehuman"
-    if not folder.is_dir():
-        pytest.skip(f"no assets of MakeHuman at {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def figure(assets_dir):
     return make_figure(read_assets(assets_dir))
 

@@ -32,14 +32,6 @@ from mtnet_jax.rotations import geodesic_degrees, rotation_to_euler
 from tests.panoptic_raw import HEAD
 
 
-@pytest.fixture(scope="module")
-def assets_dir(data_dir):
-    folder = data_dir / "makehuman"
-    if not folder.is_dir():
-        pytest.skip(f"no assets of MakeHuman at {folder}")
-    return folder
-
-
 def written(layout, out: Path) -> Path:
     """Writes raw data in this process."""
     write_layout(layout, out, about={"layout": "a test"})

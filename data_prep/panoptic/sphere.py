@@ -11,6 +11,7 @@ of the width of the box from the exact extreme: 0.008 pixels for a box of 400.
 import numpy as np
 
 from data_prep.panoptic.calibration import Camera
+from mtnet_jax.boxes import box_round
 
 _ANGLES = np.deg2rad(np.arange(360))
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
@@ -39,4 +40,4 @@ def sphere_box(camera: Camera, centre: np.ndarray, radius: float) -> np.ndarray 
     nearer = 1 - (radius / distance) ** 2
     outline = middle * nearer + radius * np.sqrt(nearer) * (_CIRCLE @ np.stack([across, up]))
     pixels = camera.project(outline)
-    return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
+    return box_round(pixels)

@@ -39,6 +39,11 @@ class Camera:
         return points[..., :2] / points[..., 2:] @ self.matrix[:2, :2].T + self.matrix[:2, 2]
 
     @property
+    def matrix_from_centres(self) -> np.ndarray:
+        """(3, 3) `matrix` as data sets have it that call the centre of the first pixel 0."""
+        return self.matrix - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+
+    @property
     def position(self) -> np.ndarray:
         """(3,) where the camera stands in the world."""
         return -self.rotation.T @ self.translation
@@ -72,6 +77,10 @@ class PlacedPerson:
     head_rotation: np.ndarray
     head_position: np.ndarray
     body_rotation: np.ndarray
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) points in the world of (..., 3) points in head axes, metres."""
+        return points @ self.head_rotation.T + self.head_position
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from data_prep.studio.scene import Camera, HeadTruth, PlacedPerson, Scene
+from mtnet_jax.boxes import box_round
 
 BOX_RULES = ("head", "sphere18")
 SPHERE_RADIUS = 0.18  # metres
@@ -59,7 +60,7 @@ def truth(
         pixels = camera.project(outline)
         share = visible_share(pixels, placed.person.outline_triangles, ids == number + 1)
         if box_rule == "head":
-            box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
+            box = box_round(pixels)
         else:
             centre = head_points(placed, placed.person.sphere_centre[None], camera)[0]
             box = sphere_box(centre, SPHERE_RADIUS, camera)
@@ -85,7 +86,7 @@ def truth(
 
 def head_points(placed: PlacedPerson, points: np.ndarray, camera: Camera) -> np.ndarray:
     """(n, 3) in camera axes, metres, of (n, 3) points of the head in head axes."""
-    return camera.to_camera(points @ placed.head_rotation.T + placed.head_position)
+    return camera.to_camera(placed.to_world(points))
 
 
 def sphere_box(centre: np.ndarray, radius: float, camera: Camera) -> np.ndarray:

@@ -22,7 +22,7 @@ def winograd_conv(x_BxHxWxC: jax.Array, kernel_4x4xIxO: jax.Array) -> jax.Array:
     """The convolution with padding 1 and stride 1.
 
     Args:
-      x_BxHxWxC: maps of even height and width.
+      x_BxHxWxC: maps.
       kernel_4x4xIxO: from `transform_kernel`.
 
     Returns:

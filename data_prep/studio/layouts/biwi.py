@@ -137,7 +137,7 @@ def _matrix(focal: float, size: tuple[int, int]) -> np.ndarray:
 def centre_of(placed: PlacedPerson) -> np.ndarray:
     """(3,) metres in the world: the centre that pose.txt gives."""
     in_head = placed.person.landmarks[NOSE_TIP] * [0, 1, 1] + [0, 0, CENTRE_BEHIND_NOSE]
-    return placed.head_rotation @ in_head + placed.head_position
+    return placed.to_world(in_head)
 
 
 def pose_text(placed: PlacedPerson) -> str:
@@ -148,10 +148,8 @@ def pose_text(placed: PlacedPerson) -> str:
 
 def calibration_text(camera: Camera) -> str:
     """The content of a rgb.cal or depth.cal."""
-    matrix = camera.matrix.copy()
-    matrix[:2, 2] -= 0.5  # there the centre of the first pixel is 0
     parts = (
-        _rows(matrix),
+        _rows(camera.matrix_from_centres),
         _rows(np.zeros((1, 4))),
         _rows(camera.rotation),
         _rows(_MILLIMETRES * camera.translation[None]),

@@ -182,7 +182,7 @@ class Panoptic:
         people = []
         lost = self.lost(sequence, frame)
         for number, (placed, is_lost) in enumerate(zip(scene.people, lost, strict=True)):
-            points = placed.person.landmarks @ placed.head_rotation.T + placed.head_position
+            points = placed.to_world(placed.person.landmarks)
             scores = rng.uniform(0.4, 0.95, len(points))
             if is_lost:
                 left = rng.permutation(REFERENCE_LANDMARKS)[:_LANDMARKS_LEFT]
@@ -273,8 +273,6 @@ def calibration(cameras: dict[int, Camera]) -> dict:
     """The content of a calibration file."""
     entries = []
     for number, camera in cameras.items():
-        matrix = camera.matrix.copy()
-        matrix[:2, 2] -= 0.5  # there the centre of the first pixel is 0
         entries.append(
             {
                 "name": f"00_{number:02d}",
@@ -282,7 +280,7 @@ def calibration(cameras: dict[int, Camera]) -> dict:
                 "resolution": [camera.width, camera.height],
                 "panel": 0,
                 "node": number,
-                "K": matrix.tolist(),
+                "K": camera.matrix_from_centres.tolist(),
                 "distCoef": [0.0] * 5,
                 "R": camera.rotation.tolist(),
                 "t": (_CENTIMETRES * camera.translation)[:, None].tolist(),

@@ -32,6 +32,7 @@ from data_prep.studio.records import figure_of
 from data_prep.studio.render import render
 from data_prep.studio.scene import Camera, PlacedPerson, Scene
 from data_prep.studio.surroundings import random_backdrop
+from data_prep.studio.truth import head_points
 from mtnet_jax.rotations import rotation_to_euler
 
 SIZE = 450
@@ -116,7 +117,7 @@ def pose_para(placed: PlacedPerson, camera: Camera) -> np.ndarray:
     rotation = camera.rotation @ placed.head_rotation
     yaw, pitch, roll = np.deg2rad(rotation_to_euler(rotation, convention="canonical"))
     in_head = placed.person.landmarks[NOSE_TIP] * [0, 1, 1] + _ORIGIN
-    origin = camera.to_camera(placed.head_rotation @ in_head + placed.head_position)
+    origin = camera.to_camera(placed.to_world(in_head))
     x, y = camera.project(origin)
     scale = camera.matrix[0, 0] / origin[2] / 1e6  # pixels per micrometre
     return np.array([[pitch, yaw, roll, x, camera.height - y, 0.0, scale]])
@@ -124,8 +125,7 @@ def pose_para(placed: PlacedPerson, camera: Camera) -> np.ndarray:
 
 def mat(placed: PlacedPerson, camera: Camera) -> bytes:
     """The content of a .mat."""
-    points = placed.person.landmarks[:68] @ placed.head_rotation.T + placed.head_position
-    landmarks = camera.project(camera.to_camera(points))
+    landmarks = camera.project(head_points(placed, placed.person.landmarks[:68], camera))
     file = io.BytesIO()
     content = {
         "Pose_Para": pose_para(placed, camera),
