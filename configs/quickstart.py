@@ -9,20 +9,20 @@ def get_config():
     config.model.depth = 0.125
     config.input.size = 160
     config.input.max_heads = 8
-    config.data.demo = record_set("demo/pointing04_demo")
+    config.data.demo = record_set("demo/studio_demo")
     config.augment.scale_min = 0.8
-    config.augment.scale_max = 1.2
+    config.augment.scale_max = 1.25
     config.augment.shift = 0.15
     everything = ("backbone", "neck", "face", "pose")
     config.phases.phase1 = phase(
-        ("neck", "face"), epochs=4, batch_size=16, learning_rate=1e-3, alpha=1
+        ("neck", "face"), epochs=1, batch_size=16, learning_rate=1e-3, alpha=1
     )
     config.phases.phase2 = phase(
-        ("backbone", "neck", "face"), epochs=10, batch_size=8, learning_rate=1e-3, alpha=1
+        ("backbone", "neck", "face"), epochs=4, batch_size=8, learning_rate=1e-3, alpha=1
     )
     config.phases.phase3 = phase(
         everything,
-        epochs=60,
+        epochs=18,
         batch_size=8,
         learning_rate=1e-3,
         schedule="cosine",
@@ -32,5 +32,5 @@ def get_config():
     config.clip_norm = 30.0
     config.log_every_steps = 10
     config.save_every_steps = 200
-    config.eval_every_epochs = 20.0
+    config.eval_every_epochs = 6.0
     return config

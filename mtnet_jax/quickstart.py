@@ -47,10 +47,10 @@ def quickstart(workdir: Path) -> int:
         _step("1 of 4", "training a narrow net through the three phases")
         train(config, workdir)
 
-    _step("2 of 4", "evaluating on a person it has never seen, beside the constant predictor")
+    _step("2 of 4", "evaluating on people it has never seen, beside the constant predictor")
     results = evaluate_records(workdir, records, "test", out=workdir / "eval")
 
-    _step("3 of 4", "predicting on pictures it was not trained on")
+    _step("3 of 4", "predicting on photographs, which it was not trained on")
     predictor = Predictor.load(workdir)
     pictures = find_pictures([DEMO / "pictures"])
     predict_files(
@@ -64,7 +64,9 @@ def quickstart(workdir: Path) -> int:
     write_sheet(predictor, RecordSource(records, "test"), workdir / "held_out.png")
 
     minutes = (time.perf_counter() - started) / 60
-    print(f"\nDone in {minutes:.1f} minutes. On a person it has never seen:\n")
+    print(
+        f"\nDone in {minutes:.1f} minutes. On people it has never seen, turned all the way round:\n"
+    )
     print(_summary(results))
     shown = os.path.relpath(workdir)
     print(
@@ -78,7 +80,8 @@ In {shown}:
   checkpoints/        of the trained network; metrics.jsonl and tensorboard/ beside it
 
 Your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {shown} --out overlays
-This net saw two people in one room: README.md says how to train one that is of use."""
+This net saw 700 small rendered pictures for some minutes: weights/small are of more use, and
+README.md says how to train your own."""
     )
     return 0
 

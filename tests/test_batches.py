@@ -27,7 +27,7 @@ from mtnet_jax.data.tfrecord import DamagedRecord
 from mtnet_jax.rotations import axis_rotation
 from tests.augmentation import NO_AUGMENTATION
 
-DEMO = Path(__file__).resolve().parent.parent / "demo" / "pointing04_demo"
+DEMO = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
 
 
 @functools.cache

@@ -53,8 +53,8 @@ def test_a_sound_set_has_no_faults(records):
 
 
 def test_the_demo_records_are_sound():
-    tally, faults = check(REPOSITORY / "demo" / "pointing04_demo")
-    assert (tally.records, faults) == (124 + 62, [])
+    tally, faults = check(REPOSITORY / "demo" / "studio_demo")
+    assert (tally.records, faults) == (700 + 150, [])
 
 
 # --- damaged files -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from mtnet_jax.predict import Predictor, read_picture, write_picture
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
 
-DEMO = REPOSITORY / "demo" / "pointing04_demo"
+DEMO = REPOSITORY / "demo" / "studio_demo"
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
 # How ml_collections 1.1 loads configuration files.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -329,7 +329,7 @@ def test_eval_errors_come_before_the_work(fails, weights, tmp_path):
     assert str(tmp_path / "no") in fails(*command, DEMO, tmp_path / "no")
     line = fails(*command, f"{DEMO}:night")
     assert "'night'" in line
-    assert "'test' (62)" in line
+    assert "'test' (150)" in line
     assert not (tmp_path / "eval").exists()
     no_weights = ("eval", "--workdir", tmp_path / "no", "--data", DEMO)
     assert "config.json does not exist" in fails(*no_weights)

@@ -157,13 +157,13 @@ def test_different_box_rules_are_refused_unless_allowed(tmp_path):
 
 def test_the_table_says_what_is_trained_and_evaluated(tmp_path):
     """The demo records, with the report of their conversion, and a set without one."""
-    demo = Path(__file__).resolve().parent.parent / "demo" / "pointing04_demo"
+    demo = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
     path = shutil.copytree(demo, tmp_path / "demo")
-    plain = write_set(tmp_path / "plain", {"train": 62}, poses=False)
+    plain = write_set(tmp_path / "plain", {"train": 350}, poses=False)
     config = mixed(demo=record_set(str(path), weight=1.5), plain=record_set(plain, eval_split=""))
     rows = [" ".join(line.split()) for line in describe(config, *open_sources(config)).splitlines()]
     assert rows[0] == "set split pictures heads with pose weight share box rule"
-    assert rows[1] == "train demo train 124 124 124 1.5 75.0 % head"
-    assert rows[2] == "train plain train 62 - - 1 25.0 % head"
-    assert rows[3] == "evaluate demo test 62 62 62 head"
+    assert rows[1] == "train demo train 700 848 848 1.5 75.0 % head"
+    assert rows[2] == "train plain train 350 - - 1 25.0 % head"
+    assert rows[3] == "evaluate demo test 150 178 178 head"
     assert len(rows) == 4

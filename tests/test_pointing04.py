@@ -11,7 +11,6 @@ from data_prep import pointing04
 from data_prep.builder import write_record_set
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.records import RecordSet, RecordSource
-from mtnet_jax.rotations import geodesic_degrees
 from tests.conversions import jpeg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -197,21 +196,3 @@ def test_pointing04_missing_txt_picture_or_person(tmp_path):
     path.with_suffix(".txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"46\+0\+0\.txt is missing"):
         pointing04.read_shots(tmp_path)
-
-
-def test_demo_records_hold_what_their_readme_says():
-    opened = RecordSet.open(REPOSITORY / "demo" / "pointing04_demo")
-    assert opened.splits == {"train": 124, "test": 62}
-    assert opened.box_rule == "head"
-    assert "Gourier" in opened.citation
-    persons = {}
-    for split in opened.splits:
-        source = RecordSource(opened.path, split)
-        records = [source[i] for i in range(len(source))]
-        persons[split] = {record["image_id"][:8] for record in records}
-        for record in records:
-            assert record["image"].shape == (288, 384, 3)
-            tilt, pan = (float(n) for n in re.findall(r"[+-]\d+", record["image_id"]))
-            expected = pointing04.rotation(pan, tilt)[None].astype(np.float32)
-            assert geodesic_degrees(record["rotations"], expected).max() < 1e-3
-    assert persons == {"train": {"person01", "person02"}, "test": {"person03"}}

@@ -21,7 +21,7 @@ from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
 from mtnet_jax.rotations import axis_rotation
 from tests.conftest import REPOSITORY
 
-DEMO = REPOSITORY / "demo" / "pointing04_demo"
+DEMO = REPOSITORY / "demo" / "studio_demo"
 NUMBERS = {"has_pose", "ignore", "labels", "boxes", "rotations"}
 
 

@@ -50,7 +50,7 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "training_batches", Slow)
     config = tiny_config()
     config.phases = {"a": config.phases.b}
-    config.phases.a.epochs = 12 * 4 / 124
+    config.phases.a.epochs = 12 * 4 / 700
     config.save_every_steps = 100
     config.log_every_steps = 4
     train(config, tmp_path)

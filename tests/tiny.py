@@ -18,7 +18,7 @@ from mtnet_jax.config import (
 from mtnet_jax.training.checkpoints import write_config
 from tests.conftest import REPOSITORY
 
-DEMO_RECORDS = REPOSITORY / "demo" / "pointing04_demo"
+DEMO_RECORDS = REPOSITORY / "demo" / "studio_demo"
 EVERYTHING = ("backbone", "neck", "face", "pose")
 SCORE = 0.1  # threshold at which these weights find heads in any picture
 
@@ -33,9 +33,9 @@ def tiny_config() -> ConfigDict:
     config.data.demo = record_set(str(DEMO_RECORDS))
     config.phases = ConfigDict()
     config.phases.a = phase(
-        ("face",), epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3, alpha=1
+        ("face",), epochs=3 * 4 / 700, batch_size=4, learning_rate=1e-3, alpha=1
     )
-    config.phases.b = phase(EVERYTHING, epochs=3 * 4 / 124, batch_size=4, learning_rate=1e-3)
+    config.phases.b = phase(EVERYTHING, epochs=3 * 4 / 700, batch_size=4, learning_rate=1e-3)
     config.log_every_steps = 1
     config.save_every_steps = 2
     config.eval_every_epochs = 0.0

@@ -24,6 +24,7 @@ from mtnet_jax.rotations import axis_rotation
 HEAD_HEIGHT = 0.24  # metres, of an average head with hair
 _NECK_YAW, _NECK_NOD = 65.0, 38.0  # degrees that a neck does alone
 _APART = 0.42  # metres between two heads, at least
+_NEAREST = 0.4  # metres from the camera to a head, at least
 _TRIES = 40
 _RUN, _CAST = 32, 32  # frames that share a cast, people in it
 
@@ -116,7 +117,11 @@ def random_scene(
 
 def random_camera(options: SceneOptions, rng: np.random.Generator) -> Camera:
     """A camera over the origin of the floor, looking along +z, mostly level, some from above."""
-    focal = np.exp(rng.uniform(np.log(0.7), np.log(3.0))) * max(options.width, options.height)
+    # A wide lens would have to be nearer than _NEAREST to show a head as large as asked for.
+    smallest = options.head_share[0] * min(options.width, options.height)
+    widest = smallest * _NEAREST / HEAD_HEIGHT / max(options.width, options.height)
+    lens = np.exp(rng.uniform(np.log(np.clip(widest, 0.7, 3.0)), np.log(3.0)))
+    focal = lens * max(options.width, options.height)
     high = rng.random() < 0.25
     height = rng.uniform(2.2, 3.4) if high else rng.uniform(0.9, 2.0)
     down = rng.normal(25, 10) if high else rng.normal(3, 8)  # degrees
@@ -160,10 +165,10 @@ def random_lights(rng: np.random.Generator) -> tuple[tuple[Light, ...], np.ndarr
     for number in range(3):
         side, down = rng.uniform(-1.6, 1.6), rng.uniform(0.1, 1.6)
         ahead = rng.uniform(-0.2, 1.2) if number == 0 else rng.uniform(-1.2, 1.2)
-        strength = rng.uniform(0.55, 1.0) if number == 0 else max(0.0, rng.uniform(-0.1, 0.4))
+        strength = rng.uniform(0.55, 1.25) if number == 0 else max(0.0, rng.uniform(-0.1, 0.4))
         colour = strength * np.clip(1 + rng.normal(0, 0.1, 3), 0.6, 1.4)
         lights.append(Light(np.array([side, down, ahead]), colour))
-    return tuple(lights), rng.uniform(0.25, 0.6) * np.clip(1 + rng.normal(0, 0.06, 3), 0.7, 1.3)
+    return tuple(lights), rng.uniform(0.25, 0.7) * np.clip(1 + rng.normal(0, 0.06, 3), 0.7, 1.3)
 
 
 def _turned(heading: float, nod: float, tilt: float) -> np.ndarray:
@@ -194,7 +199,7 @@ def _free_position(
         )
         place = camera.rotation.T @ (ray * depth - camera.translation)
         apart = all(np.linalg.norm(place - other.head_position) > _APART for other in people)
-        if -2.6 < place[1] < -0.4 and depth > 0.4 and apart:
+        if -2.6 < place[1] < -0.4 and depth > _NEAREST and apart:
             return place
     return None
 
