@@ -6,8 +6,9 @@ Contenders, each in a process of its own, with as many threads as there are core
 
 - mtnet: the step that `mtnet train` runs in its last phase, all groups learning, as it runs it.
 - mtnet, plain: the same without this project's settings for the CPU (compiler, allocator).
-- pytorch: the network of `tests/torch_twin.py`, eager, in the faster of the two memory formats. Its
-  loss is the mean square of the outputs, which costs less than the multitask loss.
+- pytorch, and pytorch, channels last: the network of `tests/torch_twin.py` and the loss of
+  `tests/torch_loss.py`, eager, in both memory formats, with the same weights and batch. Before
+  anything is measured, the losses of the first step are compared.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from benchmarks.timing import Contender, installed, measure, ratio, table, write
 STEM_CHANNELS = 32  # at width 1
 POSE_SIZE = 9
 LEARNING_RATE = 1e-4
+AGREEMENT = 1e-3  # of the losses of the first step
 EVERYTHING = ("backbone", "neck", "face", "pose")
 Run = tuple[Callable[[], Any], dict[str, Any]]
 
@@ -75,27 +77,65 @@ def mtnet_step(
 def torch_step(
     width: float, size: int, batch: int, *, dtype: str = "float32", channels_last: bool = False
 ) -> Run:
-    """The step in PyTorch."""
+    """The step in PyTorch: the same weights, batch, loss and optimizer."""
     import torch
-
-    from tests.torch_twin import TorchTwin
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * width))
+    model, loss_of = torch_twin(width, size, batch)
     model = model.to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    images = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
 
     def run():
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = sum((output.float() ** 2).mean() for output in model(images))
+            loss = loss_of(lambda images: model(images.contiguous(memory_format=layout)))
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return run, {}
+
+
+def torch_twin(width: float, size: int, batch: int) -> tuple[Any, Callable]:
+    """The network in PyTorch with `fresh_variables`, and the loss of its outputs on the batch."""
+    import torch
+
+    from mtnet_jax.config import build_system
+    from tests import torch_loss
+    from tests.torch_twin import TorchTwin
+
+    config = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)
+    system = build_system(config)
+    model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * width))
+    model.copy_from_flax(fresh_variables(system))
+    data = {
+        name: torch.from_numpy(values)
+        for name, values in random_batch(size, batch, config.input.max_heads).items()
+    }
+    anchors = torch.from_numpy(system.grid.level_anchors_wh)
+
+    def loss_of(network: Callable) -> Any:
+        outputs = network(data["image"].permute(0, 3, 1, 2).float() / 255)
+        outputs = [output.float() for output in outputs]
+        return torch_loss.multitask_loss(outputs, data, anchors, size, alpha=0.5)
+
+    return model, loss_of
+
+
+def check_agreement(width: float, size: int, batch: int) -> float:
+    """The relative difference of the two losses of the first step.
+
+    Raises:
+      RuntimeError: the two do not compute the same thing.
+    """
+    run, _ = mtnet_step(width, size, batch)
+    ours = float(run()[1]["loss"])
+    model, loss_of = torch_twin(width, size, batch)
+    theirs = loss_of(model.train()).item()
+    if not abs(ours - theirs) <= AGREEMENT * abs(theirs):
+        raise RuntimeError(f"the loss is {ours} here and {theirs} in PyTorch")
+    return abs(ours / theirs - 1)
 
 
 def step_config(
@@ -163,6 +203,8 @@ def main() -> None:
         "mtnet, plain": Contender(mtnet_step, {**shape, "plain": True}),
     }
     if installed("torch"):
+        difference = check_agreement(args.width, args.size, args.batch)
+        print(f"the losses of the first step agree within {difference:.0e}")
         contenders["pytorch"] = Contender(torch_step, shape)
         contenders["pytorch, channels last"] = Contender(
             torch_step, {**shape, "channels_last": True}

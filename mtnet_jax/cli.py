@@ -59,8 +59,10 @@ def _add_quickstart(commands: argparse._SubParsersAction) -> None:
 
 
 def _quickstart(args: argparse.Namespace) -> int:
+    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.quickstart import quickstart
 
+    keep_compiled_programs()
     return quickstart(args.workdir)
 
 
@@ -86,9 +88,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _train(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
+    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.config import load_config
     from mtnet_jax.training.loop import train
 
+    keep_compiled_programs()
     if args.distributed:
         try:
             jax.distributed.initialize()
@@ -126,10 +130,12 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
 
+    keep_compiled_programs()
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
@@ -171,13 +177,21 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
     parser.add_argument("--score", type=_share, default=0.3, help="least score (default 0.3)")
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
+    parser.add_argument(
+        "--runtime",
+        choices=("jax", "onnxruntime"),
+        default="jax",
+        help="what computes the network: jax (default), or onnxruntime on the CPU",
+    )
     parser.set_defaults(run=_predict)
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.predict import Predictor, find_pictures, predict_files
     from mtnet_jax.video import as_video
 
+    keep_compiled_programs()
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [entry for entry in args.inputs if as_video(entry) is None]
     if inputs and args.out is None and args.json is None:
@@ -194,7 +208,7 @@ def _predict(args: argparse.Namespace) -> int:
         if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
             raise ValueError(f"--out {args.out} is a folder of pictures: choose another folder.")
     pictures = find_pictures(inputs, leave_out=args.out)
-    predictor = Predictor.load(args.weights, score_threshold=args.score)
+    predictor = Predictor.load(args.weights, score_threshold=args.score, runtime=args.runtime)
     failed = 0
     if inputs:
         failed += _predict_pictures(args, predict_files, predictor, pictures)
@@ -242,14 +256,22 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument("--onnx", action="store_true", help="write the network as ONNX too")
     parser.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> int:
-    from mtnet_jax.weights import export_weights
+    from mtnet_jax.onnx_export import NETWORK, require, write_onnx
+    from mtnet_jax.weights import export_weights, load_weights
 
-    path = export_weights(args.workdir, args.out, half=args.half)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if args.onnx:
+        require("onnx")  # what is missing is said before anything is written
+    written = [export_weights(args.workdir, args.out, half=args.half)]
+    if args.onnx:
+        written.append(args.out / NETWORK)
+        write_onnx(written[-1], *load_weights(args.out))
+    for path in written:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -13,6 +13,7 @@ from mtnet_jax.config import System
 from mtnet_jax.data import geometry
 from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, Heads, decode
+from mtnet_jax.network import onednn
 from mtnet_jax.network.folding import Folded, apply_folded, fold
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
@@ -73,9 +74,15 @@ def make_network(
 
 def compile_for_prediction(function: Callable) -> Callable:
     """`jax.jit` with the options that make the folded network fast on the default backend."""
-    return jax.jit(
+    compiled = jax.jit(
         function, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else {}
     )
+
+    def call(*args: Any) -> Any:
+        with onednn.compiling():  # the first time for each shape
+            return compiled(*args)
+
+    return call
 
 
 def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:

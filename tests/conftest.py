@@ -8,6 +8,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Without oneDNN, whose programs cannot be kept in the cache below; tests/test_onednn.py has it on.
+os.environ["MTNET_ONEDNN"] = "0"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile far more than they compute: compile with little optimisation, and never twice.
 jax.config.update("jax_disable_most_optimizations", True)

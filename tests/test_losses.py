@@ -420,3 +420,28 @@ def test_one_compilation_for_any_number_of_heads():
         valid = np.tile(np.arange(SLOTS) < heads, (PICTURES, 1))
         loss(random_outputs(rng, "vectors"), random_truths(rng)._replace(valid=valid))
     assert len(traces) == loss._cache_size() == 1
+
+
+def test_the_loss_of_one_class_equals_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: no twin to compare with")
+    from tests import torch_loss
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        outputs = [output[..., 1:] for output in random_outputs(rng, "vectors")]  # one class less
+        truths = random_truths(rng)._replace(labels=np.zeros((PICTURES, SLOTS), np.int32))
+        loss, _ = multitask_loss(
+            outputs,
+            truths,
+            grid=GRID,
+            representation=make_representation("vectors"),
+            weights=LossWeights(alpha=0.3),
+        )
+        theirs = torch_loss.multitask_loss(
+            [torch.from_numpy(output) for output in outputs],
+            {name: torch.from_numpy(np.asarray(v)) for name, v in truths._asdict().items()},
+            torch.from_numpy(GRID.level_anchors_wh),
+            SIZE,
+            alpha=0.3,
+        )
+        assert float(loss) == pytest.approx(float(theirs), rel=1e-5)

@@ -17,13 +17,18 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtnet_jax.anchors import STRIDES
-from mtnet_jax.network.convolution import conv2d
+from mtnet_jax.network import onednn
+from mtnet_jax.network.convolution import conv2d, xla_conv2d
 from mtnet_jax.network.layers import BN_EPSILON, LEAKY_SLOPE, ConvBN
 from mtnet_jax.network.multitask_net import MultitaskNet
 from mtnet_jax.network.winograd import transform_kernel, winograd_conv
 
-# With fewer input channels the transforms cost more than the products that they save.
-LEAST_WINOGRAD_CHANNELS = 32
+# On CPUs (docs/performance.md): with fewer input channels Winograd's transforms cost more than the
+# products that they save; oneDNN, where it is, is the faster one up to more channels.
+LEAST_WINOGRAD_CHANNELS, LEAST_WINOGRAD_CHANNELS_BESIDE_ONEDNN = 32, 128
+# oneDNN brings a kernel into its own order at every call. Where kernels are large beside the maps,
+# as in the wide layers of the paper's net, XLA's convolution is faster.
+MOST_WEIGHTS_OF_A_TAP = 64 * 128
 
 
 class FoldedUnit(NamedTuple):
@@ -79,15 +84,18 @@ def _apply_unit(folded: FoldedUnit, x_BxHxWxC: jax.Array, stride: int) -> jax.Ar
     kernel = folded.kernel.astype(x_BxHxWxC.dtype)
     if kernel.shape[0] == 4:
         y = winograd_conv(x_BxHxWxC, kernel)
-    else:
+    elif kernel.shape[2] * kernel.shape[3] <= MOST_WEIGHTS_OF_A_TAP:
         y = conv2d(x_BxHxWxC, kernel, stride)
+    else:
+        y = xla_conv2d(x_BxHxWxC, kernel, stride)
     z = y.astype(jnp.float32) + folded.bias.reshape(1, 1, 1, -1)
     return jnp.maximum(z, LEAKY_SLOPE * z).astype(y.dtype)
 
 
 def _suits_winograd(unit: ConvBN, kernel: jax.Array) -> bool:
     size, _, inputs, _ = kernel.shape
-    return size == 3 and unit.stride == 1 and inputs >= LEAST_WINOGRAD_CHANNELS
+    least = LEAST_WINOGRAD_CHANNELS_BESIDE_ONEDNN if onednn.available() else LEAST_WINOGRAD_CHANNELS
+    return size == 3 and unit.stride == 1 and inputs >= least
 
 
 def _units(model: MultitaskNet) -> dict[str, ConvBN]:

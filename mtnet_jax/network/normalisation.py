@@ -53,7 +53,8 @@ def _backward(eps, slope, saved, gradients):
     factor = inverse * scale
     dz = jnp.where(_affine(x, mean, factor, bias) >= 0, dy, slope * dy)
     dbias = jnp.sum(dz, axis=(0, 1, 2))
-    dscale = jnp.sum(dz * _affine(x, mean, inverse, 0 * mean), axis=(0, 1, 2))
+    # The sum of dz times the normalised x, without storing either product.
+    dscale = inverse * (jnp.sum(dz * x, axis=(0, 1, 2)) - mean * dbias)
     # dx = factor (dz - mean(dz) - normalised x * mean(dz * normalised x))
     count = x.size // x.shape[-1]
     through_statistics = _affine(x, mean, inverse * dscale / count, dbias / count)

@@ -9,6 +9,7 @@ import optax
 from mtnet_jax.config import System
 from mtnet_jax.data.batches import normalise_images, truths_of
 from mtnet_jax.losses import multitask_loss
+from mtnet_jax.network import onednn
 from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.training.phases import Phase
 
@@ -102,4 +103,5 @@ def compile_step(
         out_shardings=replicated,
         compiler_options=compiler_options(),
     )
-    return compiled.lower(state, batch).compile()
+    with onednn.compiling():
+        return compiled.lower(state, batch).compile()

@@ -1,0 +1,125 @@
+"""Convolutions and products of Intel's oneDNN, which jaxlib carries for x86 processors.
+
+XLA's CPU backend knows oneDNN's primitives as custom calls, but chooses them itself only in builds
+of TensorFlow. They are asked for by name here. On narrow layers they are two to five times as fast
+as what XLA does otherwise (docs/performance.md). The names and their settings (XLA's
+onednn_config.proto) are no public interface: requirements.txt pins jaxlib, and `usable` tries them
+once before anything relies on them. MTNET_ONEDNN=0 in the environment does without.
+"""
+
+import functools
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def available() -> bool:
+    """Whether the backend is a CPU that has oneDNN, of one device, and nobody turned it off.
+
+    With several devices XLA splits arrays among them, which it cannot do for what it does not know.
+    """
+    return os.environ.get("MTNET_ONEDNN", "1") != "0" and _present()
+
+
+def usable(*operands: Array) -> bool:
+    """Whether these operands can go to oneDNN: `available`, and float32."""
+    return all(operand.dtype == jnp.float32 for operand in operands) and available()
+
+
+def compiling() -> AbstractContextManager:
+    """Round the compilation of programs that may hold these calls.
+
+    XLA cannot write such programs to a file: JAX's persistent compilation cache would try, fail and
+    warn each time. It is left alone inside.
+    """
+    return _not_stored() if available() else nullcontext()
+
+
+@contextmanager
+def _not_stored() -> Iterator[None]:
+    name = "jax_persistent_cache_min_compile_time_secs"
+    least = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, least)
+
+
+@functools.cache
+def _present() -> bool:
+    # On other processors the names are unknown, or stand for something else (Arm's library).
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return False
+    image, kernel = np.ones((1, 3, 3, 2), np.float32), np.ones((3, 3, 2, 1), np.float32)
+    try:
+        with _not_stored(), jax.ensure_compile_time_eval():
+            sums = np.asarray(jax.jit(convolution, static_argnums=(2, 3))(image, kernel, 1, 1))
+            product = np.asarray(jax.jit(transposed_product)(image[0, 0], kernel[0, :, :, 0]))
+    except jax.errors.JaxRuntimeError:
+        return False
+    expected = [[8, 12, 8], [12, 18, 12], [8, 12, 8]]
+    return bool(np.all(sums[0, ..., 0] == expected) and np.all(product == 3))
+
+
+def convolution(x_BxHxWxI: Array, kernel_HxWxIxO: Array, stride: int, padding: int) -> Array:
+    """2-D convolution, the same stride and padding (on every side) along both axes, float32.
+
+    It has no gradient of its own.
+    """
+    batch, *sides, _ = x_BxHxWxI.shape
+    *window, _, features = kernel_HxWxIxO.shape
+    size = [
+        (side + 2 * padding - reach) // stride + 1
+        for side, reach in zip(sides, window, strict=True)
+    ]
+    maps = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
+    kernel = {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}
+    settings = {
+        "dims": 4,
+        "input": maps,
+        "kernel": {"dims": 4, "filter": {**kernel, "shape": list(kernel_HxWxIxO.shape)}},
+        "output": maps,
+        "window": {
+            "size": window,
+            "pad_left": 2 * [padding],
+            "pad_right": 2 * [padding],
+            "strides": 2 * [stride],
+            "window_dilations": [1, 1],
+        },
+        "feature_groups": 1,
+    }
+    out = jax.ShapeDtypeStruct((batch, *size, features), jnp.float32)
+    return _call("convolution", {"onednn_conv_config": settings}, out, x_BxHxWxI, kernel_HxWxIxO)
+
+
+def transposed_product(a_KxM: Array, b_KxN: Array) -> Array:
+    """a^T b, (M, N), float32: for many rows K of few columns, as in gradients of weights."""
+    shapes = {"lhs": a_KxM.shape, "rhs": b_KxN.shape, "result": (a_KxM.shape[1], b_KxN.shape[1])}
+    settings: dict[str, Any] = {"transpose_a": True}
+    for name, shape in shapes.items():
+        # In this message, other than in the one above, dimensions count from 1.
+        settings[name] = {"dims": 2, "tensor": {"dimensions": [1, 2], "shape": list(shape)}}
+    out = jax.ShapeDtypeStruct(shapes["result"], jnp.float32)
+    return _call("matmul", {"onednn_matmul_config": settings}, out, a_KxM, b_KxN)
+
+
+def _call(name: str, settings: dict, out: jax.ShapeDtypeStruct, *operands: Array) -> Array:
+    call = jax.ffi.ffi_call(
+        f"__onednn${name}",
+        out,
+        custom_call_api_version=1,
+        legacy_backend_config=json.dumps(settings),
+    )
+    return call(*operands)

@@ -1,0 +1,163 @@
+"""oneDNN's convolutions and gradients: against XLA's, NumPy's, and in the steps of training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax.data.batches import normalise_images
+from mtnet_jax.network import onednn
+from mtnet_jax.network.convolution import compiler_options, conv2d, xla_conv2d
+from mtnet_jax.network.folding import apply_folded, fold
+from mtnet_jax.training.step import compile_step
+from tests.test_convolution import slow_conv
+from tests.test_step import make_step
+from tests.tiny import EVERYTHING, random_batch, tiny_config, tiny_system
+
+CASES = [  # (batch, height, width, in, out, kernel, stride)
+    (1, 5, 7, 3, 4, 3, 1),
+    (2, 8, 6, 4, 8, 3, 2),
+    (1, 9, 7, 5, 3, 3, 2),
+    (3, 6, 5, 8, 2, 1, 1),
+    (1, 1, 1, 4, 4, 3, 1),
+    (1, 1, 1, 4, 4, 3, 2),
+    (2, 27, 26, 16, 32, 3, 2),
+    (2, 26, 26, 32, 64, 3, 1),
+    (2, 26, 26, 64, 32, 1, 1),
+]
+
+
+@pytest.fixture(autouse=True)
+def _with_onednn(monkeypatch):
+    monkeypatch.setenv("MTNET_ONEDNN", "1")
+    if not onednn.available():
+        pytest.skip("this backend has no oneDNN (it is in jaxlib for x86 CPUs)")
+
+
+def operands(case):
+    batch, height, width, channels, features, size, stride = case
+    rng = np.random.default_rng(sum(case))
+    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, channels, features)).astype(np.float32)
+    dy = rng.normal(size=(batch, -(-height // stride), -(-width // stride), features))
+    return x, kernel, dy.astype(np.float32)
+
+
+def run(function, *args):
+    with onednn.compiling():
+        return jax.jit(function, compiler_options=compiler_options())(*args)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_and_gradients_equal_those_of_xla(case):
+    x, kernel, dy = operands(case)
+
+    def all_of(conv):
+        def values(x, kernel, dy):
+            y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, case[-1]), x, kernel)
+            return y, *pull(dy)
+
+        return values
+
+    theirs = jax.jit(all_of(xla_conv2d))(x, kernel, dy)
+    for ours, expected in zip(run(all_of(conv2d), x, kernel, dy), theirs, strict=True):
+        assert ours.shape == expected.shape
+        np.testing.assert_allclose(ours, expected, atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        theirs[0], slow_conv(x.astype(float), kernel, case[-1]), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("rows", "m", "n"), [(1, 1, 1), (7, 3, 2), (1000, 27, 8), (338, 96, 192)])
+def test_transposed_product(rows, m, n):
+    rng = np.random.default_rng(rows)
+    a, b = (rng.normal(size=(rows, k)).astype(np.float32) for k in (m, n))
+    product = run(onednn.transposed_product, a, b)
+    np.testing.assert_allclose(product, a.T.astype(float) @ b, rtol=1e-4, atol=1e-4 * rows**0.5)
+
+
+def test_the_calls_are_made_and_only_for_float32():
+    def text(dtype):
+        x, kernel = jnp.zeros((1, 4, 4, 2), dtype), jnp.zeros((3, 3, 2, 2), dtype)
+        return jax.jit(lambda x, kernel: conv2d(x, kernel)).lower(x, kernel).as_text()
+
+    assert "__onednn$convolution" in text(jnp.float32)
+    assert "onednn" not in text(jnp.bfloat16)
+
+
+def test_the_environment_turns_it_off(monkeypatch):
+    monkeypatch.setenv("MTNET_ONEDNN", "0")
+    assert not onednn.available()
+    x, kernel = jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2))
+    text = jax.jit(lambda x, kernel: conv2d(x, kernel)).lower(x, kernel).as_text()
+    assert "onednn" not in text
+
+
+def steps(config, system, variables, *, runs):
+    """The losses of three steps and the parameters after them, `runs` times with one program."""
+    step, state = make_step(config, system, variables, EVERYTHING)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batches = [jax.device_put(random_batch(config, 2, seed), device) for seed in range(3)]
+    start = jax.device_get(state)  # a step works in the memory of its state
+    compiled = compile_step(step, jax.device_put(start, device), batches[0], device)
+    for _ in range(runs):
+        state, losses = jax.device_put(start, device), []
+        for batch in batches:
+            state, metrics = compiled(state, batch)
+            losses.append(float(metrics["loss"]))
+        yield losses, jax.device_get(state.params)
+
+
+@pytest.mark.slow
+def test_training_steps_are_those_of_xla_and_repeat_bit_for_bit(monkeypatch):
+    config = tiny_config()
+    config.phases.b.learning_rate = 1e-4
+    system, variables = tiny_system(config)
+    (losses, params), (_, again) = steps(config, system, variables, runs=2)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    monkeypatch.setenv("MTNET_ONEDNN", "0")
+    ((expected, _),) = steps(config, system, variables, runs=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_frozen_groups_are_not_differentiated():
+    config = tiny_config()
+    system, variables = tiny_system(config)
+    batch = random_batch(config, 2)
+
+    def calls(function, *args):
+        with onednn.compiling():
+            text = jax.jit(function).lower(*args).compile().as_text()
+        return text.count('custom_call_target="__onednn$')
+
+    forward = calls(
+        lambda v, x: system.model.apply(v, normalise_images(x)), variables, batch["image"]
+    )
+    step, state = make_step(config, system, variables, ("face",))
+    assert calls(step, state, batch) == forward + 3  # the kernels of the three last layers
+    step, state = make_step(config, system, variables, EVERYTHING)
+    assert calls(step, state, batch) > 2.5 * forward
+
+
+def test_the_folded_network_equals_the_network():
+    config = tiny_config()
+    system, variables = tiny_system(config)
+    images = normalise_images(random_batch(config, 2)["image"])
+    expected = run(system.model.apply, variables, images)
+    folded = fold(system.model, variables, winograd=True)
+    found = run(lambda folded, x: apply_folded(system.model, folded, x), folded, images)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_nothing_is_offered_to_the_persistent_cache(tmp_path):
+    # Writing a program with these calls fails, which JAX reports as a warning: an error here.
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        x, kernel, _ = operands((1, 6, 6, 3, 5, 3, 1))
+        run(lambda x, kernel: conv2d(x, kernel) + 1, x, kernel)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert not list(tmp_path.iterdir())
