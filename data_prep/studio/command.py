@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=_size, metavar="WxH",
         help="of the pictures (default: 416x416, or as --layout has it)")  # fmt: skip
     add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in a picture")
-    add("--head-size", type=_range(float), default=(0.08, 0.7), metavar="A-B",
+    add("--head-size", type=_range(float), default=(0.08, 0.85), metavar="A-B",
         help="heads, in parts of the picture's smaller side")  # fmt: skip
     add(
         "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"

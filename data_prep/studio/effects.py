@@ -6,6 +6,8 @@ Nothing here moves a pixel by more than its blur, so the truth stays true.
 import cv2
 import numpy as np
 
+_METERED = 118.0  # of 255: the mean that automatic exposure aims at
+
 
 def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A picture as some camera would have taken it.
@@ -28,7 +30,7 @@ def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         small = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     # Colour cast, exposure and contrast, as a table for the 256 values of each channel.
-    cast, exposure = 1 + rng.normal(0, 0.06, 3), 2 ** rng.normal(0, 0.35)
+    cast, exposure = 1 + rng.normal(0, 0.06, 3), _metered_gain(image) * 2 ** rng.normal(0, 0.3)
     table = np.clip(np.arange(256)[:, None] * (cast * exposure / 255), 0, 1)
     table = (255 * table ** np.exp(rng.normal(0, 0.15))).astype(np.float32)
     image = cv2.LUT(image, table[None])
@@ -43,6 +45,15 @@ def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noise = rng.standard_normal((height, width, 3), dtype=np.float32)
         image += noise * rng.uniform(1, 9)
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+
+def _metered_gain(picture: np.ndarray) -> float:
+    """What a camera's automatic exposure multiplies a picture by: most of the way to _METERED."""
+    # The middle counts most: that is where people put what they photograph.
+    height, width = picture.shape[:2]
+    middle = picture[height // 5 : -height // 5, width // 5 : -width // 5]
+    brightness = 0.5 * (picture.mean() + middle.mean())
+    return float(np.clip(_METERED / max(brightness, 1.0), 0.6, 3.0) ** 0.8)
 
 
 def _motion_blur(image: np.ndarray, length: float, degrees: float) -> np.ndarray:
