@@ -5,7 +5,8 @@
 Contenders, each in a process of its own, with as many threads as there are cores:
 
 - mtnet: the step that `mtnet train` runs in its last phase, all groups learning, as it runs it.
-- mtnet, plain: the same without this project's settings for the CPU (compiler, allocator).
+- mtnet, plain: the same without what this project does for CPUs (oneDNN, compiler, allocator).
+- mtnet, remat: the same with `config.model.remat = "blocks"`: less memory for more time.
 - pytorch, and pytorch, channels last: the network of `tests/torch_twin.py` and the loss of
   `tests/torch_loss.py`, eager, in both memory formats, with the same weights and batch. Before
   anything is measured, the losses of the first step are compared.
@@ -35,13 +36,17 @@ def mtnet_step(
     *,
     dtype: str = "float32",
     trainable: tuple[str, ...] = EVERYTHING,
+    remat: str = "none",
     plain: bool = False,
 ) -> Run:
     """The project's training step on one batch, compiled; `plain` without what is for CPUs."""
+    if plain:
+        os.environ["MTNET_ONEDNN"] = "0"
     import jax
 
     from mtnet_jax.allocator import keep_large_buffers
     from mtnet_jax.config import build_system
+    from mtnet_jax.network import onednn
     from mtnet_jax.network.convolution import compiler_options
     from mtnet_jax.training.phases import make_optimizer, read_phases
     from mtnet_jax.training.step import TrainState, make_train_step
@@ -49,6 +54,7 @@ def mtnet_step(
     if not plain:
         keep_large_buffers()
     config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
+    config.model.remat = remat
     system, phase = build_system(config), read_phases(config)[0]
     variables = fresh_variables(system)
     optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
@@ -60,7 +66,8 @@ def mtnet_step(
         compiler_options={} if plain else compiler_options(),
     )
     start = time.perf_counter()
-    compiled = step.lower(state, data).compile()
+    with onednn.compiling():
+        compiled = step.lower(state, data).compile()
     facts = {"compile_seconds": time.perf_counter() - start}
     memory = compiled.memory_analysis()
     if memory is not None:
@@ -201,6 +208,7 @@ def main() -> None:
     contenders = {
         "mtnet": Contender(mtnet_step, shape),
         "mtnet, plain": Contender(mtnet_step, {**shape, "plain": True}),
+        "mtnet, remat": Contender(mtnet_step, {**shape, "remat": "blocks"}),
     }
     if installed("torch"):
         difference = check_agreement(args.width, args.size, args.batch)
@@ -216,6 +224,9 @@ def main() -> None:
         if name.startswith("pytorch"):
             middle, low, high = ratio(results["mtnet"], results[name])
             print(f"mtnet / {name}: {middle:.3f} ({low:.3f} to {high:.3f})")
+    for name in contenders:
+        if "compile_seconds" in results[name].facts:
+            print(f"{name}: compiled in {results[name].facts['compile_seconds']:.1f} s")
     if args.json:
         write_json(args.json, results, shape)
 

@@ -25,10 +25,24 @@ class Interrupted(Exception):
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
+def compilations():
+    """Names of the compiled programs of `whole_run`, in their order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, compilations):
     """An uninterrupted run: its work directory and variables."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, train(tiny_config(), workdir)
+
+    def note(name, _, **details):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compilations.append(details.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    variables = train(tiny_config(), workdir)
+    jax.monitoring.unregister_event_duration_listener(note)
+    return workdir, variables
 
 
 def assert_same(a, b):
@@ -45,6 +59,11 @@ def interrupt_after_save(monkeypatch, step):
             raise Interrupted
 
     monkeypatch.setattr(Checkpoints, "save", save_then_stop)
+
+
+def test_a_phase_compiles_its_step_once(whole_run, compilations):
+    phases = {line["phase"] for line in read_metrics(whole_run[0])}
+    assert compilations.count("jit(train_step)") == len(phases) == 2
 
 
 @pytest.mark.parametrize("step", [2, 3, 4], ids=["in phase a", "at the border", "in phase b"])

@@ -1,0 +1,174 @@
+"""Images a second and model FLOP utilisation of training on a GPU, a TPU or a CPU.
+
+    python -m benchmarks.accelerator                       # the paper's net, all devices
+    python -m benchmarks.accelerator --width 0.25 --size 224 --batches 8,16 --dtypes float32
+
+Trains the last phase (everything learns) on one batch for some seconds for each batch size and
+type, as `mtnet train` does: state donated, batch split over all devices, steps started ahead, one
+wait at the end. A batch that does not fit in memory is said so, and the sweep goes on.
+
+Model FLOPs are three times those of the forward pass (forward, gradient of the maps, gradient of
+the weights), as counted by XLA; utilisation is their share of the chips' peak. Peaks are those of
+the makers' data sheets for the type that the matrix units compute in; `--peak` gives another. What
+rematerialisation computes again does not count as model FLOPs.
+
+Before it is measured, each program is read: no callbacks to Python, no transfers to the host, no
+float64, memory of the state used again. `tests/test_step.py` asks the same on the CPU.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import machine
+from benchmarks.train_step import EVERYTHING, fresh_variables, random_batch, step_config
+
+# 10^12 dense FLOP/s a chip in bfloat16, and in float32 as XLA multiplies it by default (TensorFloat
+# on GPUs from Ampere, bfloat16 on TPUs). By a part of jax's `device_kind`.
+PEAKS = {
+    "H100": (989, 494), "A100": (312, 156), "L4": (121, 60), "T4": (65, 8.1), "V100": (125, 15.7),
+    "TPU v2": (45, 45), "TPU v3": (123, 123), "TPU v4": (275, 275), "TPU v5 lite": (197, 197),
+    "TPU v5e": (197, 197), "TPU v5": (459, 459), "TPU v6 lite": (918, 918), "TPU v6e": (918, 918),
+}  # fmt: skip
+NOT_ON_DEVICE = ("callback", "infeed", "outfeed", "send(", "recv(", "f64")
+
+
+def measure_training(
+    width: float, size: int, batch: int, dtype: str, *, remat: str, seconds: float
+) -> dict[str, Any]:
+    """Trains on one batch for some seconds.
+
+    Args:
+      width: of the network.
+      size: side of the pictures in pixels.
+      batch: pictures a step, over all devices.
+      dtype: compute type.
+      remat: see `MultitaskNet`.
+      seconds: about so long.
+
+    Returns:
+      Rates, memory and compile time by name.
+
+    Raises:
+      RuntimeError: the program does what it must not, see NOT_ON_DEVICE.
+    """
+    import jax
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.config import build_system
+    from mtnet_jax.data.batches import normalise_images
+    from mtnet_jax.training.phases import make_optimizer, read_phases
+    from mtnet_jax.training.step import TrainState, compile_step, make_train_step
+
+    keep_large_buffers()
+    config = step_config(width, size, batch, dtype=dtype, trainable=EVERYTHING)
+    config.model.remat = remat
+    system, phase = build_system(config), read_phases(config)[0]
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    data = jax.device_put(
+        random_batch(size, batch, config.input.max_heads),
+        NamedSharding(mesh, PartitionSpec("data")),
+    )
+    variables = jax.device_put(fresh_variables(system), replicated)
+    optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
+    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(variables["params"])
+    state = TrainState(**variables, opt_state=opt_state)
+
+    start = time.perf_counter()
+    step = compile_step(make_train_step(system, phase, optimizer), state, data, replicated)
+    compile_seconds = time.perf_counter() - start
+    text = step.as_text()
+    found = [name for name in NOT_ON_DEVICE if name in text]
+    if found or "input_output_alias" not in text:
+        raise RuntimeError(f"the compiled step holds {found}, or does not work in its own memory")
+
+    forward = jax.jit(lambda v, x: system.model.apply(v, normalise_images(x)))
+    with _plain_convolutions():
+        flop = 3 * forward.lower(variables, data["image"]).cost_analysis()["flops"]
+    state, metrics = step(state, data)
+    jax.block_until_ready(metrics)
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for _ in range(5):  # started ahead; the wait is for the last one alone
+            state, metrics = step(state, data)
+        steps += 5
+        jax.block_until_ready(metrics)
+    elapsed = time.perf_counter() - start
+    memory = jax.local_devices()[0].memory_stats() or {}
+    return {
+        "images_per_second": steps * batch / elapsed,
+        "step_ms": 1e3 * elapsed / steps,
+        "model_tflop_per_second": steps * flop / elapsed / 1e12,
+        "compile_seconds": compile_seconds,
+        "peak_memory_gb": memory.get("peak_bytes_in_use", float("nan")) / 1e9,
+        "loss": float(metrics["loss"]),
+    }
+
+
+def peak_tflops(kind: str, dtype: str, given: float | None) -> float:
+    """10^12 FLOP/s of a chip; NaN where it is not known."""
+    if given:
+        return given
+    # The longest name first: "TPU v5 lite" is no "TPU v5".
+    for name in sorted(PEAKS, key=len, reverse=True):
+        if name.lower() in kind.lower():
+            return float(PEAKS[name][dtype != "bfloat16"])
+    return float("nan")
+
+
+def _plain_convolutions() -> Any:
+    """XLA counts the FLOPs of its own convolutions alone."""
+    from unittest import mock
+
+    return mock.patch.dict("os.environ", {"MTNET_ONEDNN": "0"})
+
+
+def main() -> None:
+    """Sweeps and prints a table."""
+    import jax
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--batches", default="16,32,64,128", help="pictures a step, all devices")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--remat", choices=("none", "blocks"), default="none")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each of them")
+    parser.add_argument("--peak", type=float, metavar="TFLOPS", help="of one chip")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+
+    kind, count = jax.devices()[0].device_kind, jax.device_count()
+    print(f"{count} x {kind}; width {args.width}, {args.size} pixels, remat {args.remat}")
+    print("dtype     batch  images/s   ms a step  TFLOP/s  of peak  memory GB  compile s")
+    results = []
+    for dtype in args.dtypes.split(","):
+        peak = count * peak_tflops(kind, dtype, args.peak)
+        for batch in map(int, args.batches.split(",")):
+            try:
+                found = measure_training(
+                    args.width, args.size, batch, dtype, remat=args.remat, seconds=args.seconds
+                )
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                print(f"{dtype:8s} {batch:6d}  does not fit in memory")
+                continue
+            share = found["model_tflop_per_second"] / peak
+            print(
+                f"{dtype:8s} {batch:6d} {found['images_per_second']:9.1f} {found['step_ms']:11.1f} "
+                f"{found['model_tflop_per_second']:8.2f} {share:8.1%} "
+                f"{found['peak_memory_gb']:10.2f} {found['compile_seconds']:10.1f}"
+            )
+            results.append({"dtype": dtype, "batch": batch, "peak_tflops": peak, **found})
+    if args.json:
+        content = {"devices": [kind, count], "machine": machine(), "results": results}
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
