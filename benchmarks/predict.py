@@ -4,7 +4,8 @@
     python -m benchmarks.predict --weights weights/small
 
 Each contender runs in a process of its own, with two threads. Before anything is measured, the
-network is checked to give what onnxruntime gives. "network" is the network alone as it predicts,
+network is checked to give what onnxruntime gives. The first line is the bare network as PyTorch
+exports it; the lines below are ours. "network" is the network alone as JAX predicts with it,
 "as trained" with BatchNorm apart and the kernels as they are; "letterbox" and "decode" are the rest
 of the way from picture to heads.
 """
@@ -75,8 +76,8 @@ def onnx_network(path: str, size: int) -> tuple[Callable, dict[str, Any]]:
     return lambda: network.run(None, {"images": images}), {}
 
 
-def whole_way(**source: Any) -> tuple[Callable, dict[str, Any]]:
-    predictor, image = Predictor(*read_weights(**source)), picture()
+def whole_way(runtime: str, **source: Any) -> tuple[Callable, dict[str, Any]]:
+    predictor, image = Predictor(*read_weights(**source), runtime=runtime), picture()
     return lambda: predictor(image), {}
 
 
@@ -164,7 +165,10 @@ def main() -> None:
             "onnxruntime, network": Contender(
                 onnx_network, {"path": str(path), "size": config.input.size}
             ),
-            "picture to heads": Contender(whole_way, source),
+            "picture to heads, jax": Contender(whole_way, {"runtime": "jax", **source}),
+            "picture to heads, onnxruntime": Contender(
+                whole_way, {"runtime": "onnxruntime", **source}
+            ),
             "network": Contender(network_alone, source),
             "network, as trained": Contender(network_as_trained, source),
             "letterbox": Contender(letterbox_alone, source),

@@ -8,27 +8,28 @@ heads = predictor("picture.jpg")
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtnet_jax.config import build_system
+from mtnet_jax.config import System, build_system
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import BadRecord, decode_image
+from mtnet_jax.decode import Heads
 from mtnet_jax.draw import draw_heads
-from mtnet_jax.inference import heads_in_picture, make_detector
+from mtnet_jax.inference import Detector, heads_in_picture, make_detector
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.weights import load_weights
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
+RUNTIMES = ("jax", "onnxruntime")  # what computes the network
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ class Predictor:
         variables: dict[str, Any],
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        runtime: str = "jax",
     ):
         self._system = build_system(config)
-        self._detect = make_detector(self._system, config, score_threshold)(variables)
+        make = _detector_of(runtime)
+        self._detect = make(self._system, config, score_threshold)(variables)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -88,20 +91,28 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, weights: str | os.PathLike, *, score_threshold: float = DEFAULT_SCORE_THRESHOLD
+        cls,
+        weights: str | os.PathLike,
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        runtime: str = "jax",
     ) -> "Predictor":
         """Reads a work directory of `mtnet train` or a folder of `mtnet export`.
 
         Args:
           weights: the directory.
           score_threshold: heads of a lower score are left out.
+          runtime: what computes the network. "jax" runs everywhere, "onnxruntime" on the CPU.
+            The heads are the same up to rounding; docs/performance.md compares the times.
 
         Raises:
           FileNotFoundError: no weights there.
-          ValueError: damaged weights, or weights that do not fit their configuration.
+          ValueError: damaged weights, weights that do not fit their configuration, or a runtime
+            that does not exist.
+          RuntimeError: onnxruntime or onnx is not installed.
         """
         config, variables = load_weights(weights)
-        return cls(config, variables, score_threshold=score_threshold)
+        return cls(config, variables, score_threshold=score_threshold, runtime=runtime)
 
     def __call__(self, picture: np.ndarray | str | os.PathLike) -> list[Head]:
         """Finds the heads of a picture.
@@ -124,7 +135,9 @@ class Predictor:
         size = self._system.grid.size
         matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
         inputs = geometry.map_picture(image, matrix, size)[None]
-        found = jax.device_get(self._detect(inputs))
+        # On the CPU the arrays are only looked at; jax.device_get would take longer than to draw up
+        # the heads.
+        found = Heads(*map(np.asarray, self._detect(inputs)))
         return self._as_heads(heads_in_picture(found, 0, matrix, image.shape))
 
     def _as_heads(self, arrays: dict[str, np.ndarray]) -> list[Head]:
@@ -141,6 +154,16 @@ class Predictor:
             )
             for box, score, rotation, three, label in zip(*columns, strict=True)
         ]
+
+
+def _detector_of(runtime: str) -> Callable[[System, ConfigDict, float], Detector]:
+    if runtime not in RUNTIMES:
+        raise ValueError(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
+    if runtime == "onnxruntime":
+        from mtnet_jax.onnx_runtime import make_onnx_detector  # its packages are optional
+
+        return make_onnx_detector
+    return make_detector
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:

@@ -73,12 +73,17 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     }
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
-    write_config(out, ConfigDict({name: config[name] for name in _NEEDED}))
+    write_config(out, prediction_config(config))
     path = Path(out) / WEIGHTS
     partial = path.with_name("partial-" + WEIGHTS)
     np.savez_compressed(partial, **arrays)
     partial.replace(path)
     return path
+
+
+def prediction_config(config: ConfigDict) -> ConfigDict:
+    """The part of a configuration that predicting needs."""
+    return ConfigDict({name: config[name] for name in _NEEDED})
 
 
 def _halve(name: str, value: np.ndarray) -> np.ndarray:

@@ -110,6 +110,7 @@ def test_every_command_has_help(words, capsys):
         (("predict", "a.png"), "--weights"),
         (("predict", "a.png", "--weights", "w", "--score", "7"), "7 is not a number from 0 to 1"),
         (("predict", "a.png", "--weights", "w", "--score", "x"), "--score"),
+        (("predict", "a.png", "--weights", "w", "--runtime", "cuda"), "'cuda'"),
         (("eval", "--workdir", "w", "--data", "d", "--batch-size", "0"), "--batch-size"),
         (("eval", "--workdir", "w", "--data", "d", "--protocol", "best"), "best"),
         (("data",), "TASK"),
@@ -158,7 +159,7 @@ def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
 def test_pictures_that_cannot_be_read_do_not_stop_the_others(
     run, monkeypatch, weights, predictor, pictures, tmp_path
 ):
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
+    monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
     code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
@@ -173,7 +174,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
 def test_a_second_run_leaves_its_overlays_out(
     run, monkeypatch, weights, predictor, pictures, tmp_path
 ):
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
+    monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     for _ in range(2):
         _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
         assert "2 pictures predicted" in said
@@ -198,7 +199,7 @@ def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, pic
     empty.mkdir()
     assert str(empty) in fails("predict", empty, "--weights", weights, "--out", tmp_path / "o")
 
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
+    monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     taken = tmp_path / "file"
     taken.write_text("")
     command = ("predict", pictures, "--weights", weights)

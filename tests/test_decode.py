@@ -278,6 +278,26 @@ def test_one_compilation_for_any_number_of_heads():
     assert run._cache_size() == len(shapes) == 1
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 16])
+def test_the_shorter_way_for_a_few_heads_gives_the_same(monkeypatch, count):
+    outputs = quiet_outputs("sixd")
+    for i, box in enumerate(spread_boxes(count)):
+        put_head(outputs, box, i / 4 + 1, picture=i % 2)
+
+    def decoded():
+        return jax.jit(partial(decode, grid=GRID, options=OPTIONS, representation=sixd))(outputs)
+
+    sixd = make_representation("sixd")
+    found = decoded()
+    monkeypatch.setattr("mtnet_jax.decode.FEW", 0)
+    expected = decoded()
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    assert found.valid.sum() == count
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a[found.valid], b[found.valid])
+
+
 # --- Suppression ----------------------------------------------------------------------------------
 
 

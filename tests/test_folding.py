@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.network.folding import Folded, apply_folded, fold
 from mtnet_jax.network.winograd import transform_kernel, winograd_conv
+from tests.tiny import trained_variables
 
 
 def slow_convolution(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -32,23 +32,6 @@ def test_winograd_is_the_convolution(height, width):
     found = jax.jit(lambda x, k: winograd_conv(x, transform_kernel(k)))(x, kernel)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
-
-
-def trained_variables(model: MultitaskNet, size: int, seed: int = 0) -> dict:
-    """Variables in which no BatchNorm is the identity, nor its inverse."""
-    rng = np.random.default_rng(seed)
-    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), images)
-    arrays = {}
-    for name, leaf in flatten_dict(abstract, sep="/").items():
-        if name.endswith("kernel"):
-            spread = (2 / np.prod(leaf.shape[:3])) ** 0.5
-            arrays[name] = rng.normal(0, spread, leaf.shape).astype(np.float32)
-        elif name.endswith(("scale", "var")):
-            arrays[name] = rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        else:
-            arrays[name] = rng.normal(0, 0.3, leaf.shape).astype(np.float32)
-    return unflatten_dict(arrays, sep="/")
 
 
 NETS = {

@@ -137,6 +137,23 @@ def test_quarter_turn_is_exact(rng):
     np.testing.assert_array_equal(geometry.map_picture(image, turned, 40), expected)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [(640, 480, 416), (480, 640, 416), (1280, 720, 224), (384, 288, 224), (96, 96, 96)],
+)
+def test_pictures_that_land_on_whole_pixels_are_resized(monkeypatch, rng, width, height, size):
+    """The quick way for common sizes gives the picture of the general one, but for rounding."""
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    letterbox = geometry.letterbox_map(width, height, size)
+    with monkeypatch.context() as quick:
+        quick.setattr(cv2, "warpAffine", None)
+        found = geometry.map_picture(image, letterbox, size)
+    monkeypatch.setattr(geometry, "_whole_pixels", lambda *_: None)
+    expected = geometry.map_picture(image, letterbox, size)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert found.flags.c_contiguous
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_shrinking_averages(rng, factor):
     """No pixel of the source is passed over: each output pixel is the mean of its block."""

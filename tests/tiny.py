@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.config import (
@@ -15,6 +15,7 @@ from mtnet_jax.config import (
     phase,
     record_set,
 )
+from mtnet_jax.network import MultitaskNet
 from mtnet_jax.training.checkpoints import write_config
 from tests.conftest import REPOSITORY
 
@@ -67,6 +68,23 @@ def tiny_system(config: ConfigDict) -> tuple[System, dict]:
     size = config.input.size
     images = np.zeros((1, size, size, 3), np.float32)
     return system, jax.jit(system.model.init)(jax.random.key(0, impl="rbg"), images)
+
+
+def trained_variables(model: MultitaskNet, size: int, seed: int = 0) -> dict:
+    """Variables in which no BatchNorm is the identity, nor its inverse."""
+    rng = np.random.default_rng(seed)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    abstract = jax.eval_shape(model.init, jax.random.key(0), images)
+    arrays = {}
+    for name, leaf in flatten_dict(abstract, sep="/").items():
+        if name.endswith("kernel"):
+            spread = (2 / np.prod(leaf.shape[:3])) ** 0.5
+            arrays[name] = rng.normal(0, spread, leaf.shape).astype(np.float32)
+        elif name.endswith(("scale", "var")):
+            arrays[name] = rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        else:
+            arrays[name] = rng.normal(0, 0.3, leaf.shape).astype(np.float32)
+    return unflatten_dict(arrays, sep="/")
 
 
 def write_random_weights(folder: Path) -> None:

@@ -80,11 +80,11 @@ def change_colour(
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
     if options.noise > 0:
         level = rng.uniform(0, options.noise)
-        image = cv2.add(image, _noise(rng, image.shape, level), dtype=cv2.CV_8U)
+        image = cv2.add(image, gaussian_noise(rng, image.shape, level), dtype=cv2.CV_8U)
     return image
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], level: float) -> np.ndarray:
+def gaussian_noise(rng: np.random.Generator, shape: tuple[int, ...], level: float) -> np.ndarray:
     """Gaussian noise, int16: a random byte for each value, looked up in a table of 256 values.
 
     That takes a tenth of the time of normally distributed floats, which would cost more than all

@@ -93,6 +93,8 @@ class MultitaskNet(nn.Module):
         return [self._activate(output) for output in outputs]
 
     def _activate(self, output_BxKxKx3xV: Array) -> Array:
+        if self.box_activation == self.pose_activation == "none":
+            return output_BxKxKx3xV
         box, scores, pose = jnp.split(output_BxKxKx3xV, (4, 5 + self.num_classes), axis=-1)
         if self.box_activation == "tanh":
             box = jnp.tanh(box)
