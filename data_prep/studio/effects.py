@@ -6,6 +6,8 @@ Nothing here moves a pixel by more than its blur, so the truth stays true.
 import cv2
 import numpy as np
 
+from mtnet_jax.data.augment import gaussian_noise
+
 _METERED = 118.0  # of 255: the mean that automatic exposure aims at
 
 
@@ -42,8 +44,7 @@ def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         far = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2)[..., None]
         image *= 1 - rng.uniform(0.2, 0.9) * far
     if rng.random() < 0.6:
-        noise = rng.standard_normal((height, width, 3), dtype=np.float32)
-        image += noise * rng.uniform(1, 9)
+        image += gaussian_noise(rng, image.shape, rng.uniform(1, 9))
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -26,7 +26,7 @@ _NECK_YAW, _NECK_NOD = 65.0, 38.0  # degrees that a neck does alone
 _APART = 0.42  # metres between two heads, at least
 _NEAREST = 0.4  # metres from the camera to a head, at least
 _TRIES = 40
-_RUN, _CAST = 32, 32  # frames that share a cast, people in it
+_RUN, _CAST = 64, 32  # frames that share a cast, people in it
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,7 @@ class _Renderer:
     def render(self, scene: Scene, camera: Camera, supersample: float) -> Rendering:
         size = (round(camera.width * supersample), round(camera.height * supersample))
         self._window.SetSize(*size)
-        self._scene.RemoveAllViewProps()
-        self._scene.RemoveAllLights()
+        self._clear()
         self._look(camera)
         for light in scene.lights:
             self._add_light(light)
@@ -144,6 +143,14 @@ class _Renderer:
             depth=np.where(drawn, depth, large_depth)[grid],
             ids=np.where(drawn[grid], red + 4 * blue, 0).astype(np.uint8),
         )
+
+    def _clear(self) -> None:
+        actors = self._scene.GetActors()
+        actors.InitTraversal()
+        while (actor := actors.GetNextActor()) is not None:
+            actor.SetTexture(None)  # it would be unloaded with the actor: half of a frame's time
+        self._scene.RemoveAllViewProps()
+        self._scene.RemoveAllLights()
 
     def _look(self, camera: Camera) -> None:
         view = self._scene.GetActiveCamera()
