@@ -44,7 +44,7 @@ def read_video(path: Path) -> tuple[float, list[np.ndarray]]:
 @pytest.fixture
 def command(monkeypatch, weights, predictor):
     """Runs `mtnet predict` with the tiny network; returns the exit code."""
-    monkeypatch.setattr(Predictor, "load", lambda folder, score_threshold: predictor)
+    monkeypatch.setattr(Predictor, "load", lambda folder, **options: predictor)
     return lambda *words: main(["predict", *map(str, words), "--weights", str(weights)])
 
 
