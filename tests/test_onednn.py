@@ -24,6 +24,7 @@ CASES = [  # (batch, height, width, in, out, kernel, stride)
     (2, 27, 26, 16, 32, 3, 2),
     (2, 26, 26, 32, 64, 3, 1),
     (2, 26, 26, 64, 32, 1, 1),
+    (2, 5, 4, 256, 136, 3, 1),  # wide: the gradient of its kernel is XLA's
 ]
 
 

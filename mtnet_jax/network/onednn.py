@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -65,7 +65,8 @@ def _present() -> bool:
     image, kernel = np.ones((1, 3, 3, 2), np.float32), np.ones((3, 3, 2, 1), np.float32)
     try:
         with _not_stored(), jax.ensure_compile_time_eval():
-            sums = np.asarray(jax.jit(convolution, static_argnums=(2, 3))(image, kernel, 1, 1))
+            pads = ((1, 1), (1, 1))
+            sums = np.asarray(jax.jit(convolution, static_argnums=(2, 3))(image, kernel, 1, pads))
             product = np.asarray(jax.jit(transposed_product)(image[0, 0], kernel[0, :, :, 0]))
     except jax.errors.JaxRuntimeError:
         return False
@@ -73,35 +74,51 @@ def _present() -> bool:
     return bool(np.all(sums[0, ..., 0] == expected) and np.all(product == 3))
 
 
-def convolution(x_BxHxWxI: Array, kernel_HxWxIxO: Array, stride: int, padding: int) -> Array:
-    """2-D convolution, the same stride and padding (on every side) along both axes, float32.
+def convolution(
+    x_BxHxWxI: Array,
+    kernel: Array,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+    *,
+    inputs_last: bool = False,
+) -> Array:
+    """2-D convolution, float32.
 
     It has no gradient of its own.
+
+    Args:
+      x_BxHxWxI: maps.
+      kernel: (h, w, I, O); (h, w, O, I) with `inputs_last`.
+      stride: along both axes.
+      padding: ((top, bottom), (left, right)) in pixels.
+      inputs_last: read the kernel as it is used in gradients, without a transposed copy.
     """
     batch, *sides, _ = x_BxHxWxI.shape
-    *window, _, features = kernel_HxWxIxO.shape
+    inputs, outputs = (3, 2) if inputs_last else (2, 3)
+    window = kernel.shape[:2]
     size = [
-        (side + 2 * padding - reach) // stride + 1
-        for side, reach in zip(sides, window, strict=True)
+        (side + sum(pads) - reach) // stride + 1
+        for side, reach, pads in zip(sides, window, padding, strict=True)
     ]
     maps = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
-    kernel = {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}
+    layout = {"input_feature_dim": inputs, "output_feature_dim": outputs, "spatial_dims": [0, 1]}
+    before, after = zip(*padding, strict=True)
     settings = {
         "dims": 4,
         "input": maps,
-        "kernel": {"dims": 4, "filter": {**kernel, "shape": list(kernel_HxWxIxO.shape)}},
+        "kernel": {"dims": 4, "filter": {**layout, "shape": list(kernel.shape)}},
         "output": maps,
         "window": {
-            "size": window,
-            "pad_left": 2 * [padding],
-            "pad_right": 2 * [padding],
+            "size": list(window),
+            "pad_left": list(before),
+            "pad_right": list(after),
             "strides": 2 * [stride],
             "window_dilations": [1, 1],
         },
         "feature_groups": 1,
     }
-    out = jax.ShapeDtypeStruct((batch, *size, features), jnp.float32)
-    return _call("convolution", {"onednn_conv_config": settings}, out, x_BxHxWxI, kernel_HxWxIxO)
+    out = jax.ShapeDtypeStruct((batch, *size, kernel.shape[outputs]), jnp.float32)
+    return _call("convolution", {"onednn_conv_config": settings}, out, x_BxHxWxI, kernel)
 
 
 def transposed_product(a_KxM: Array, b_KxN: Array) -> Array:
