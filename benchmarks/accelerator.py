@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import machine
-from benchmarks.train_step import EVERYTHING, fresh_variables, random_batch, step_config
+from benchmarks.train_step import prepare_step
 
 # 10^12 dense FLOP/s a chip in bfloat16, and in float32 as XLA multiplies it by default (TensorFloat
 # on GPUs from Ampere, bfloat16 on TPUs). By a part of jax's `device_kind`.
@@ -55,36 +55,19 @@ def measure_training(
       RuntimeError: the program does what it must not, see `faults_of`.
     """
     import jax
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from mtnet_jax.allocator import keep_large_buffers
-    from mtnet_jax.config import build_system
     from mtnet_jax.data.batches import normalise_images
-    from mtnet_jax.training.phases import make_optimizer, read_phases
-    from mtnet_jax.training.step import TrainState, compile_step, make_train_step
 
     keep_large_buffers()
-    config = step_config(width, size, batch, dtype=dtype, trainable=EVERYTHING)
-    config.model.remat = remat
-    system, phase = build_system(config), read_phases(config)[0]
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    data = jax.device_put(
-        random_batch(size, batch, config.input.max_heads),
-        NamedSharding(mesh, PartitionSpec("data")),
+    step, state, data, system, compile_seconds = prepare_step(
+        width, size, batch, dtype=dtype, remat=remat
     )
-    variables = jax.device_put(fresh_variables(system), replicated)
-    optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
-    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(variables["params"])
-    state = TrainState(**variables, opt_state=opt_state)
-
-    start = time.perf_counter()
-    step = compile_step(make_train_step(system, phase, optimizer), state, data, replicated)
-    compile_seconds = time.perf_counter() - start
     faults = faults_of(step.as_text())
     if faults:
         raise RuntimeError(f"the compiled step: {', '.join(faults)}")
 
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
     forward = jax.jit(lambda v, x: system.model.apply(v, normalise_images(x)))
     with _plain_convolutions():
         flop = 3 * forward.lower(variables, data["image"]).cost_analysis()["flops"]

@@ -13,8 +13,6 @@ Contenders, in turn:
 The FLOPs of these programs are compared in tests/test_step.py.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Contender, measure, ratio, table, write_json
@@ -24,6 +22,7 @@ from benchmarks.train_step import (
     fresh_variables,
     mtnet_step,
     random_batch,
+    shape_parser,
     step_config,
 )
 
@@ -62,13 +61,7 @@ def forward(width: float, size: int, batch: int) -> Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = shape_parser(__doc__).parse_args()
 
     shape = {"width": args.width, "size": args.size, "batch": args.batch}
     contenders = {"forward": Contender(forward, shape)}

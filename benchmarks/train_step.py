@@ -17,7 +17,8 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 from benchmarks.timing import Contender, installed, measure, ratio, table, write_json
 
@@ -29,7 +30,17 @@ EVERYTHING = ("backbone", "neck", "face", "pose")
 Run = tuple[Callable[[], Any], dict[str, Any]]
 
 
-def mtnet_step(
+class Prepared(NamedTuple):
+    """A training step, compiled, and what it starts from, in the devices' memory."""
+
+    step: Any  # (state, data) -> (state, metrics)
+    state: Any
+    data: dict[str, Any]
+    system: Any
+    compile_seconds: float
+
+
+def prepare_step(
     width: float,
     size: int,
     batch: int,
@@ -37,45 +48,57 @@ def mtnet_step(
     dtype: str = "float32",
     trainable: tuple[str, ...] = EVERYTHING,
     remat: str = "none",
-    plain: bool = False,
-) -> Run:
-    """The project's training step on one batch, compiled; `plain` without what is for CPUs."""
+) -> Prepared:
+    """The step that `mtnet train` runs, over all devices, on one batch of noise."""
+    import jax
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    from mtnet_jax.config import build_system
+    from mtnet_jax.training.phases import make_optimizer, read_phases
+    from mtnet_jax.training.step import TrainState, compile_step, make_train_step
+
+    config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
+    config.model.remat = remat
+    system, phase = build_system(config), read_phases(config)[0]
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    data = jax.device_put(
+        random_batch(size, batch, config.input.max_heads),
+        NamedSharding(mesh, PartitionSpec("data")),
+    )
+    variables = jax.device_put(fresh_variables(system), replicated)
+    optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
+    opt_state = jax.jit(optimizer.init, out_shardings=replicated)(variables["params"])
+    state = TrainState(**variables, opt_state=opt_state)
+    start = time.perf_counter()
+    step = compile_step(make_train_step(system, phase, optimizer), state, data, replicated)
+    return Prepared(step, state, data, system, time.perf_counter() - start)
+
+
+def mtnet_step(width: float, size: int, batch: int, *, plain: bool = False, **options: Any) -> Run:
+    """The project's training step; `plain` without what is for CPUs."""
     if plain:
         os.environ["MTNET_ONEDNN"] = "0"
     import jax
 
     from mtnet_jax.allocator import keep_large_buffers
-    from mtnet_jax.config import build_system
-    from mtnet_jax.network import onednn
-    from mtnet_jax.network.convolution import compiler_options
-    from mtnet_jax.training.phases import make_optimizer, read_phases
-    from mtnet_jax.training.step import TrainState, make_train_step
+    from mtnet_jax.training import step as step_module
 
-    if not plain:
+    if plain:
+        with mock.patch.object(step_module, "compiler_options", dict):
+            prepared = prepare_step(width, size, batch, **options)
+    else:
         keep_large_buffers()
-    config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
-    config.model.remat = remat
-    system, phase = build_system(config), read_phases(config)[0]
-    variables = fresh_variables(system)
-    optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
-    state = TrainState(**variables, opt_state=jax.jit(optimizer.init)(variables["params"]))
-    data = jax.device_put(random_batch(size, batch, config.input.max_heads))
-    step = jax.jit(
-        make_train_step(system, phase, optimizer),
-        donate_argnums=0,
-        compiler_options={} if plain else compiler_options(),
-    )
-    start = time.perf_counter()
-    with onednn.compiling():
-        compiled = step.lower(state, data).compile()
-    facts = {"compile_seconds": time.perf_counter() - start}
-    memory = compiled.memory_analysis()
+        prepared = prepare_step(width, size, batch, **options)
+    step, state, data = prepared[:3]
+    facts = {"compile_seconds": prepared.compile_seconds}
+    memory = step.memory_analysis()
     if memory is not None:
         facts["temporary_mb"] = memory.temp_size_in_bytes / 1e6
 
     def run():
         nonlocal state
-        state, metrics = compiled(state, data)
+        state, metrics = step(state, data)
         return jax.block_until_ready((state, metrics))
 
     return run, facts
@@ -194,14 +217,20 @@ def random_batch(size: int, batch: int, max_heads: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def shape_parser(doc: str) -> argparse.ArgumentParser:
+    """The options of benchmarks that train in one shape."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser
+
+
+def main() -> None:
+    parser = shape_parser(__doc__)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
 
     shape = {"width": args.width, "size": args.size, "batch": args.batch, "dtype": args.dtype}

@@ -24,8 +24,7 @@ def keep_large_buffers() -> bool:
       Whether glibc was told: it is not where JAX could use an accelerator, which has an allocator
       of its own, nor with another C library.
     """
-    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    if not glibc or _accelerator_installed():
+    if not _glibc() or _accelerator_installed():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(
@@ -33,6 +32,20 @@ def keep_large_buffers() -> bool:
         and mallopt(_TRIM_THRESHOLD, -1)  # the heap never shrinks
         and mallopt(_ARENA_MAX, 1)  # one heap for all threads: those of threads hold 64 MB each
     )
+
+
+def return_freed_memory() -> None:
+    """Hands what is free at this moment back to the system, as after a compilation.
+
+    The compiler of a CPU needs some 400 MB for the step of a whole network, which the step itself
+    would never fill.
+    """
+    if _glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _glibc() -> bool:
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 
 def _accelerator_installed() -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from mtnet_jax.allocator import return_freed_memory
 from mtnet_jax.config import System
 from mtnet_jax.data.batches import normalise_images, truths_of
 from mtnet_jax.losses import multitask_loss
@@ -104,4 +105,6 @@ def compile_step(
         compiler_options=compiler_options(),
     )
     with onednn.compiling():
-        return compiled.lower(state, batch).compile()
+        step = compiled.lower(state, batch).compile()
+    return_freed_memory()
+    return step
