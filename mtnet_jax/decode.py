@@ -15,7 +15,7 @@ from mtnet_jax import boxes as box_ops
 from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
 from mtnet_jax.representations import Representation
 
-FEW = 32  # predictions over the threshold; up to so many are decoded in a shorter way
+FEW = 128  # predictions over the threshold; up to so many are decoded in a shorter way
 BLOCK = 64  # boxes that the suppression settles at once
 POSES_AT_ONCE = 16
 
