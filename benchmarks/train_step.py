@@ -14,6 +14,7 @@ Contenders, each in a process of its own, with as many threads as there are core
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,15 +105,13 @@ def mtnet_step(width: float, size: int, batch: int, *, plain: bool = False, **op
     return run, facts
 
 
-def torch_step(
-    width: float, size: int, batch: int, *, dtype: str = "float32", channels_last: bool = False
-) -> Run:
-    """The step in PyTorch: the same weights, batch, loss and optimizer."""
+def torch_step(path: str, *, dtype: str = "float32", channels_last: bool = False) -> Run:
+    """The step in PyTorch of what `write_twin` wrote, in a process without JAX."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model, loss_of = torch_twin(width, size, batch)
+    model, loss_of = read_twin(path)
     model = model.to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
 
@@ -127,23 +126,40 @@ def torch_step(
     return run, {}
 
 
-def torch_twin(width: float, size: int, batch: int) -> tuple[Any, Callable]:
-    """The network in PyTorch with `fresh_variables`, and the loss of its outputs on the batch."""
+def write_twin(path: str, width: float, size: int, batch: int) -> None:
+    """Writes what the step in PyTorch starts from: `fresh_variables`, the batch, the anchors."""
     import torch
 
     from mtnet_jax.config import build_system
-    from tests import torch_loss
     from tests.torch_twin import TorchTwin
 
     config = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)
     system = build_system(config)
-    model = TorchTwin("v2", 1, POSE_SIZE, base=round(STEM_CHANNELS * width))
+    base = round(STEM_CHANNELS * width)
+    model = TorchTwin("v2", 1, POSE_SIZE, base=base)
     model.copy_from_flax(fresh_variables(system))
-    data = {
-        name: torch.from_numpy(values)
-        for name, values in random_batch(size, batch, config.input.max_heads).items()
+    data = random_batch(size, batch, config.input.max_heads)
+    content = {
+        "base": base,
+        "weights": model.state_dict(),
+        "size": size,
+        "data": {name: torch.from_numpy(values) for name, values in data.items()},
+        "anchors": torch.from_numpy(system.grid.level_anchors_wh),
     }
-    anchors = torch.from_numpy(system.grid.level_anchors_wh)
+    torch.save(content, path)
+
+
+def read_twin(path: str) -> tuple[Any, Callable]:
+    """The network in PyTorch, and the loss of its outputs on the batch."""
+    import torch
+
+    from tests import torch_loss
+    from tests.torch_twin import TorchTwin
+
+    content = torch.load(path)
+    model = TorchTwin("v2", 1, POSE_SIZE, base=content["base"])
+    model.load_state_dict(content["weights"])
+    data, anchors, size = content["data"], content["anchors"], content["size"]
 
     def loss_of(network: Callable) -> Any:
         outputs = network(data["image"].permute(0, 3, 1, 2).float() / 255)
@@ -153,15 +169,15 @@ def torch_twin(width: float, size: int, batch: int) -> tuple[Any, Callable]:
     return model, loss_of
 
 
-def check_agreement(width: float, size: int, batch: int) -> float:
-    """The relative difference of the two losses of the first step.
+def check_agreement(path: str, width: float, size: int, batch: int) -> float:
+    """The relative difference of the two losses of the first step; the twin is that of the path.
 
     Raises:
       RuntimeError: the two do not compute the same thing.
     """
     run, _ = mtnet_step(width, size, batch)
     ours = float(run()[1]["loss"])
-    model, loss_of = torch_twin(width, size, batch)
+    model, loss_of = read_twin(path)
     theirs = loss_of(model.train()).item()
     if not abs(ours - theirs) <= AGREEMENT * abs(theirs):
         raise RuntimeError(f"the loss is {ours} here and {theirs} in PyTorch")
@@ -239,14 +255,16 @@ def main() -> None:
         "mtnet, plain": Contender(mtnet_step, {**shape, "plain": True}),
         "mtnet, remat": Contender(mtnet_step, {**shape, "remat": "blocks"}),
     }
-    if installed("torch"):
-        difference = check_agreement(args.width, args.size, args.batch)
-        print(f"the losses of the first step agree within {difference:.0e}")
-        contenders["pytorch"] = Contender(torch_step, shape)
-        contenders["pytorch, channels last"] = Contender(
-            torch_step, {**shape, "channels_last": True}
-        )
-    results = measure(contenders, turns=args.turns)
+    with tempfile.TemporaryDirectory() as folder:
+        if installed("torch"):
+            path, sizes = f"{folder}/twin.pt", (args.width, args.size, args.batch)
+            write_twin(path, *sizes)
+            difference = check_agreement(path, *sizes)
+            print(f"the losses of the first step agree within {difference:.0e}")
+            for name, channels_last in (("pytorch", False), ("pytorch, channels last", True)):
+                settings = {"path": path, "dtype": args.dtype, "channels_last": channels_last}
+                contenders[name] = Contender(torch_step, settings)
+        results = measure(contenders, turns=args.turns)
     print(shape)
     print(table(results))
     for name in contenders:

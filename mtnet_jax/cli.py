@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     if rest and args.command != "train":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
+        if args.command in COMPILING:
+            from mtnet_jax.compilation_cache import keep_compiled_programs
+
+            keep_compiled_programs()
         return args.run(args, rest) if args.command == "train" else args.run(args)
     except (OSError, ValueError, RuntimeError) as error:
         if not (isinstance(error, OSError) or _raised_on_purpose(error)):
@@ -59,10 +64,8 @@ def _add_quickstart(commands: argparse._SubParsersAction) -> None:
 
 
 def _quickstart(args: argparse.Namespace) -> int:
-    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.quickstart import quickstart
 
-    keep_compiled_programs()
     return quickstart(args.workdir)
 
 
@@ -88,11 +91,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _train(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
-    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.config import load_config
     from mtnet_jax.training.loop import train
 
-    keep_compiled_programs()
     if args.distributed:
         try:
             jax.distributed.initialize()
@@ -130,12 +131,10 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
 
-    keep_compiled_programs()
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
@@ -187,11 +186,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from mtnet_jax.compilation_cache import keep_compiled_programs
     from mtnet_jax.predict import Predictor, find_pictures, predict_files
     from mtnet_jax.video import as_video
 
-    keep_compiled_programs()
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [entry for entry in args.inputs if as_video(entry) is None]
     if inputs and args.out is None and args.json is None:
