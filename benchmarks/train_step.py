@@ -271,9 +271,10 @@ def main() -> None:
         if name.startswith("pytorch"):
             middle, low, high = ratio(results["mtnet"], results[name])
             print(f"mtnet / {name}: {middle:.3f} ({low:.3f} to {high:.3f})")
-    for name in contenders:
-        if "compile_seconds" in results[name].facts:
-            print(f"{name}: compiled in {results[name].facts['compile_seconds']:.1f} s")
+    for name, result in results.items():
+        if "temporary_mb" in result.facts:
+            seconds, megabytes = (result.facts[k] for k in ("compile_seconds", "temporary_mb"))
+            print(f"{name}: compiled in {seconds:.1f} s, {megabytes:.0f} MB of temporary memory")
     if args.json:
         write_json(args.json, results, shape)
 

@@ -1,4 +1,4 @@
-"""`wait_share` is what the device waits for data, not what the loop that runs ahead of it does."""
+"""The loop runs one step ahead of the device; `wait_share` is how long that waits for data."""
 
 import time
 
@@ -57,3 +57,31 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path):
     shares = [line["wait_share"] for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert len(shares) == 3
     assert 0.6 < np.median(shares[1:]) <= 1
+
+
+def test_the_loop_is_one_step_ahead(monkeypatch, tmp_path):
+    """Not more: each step that was started holds memory."""
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ x, x).sum())
+    x = jnp.eye(1200)
+    work(x).block_until_ready()
+    compile_step, given, unfinished = loop.compile_step, [], []
+
+    def compile_slow_step(*arguments):
+        step = compile_step(*arguments)
+
+        def slow_step(state, batch):
+            unfinished.append(sum(not done.is_ready() for done in given))
+            state, metrics = step(state, batch)
+            given.append(work(x))
+            return state, {**metrics, "work": given[-1]}
+
+        return slow_step
+
+    monkeypatch.setattr(loop, "compile_step", compile_slow_step)
+    config = tiny_config()
+    config.phases = {"a": config.phases.b}
+    config.phases.a.epochs = 8 * 4 / 700
+    config.save_every_steps = config.log_every_steps = 100
+    train(config, tmp_path)
+    assert len(unfinished) == 8
+    assert max(unfinished) == loop.STEPS_IN_FLIGHT - 1

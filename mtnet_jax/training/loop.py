@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
 from mtnet_jax.training.step import TrainState, compile_step, make_train_step
 from mtnet_jax.weights import load_weights
+
+# One that the device does and one that waits for it. On a CPU each has temporary memory of its own
+# from the moment it is started, on other devices a batch.
+STEPS_IN_FLIGHT = 2
 
 
 class TrainingDiverged(RuntimeError):
@@ -130,7 +135,7 @@ def _run_phase(
 ) -> tuple[TrainState, Position]:
     """The loop.
 
-    The device is never waited for: a step is only started, so the next batch is read and copied to
+    The device always has a step to do: one is only started, so the next batch is read and copied to
     the device while it computes, and numbers are fetched one logging interval late.
     """
     batches = training_batches(
@@ -149,9 +154,11 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics = _Meter(phase.batch_size), None
+    meter, metrics, in_flight = _Meter(phase.batch_size), None, deque()
 
     while position.step < steps:
+        if len(in_flight) == STEPS_IN_FLIGHT:
+            jax.block_until_ready(in_flight.popleft())
         with meter.waiting(metrics):
             batch = next(batches)
         batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_picture, x), batch)
@@ -163,6 +170,7 @@ def _run_phase(
             meter.leave_out(seconds)
             log.say(f"{phase.name}: step compiled in {seconds:.1f} s")
         state, metrics = train_step(state, batch)
+        in_flight.append(metrics)
         position = position._replace(step=position.step + 1, total_step=position.total_step + 1)
         last = position.step == steps
         log.advance(phase.name)
