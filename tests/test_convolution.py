@@ -172,3 +172,18 @@ def test_statistics_carry_no_gradient():
     x, scale, bias = as_float32(*norm_operands((2, 4, 4, 3)))
     gradient = jax.grad(lambda x: batch_norm_leaky(x, scale, bias, EPS, SLOPE)[1].sum())(x)
     assert not np.any(gradient)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends keep their defaults")
+def test_barriers_reach_the_fusions():
+    """Else XLA's CPU compiler computes the gradient behind a BatchNorm again for each reader."""
+
+    def twice(x):
+        y = jax.lax.optimization_barrier(jnp.sin(x))
+        return y + 1, y * 2
+
+    x = jnp.ones((8, 8))
+    lowered = jax.jit(twice).lower(x)
+    kept = lowered.compile(compiler_options()).as_text()
+    assert "opt-barrier(" in kept
+    assert "opt-barrier(" not in lowered.compile().as_text()

@@ -155,7 +155,9 @@ def compiler_options() -> dict[str, str]:
 
     On the CPU, jax 0.10 hands convolutions to the YNNPACK library, which runs them at half the rate
     of XLA's own (Eigen) kernels, and their gradients at less. These options leave it reductions and
-    matrix products alone. Other backends keep their defaults.
+    matrix products alone. The compiler pass that takes optimisation barriers out before operations
+    are fused is turned off: `_backward` and rematerialisation count on them. Other backends keep
+    their defaults.
 
     Returns:
       Names and values of XLA options for the default backend.
