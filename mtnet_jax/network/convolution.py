@@ -14,8 +14,8 @@ from mtnet_jax.network import onednn
 
 Array = jax.Array
 
-# Where 3x3 kernels have more, XLA's gradient of them is the faster one (docs/performance.md).
-MOST_WEIGHTS_OF_A_TAP = 128 * 256
+# Of one tap. Where 3x3 kernels have more, XLA's gradient of them is the faster one.
+MOST_WEIGHTS_FOR_ONE_PRODUCT = 128 * 256
 
 
 def conv2d(x_BxHxWxC: Array, kernel_HxWxIxO: Array, stride: int = 1) -> Array:
@@ -81,7 +81,7 @@ def _kernel_gradient(x_BxHxWxI: Array, kernel_HxWxIxO: Array, dy_BxHxWxO: Array)
     the kernel, not with its square. Wide layers, of few pixels, are left to XLA.
     """
     size, _, channels, features = kernel_HxWxIxO.shape
-    if size > 1 and channels * features > MOST_WEIGHTS_OF_A_TAP:
+    if size > 1 and channels * features > MOST_WEIGHTS_FOR_ONE_PRODUCT:
         _, pull = jax.vjp(partial(xla_conv2d, x_BxHxWxI), kernel_HxWxIxO)
         return pull(dy_BxHxWxO)[0]
     width, last = x_BxHxWxI.shape[2], size - 1
