@@ -4,8 +4,8 @@
     python -m benchmarks.accelerator --width 0.25 --size 224 --batches 8,16 --dtypes float32
 
 Trains the last phase (everything learns) on one batch for some seconds for each batch size and
-type, as `mtnet train` does: state donated, batch split over all devices, steps started ahead, one
-wait at the end. A batch that does not fit in memory is said so, and the sweep goes on.
+type, as `mtnet train` does: state donated, batch split over all devices, steps started ahead (five
+at a time, one wait after them). A batch that does not fit in memory is said so; the sweep goes on.
 
 Model FLOPs are three times those of the forward pass (forward, gradient of the maps, gradient of
 the weights), as counted by XLA; utilisation is their share of the chips' peak. Peaks are those of

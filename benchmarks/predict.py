@@ -41,7 +41,7 @@ def read_weights(weights: str | None, width: float, size: int) -> tuple[ConfigDi
 
     The cost of the network does not depend on the weights, as long as no number falls out of
     float32's normal range. That of decoding depends on how many anchors pass for heads: objectness
-    of the random weights is such that some do, as in pictures of a group.
+    of the random weights is such that a few may.
     """
     if weights:
         return load_weights(weights)

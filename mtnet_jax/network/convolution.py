@@ -14,7 +14,7 @@ from mtnet_jax.network import onednn
 
 Array = jax.Array
 
-# Of one tap. Where 3x3 kernels have more, XLA's gradient of them is the faster one.
+# Of one tap. Where 3x3 kernels of stride 1 have more, XLA's gradient of them is the faster one.
 MOST_WEIGHTS_FOR_ONE_PRODUCT = 128 * 256
 
 
