@@ -56,10 +56,8 @@ def measure_training(
     """
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
     from mtnet_jax.data.batches import normalise_images
 
-    keep_large_buffers()
     step, state, data, system, compile_seconds = prepare_step(
         width, size, batch, dtype=dtype, remat=remat
     )
@@ -121,6 +119,8 @@ def main() -> None:
     """Sweeps and prints a table."""
     import jax
 
+    from mtnet_jax.allocator import keep_large_buffers
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--size", type=int, default=416)
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
+    keep_large_buffers()  # before JAX starts, as jax.devices() makes it do
     kind, count = jax.devices()[0].device_kind, jax.device_count()
     print(f"{count} x {kind}; width {args.width}, {args.size} pixels, remat {args.remat}")
     print("dtype     batch  images/s   ms a step  TFLOP/s  of peak  memory GB  compile s")

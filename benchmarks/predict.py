@@ -27,12 +27,12 @@ from mtnet_jax.data import geometry
 from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, decode
 from mtnet_jax.inference import compile_for_prediction, make_network
-from mtnet_jax.network.branches import ANCHORS_PER_SCALE, OBJECTNESS
+from mtnet_jax.network.branches import ANCHORS_PER_SCALE, objectness_prior_bias
 from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.weights import load_weights
 
 PICTURE = (480, 640, 3)
-RANDOM_OBJECTNESS = -2.7  # mean logit of an anchor
+RANDOM_PRIOR = 0.063  # objectness of an anchor in random weights
 AGREEMENT = 1e-4  # of the largest output, between onnxruntime and the network
 
 
@@ -55,9 +55,8 @@ def read_weights(weights: str | None, width: float, size: int) -> tuple[ConfigDi
         if name == "kernel":
             values = rng.normal(0, np.prod(leaf.shape[:3]) ** -0.5, leaf.shape)
         elif name == "bias" and path[1].key == "face":
-            values = np.zeros((ANCHORS_PER_SCALE, leaf.shape[0] // ANCHORS_PER_SCALE))
-            values[:, OBJECTNESS] = RANDOM_OBJECTNESS
-            values = values.reshape(-1)
+            bias = objectness_prior_bias(leaf.shape[0] // ANCHORS_PER_SCALE, RANDOM_PRIOR)
+            values = np.asarray(bias(None, leaf.shape))
         else:
             values = np.full(leaf.shape, 1.0 if name in ("scale", "var") else 0.0)
         return values.astype(np.float32)

@@ -13,11 +13,21 @@ from mtnet_jax.training.loop import train
 from tests.tiny import tiny_config
 
 
+def work(x):
+    """Keeps the device busy for some time."""
+    return jax.lax.fori_loop(0, 20, lambda _, y: y @ x, x)
+
+
+def one_phase(steps):
+    config = tiny_config()
+    config.phases = {"a": config.phases.b}
+    config.phases.a.epochs = steps * 4 / 700
+    config.save_every_steps = 100
+    return config
+
+
 def test_a_busy_device_does_not_wait():
     """The loop waits a second time while the device still works, and once when it is done."""
-
-    def work(x):
-        return jax.lax.fori_loop(0, 20, lambda _, y: y @ x, x)
 
     x = jnp.eye(1200)
     compiled = jax.jit(work).lower(x).compile()
@@ -48,10 +58,7 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path):
             return getattr(self._batches, name)
 
     monkeypatch.setattr(loop, "training_batches", Slow)
-    config = tiny_config()
-    config.phases = {"a": config.phases.b}
-    config.phases.a.epochs = 12 * 4 / 700
-    config.save_every_steps = 100
+    config = one_phase(steps=12)
     config.log_every_steps = 4
     train(config, tmp_path)
     shares = [line["wait_share"] for line in read_metrics(tmp_path) if line["kind"] == "train"]
@@ -61,9 +68,9 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path):
 
 def test_the_loop_is_one_step_ahead(monkeypatch, tmp_path):
     """Not more: each step that was started holds memory."""
-    work = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ x, x).sum())
     x = jnp.eye(1200)
-    work(x).block_until_ready()
+    slow = jax.jit(lambda x: work(x).sum())
+    slow(x).block_until_ready()
     compile_step, given, unfinished = loop.compile_step, [], []
 
     def compile_slow_step(*arguments):
@@ -72,16 +79,14 @@ def test_the_loop_is_one_step_ahead(monkeypatch, tmp_path):
         def slow_step(state, batch):
             unfinished.append(sum(not done.is_ready() for done in given))
             state, metrics = step(state, batch)
-            given.append(work(x))
+            given.append(slow(x))
             return state, {**metrics, "work": given[-1]}
 
         return slow_step
 
     monkeypatch.setattr(loop, "compile_step", compile_slow_step)
-    config = tiny_config()
-    config.phases = {"a": config.phases.b}
-    config.phases.a.epochs = 8 * 4 / 700
-    config.save_every_steps = config.log_every_steps = 100
+    config = one_phase(steps=8)
+    config.log_every_steps = 100
     train(config, tmp_path)
     assert len(unfinished) == 8
     assert max(unfinished) == loop.STEPS_IN_FLIGHT - 1

@@ -19,11 +19,14 @@ OBJECTNESS_PRIOR = 0.01
 POSE_CHANNELS = (512, 256, 128)  # hidden channels at strides 32, 16, 8
 
 
-def objectness_prior_bias(values_per_anchor: int) -> nn.initializers.Initializer:
-    """Bias initialiser: zero, and logit(0.01) for the objectness of each anchor.
+def objectness_prior_bias(
+    values_per_anchor: int, prior: float = OBJECTNESS_PRIOR
+) -> nn.initializers.Initializer:
+    """Bias initialiser: zero, and logit(prior) for the objectness of each anchor.
 
     Args:
       values_per_anchor: 5 + classes (+ pose) of the convolution's output layout.
+      prior: probability of an object.
 
     Returns:
       Initialiser for a bias of 3 * values_per_anchor entries, anchor by anchor.
@@ -32,7 +35,7 @@ def objectness_prior_bias(values_per_anchor: int) -> nn.initializers.Initializer
     def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         del key
         bias = jnp.zeros((ANCHORS_PER_SCALE, values_per_anchor), dtype)
-        logit = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
+        logit = math.log(prior / (1 - prior))
         return bias.at[:, OBJECTNESS].set(logit).reshape(shape)
 
     return init

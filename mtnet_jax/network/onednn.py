@@ -1,10 +1,10 @@
 """Convolutions and products of Intel's oneDNN, which jaxlib carries for x86 processors.
 
 XLA's CPU backend knows oneDNN's primitives as custom calls, but chooses them itself only in builds
-of TensorFlow. They are asked for by name here. With them a
-whole training step takes half the time (docs/performance.md). The names and their settings (XLA's
-onednn_config.proto) are no public interface: requirements.txt pins jaxlib, and `usable` tries them
-once before anything relies on them. MTNET_ONEDNN=0 in the environment does without.
+of TensorFlow. They are asked for by name here. With them a whole training step takes half the time
+(docs/performance.md). The names and their settings (XLA's onednn_config.proto) are no public
+interface: requirements.txt pins jaxlib, and `usable` tries them once before anything relies on
+them. MTNET_ONEDNN=0 in the environment does without.
 """
 
 import functools
@@ -67,18 +67,16 @@ def _present() -> bool:
     try:
         with _not_stored(), jax.ensure_compile_time_eval():
             call = functools.partial(convolution, padding=((1, 0), (0, 1)))
-            mirrored = jax.jit(functools.partial(call, stride=1, inputs_last=True))(image, kernel)
+            swapped = jax.jit(functools.partial(call, stride=1, inputs_last=True))(image, kernel)
             strided = jax.jit(functools.partial(call, stride=2))(image, kernel.swapaxes(2, 3))
-            product = np.asarray(jax.jit(transposed_product)(image[0, 0], kernel[0, 0]))
+            product = jax.jit(transposed_product)(image[0, 0], kernel[0, 0])
+            found = jax.device_get((swapped, strided, product))  # here: it waits for them
     except jax.errors.JaxRuntimeError:
         return False
     padded = np.pad(image, ((0, 0), (1, 0), (0, 1), (0, 0)))
     sums = padded[:, :, :-1] @ kernel[0, 0].T + padded[:, :, 1:] @ kernel[0, 1].T
-    return (
-        np.array_equal(mirrored, sums)
-        and np.array_equal(strided, sums[:, ::2, ::2])
-        and np.array_equal(product, image[0, 0].T @ kernel[0, 0])
-    )
+    expected = (sums, sums[:, ::2, ::2], image[0, 0].T @ kernel[0, 0])
+    return all(map(np.array_equal, found, expected))
 
 
 def convolution(
