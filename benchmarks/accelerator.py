@@ -119,7 +119,7 @@ def main() -> None:
     """Sweeps and prints a table."""
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.cpu.allocator import keep_large_buffers
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Contender, measure, ratio, table, write_json
-from data_prep.runners import cpu_count
+from data_prep.engine.runners import cpu_count
 
 Run = tuple[Callable[[], Any], dict[str, Any]]
 REPOSITORY = Path(__file__).resolve().parent.parent

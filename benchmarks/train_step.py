@@ -83,7 +83,7 @@ def mtnet_step(width: float, size: int, batch: int, *, plain: bool = False, **op
     """
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.cpu.allocator import keep_large_buffers
     from mtnet_jax.training import step as step_module
 
     if plain:

@@ -18,14 +18,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import abstract_variables, build_system
-from mtnet_jax.training.checkpoints import (
+from mtnet_jax.checkpoints import (
     CONFIG,
     load_model,
     read_config,
     with_sharding,
     write_config,
 )
+from mtnet_jax.config import abstract_variables, build_system
 
 WEIGHTS = "weights.npz"
 _NEEDED = ("class_names", "decode", "input", "model", "pose_loss")  # of a configuration, to predict

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.fingerprint import code_fingerprint, fingerprint
+from data_prep.engine.fingerprint import code_fingerprint, fingerprint
 from tests.conftest import REPOSITORY
 
 

@@ -17,8 +17,8 @@ import mtnet_jax
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import BadRecord
 from mtnet_jax.decode import Heads
-from mtnet_jax.inference import heads_in_picture
-from mtnet_jax.predict import (
+from mtnet_jax.predict.inference import heads_in_picture
+from mtnet_jax.predict.predictor import (
     Head,
     Predictor,
     as_arrays,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.accelerator import faults_of
+from mtnet_jax.cpu.convolution import compiler_options
 from mtnet_jax.data.batches import normalise_images
-from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.training.phases import make_optimizer, read_phases
 from mtnet_jax.training.step import TrainState, make_train_step
 from tests.conftest import REPOSITORY

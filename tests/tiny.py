@@ -7,6 +7,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from mtnet_jax.checkpoints import write_config
 from mtnet_jax.config import (
     System,
     abstract_variables,
@@ -16,7 +17,6 @@ from mtnet_jax.config import (
     record_set,
 )
 from mtnet_jax.network import MultitaskNet
-from mtnet_jax.training.checkpoints import write_config
 from tests.conftest import REPOSITORY
 
 DEMO_RECORDS = REPOSITORY / "demo" / "studio_demo"

@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep import arguments
-from data_prep.conversion import Conversion, Description
-from data_prep.heads import HeadsOfPicture, read_picture
+from data_prep.engine import arguments
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.report import Report
 from data_prep.panoptic import layout
 from data_prep.panoptic.calibration import Camera, read_calibration
 from data_prep.panoptic.labels import (
@@ -36,7 +37,6 @@ from data_prep.panoptic.splits import (
     sequences_of_split,
 )
 from data_prep.panoptic.video import VideoFault, read_frames
-from data_prep.report import Report
 
 HOMEPAGE = "http://domedb.perception.cs.cmu.edu"
 LICENCE = (

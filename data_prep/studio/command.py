@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_prep import arguments, runners
+from data_prep.engine import arguments, runners
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "mtnet studio needs VTK, which is an extra: pip install -e '.[studio]'"
         ) from None
-    from data_prep.builder import check_target, write_record_set
+    from data_prep.engine.builder import check_target, write_record_set
     from data_prep.studio.random_scene import PoseSpread, SceneOptions
     from data_prep.studio.records import conversion
     from data_prep.studio.render import MOST_PEOPLE

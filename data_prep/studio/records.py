@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.conversion import Conversion, Description
-from data_prep.heads import HeadsOfPicture
-from data_prep.report import Report
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture
+from data_prep.engine.report import Report
 from data_prep.studio.assets import read_assets
 from data_prep.studio.effects import random_effects
 from data_prep.studio.figure import Figure, make_figure

@@ -22,7 +22,7 @@ from mtnet_jax.evaluation.metrics import (
     evaluate,
 )
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
-from mtnet_jax.inference import (
+from mtnet_jax.predict.inference import (
     EVAL_SCORE_THRESHOLD,
     Detector,
     heads_in_picture,

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from mtnet_jax.allocator import return_freed_memory
 from mtnet_jax.config import System
+from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu.allocator import return_freed_memory
+from mtnet_jax.cpu.convolution import compiler_options
 from mtnet_jax.data.batches import normalise_images, truths_of
 from mtnet_jax.losses import multitask_loss
-from mtnet_jax.network import onednn
-from mtnet_jax.network.convolution import compiler_options
 from mtnet_jax.training.phases import Phase
 
 Metrics = dict[str, jax.Array]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from data_prep.biwi import SAME_PERSON, SEQUENCES
+from data_prep.sets.biwi import SAME_PERSON, SEQUENCES
 from data_prep.studio.layouts.motion import RATE, random_motion
 from data_prep.studio.layouts.writing import photograph, shares, write_png
 from data_prep.studio.people import make_person

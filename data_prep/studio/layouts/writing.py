@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data_prep import runners
+from data_prep.engine import runners
 from data_prep.studio.records import LICENCE, encode_jpeg
 
 ABOUT = "studio.json"  # says what a folder holds, and that the studio wrote it

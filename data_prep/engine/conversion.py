@@ -1,0 +1,50 @@
+"""What a converter hands to the builder. Imports nothing heavy, so that the command starts fast."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.engine.report import Report
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a record set says of itself.
+
+    Attributes:
+      name: lower case letters, digits and underscores.
+      version: of the converter's output, "1.0.0".
+      text: one or two sentences.
+      box_rule: name of the rule that the boxes follow.
+      label_names: name of each value of `labels`.
+      homepage: where the raw data come from.
+      citation: BibTeX or text.
+      licence: as the publisher states it.
+    """
+
+    name: str
+    version: str
+    text: str
+    box_rule: str
+    label_names: tuple[str, ...]
+    homepage: str
+    citation: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A data set ready to be written.
+
+    Attributes:
+      description: see `Description`.
+      splits: name of the split -> its items, whatever `read` takes. An item is a unit of work: one
+        picture, or a run of frames of one video.
+      read: (item, report) -> the records of the item (see `records.check_record`), one after the
+        other. It tells the report what it dropped and why. Items are read in several processes:
+        they and `read` must be picklable (a function of a module, a partial of one).
+    """
+
+    description: Description
+    splits: Mapping[str, Sequence[Any]]
+    read: Callable[[Any, Report], Iterator[dict]]
