@@ -56,7 +56,7 @@ def measure_training(
     """
     import jax
 
-    from mtnet_jax.data.batches import normalise_images
+    from mtnet_jax.network import normalise_images
 
     step, state, data, system, compile_seconds = prepare_step(
         width, size, batch, dtype=dtype, remat=remat

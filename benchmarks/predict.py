@@ -22,13 +22,14 @@ from ml_collections import ConfigDict
 
 from benchmarks.timing import Contender, measure, table, write_json
 from mtnet_jax import Predictor
-from mtnet_jax.config import abstract_variables, build_system, default_config
+from mtnet_jax.config import default_config
 from mtnet_jax.cpu.convolution import compiler_options
 from mtnet_jax.data import geometry
-from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, decode
+from mtnet_jax.network import normalise_images
 from mtnet_jax.network.branches import ANCHORS_PER_SCALE, objectness_prior_bias
 from mtnet_jax.predict.inference import compile_for_prediction, make_network
+from mtnet_jax.system import abstract_variables, build_system
 from mtnet_jax.weights import load_weights
 
 PICTURE = (480, 640, 3)

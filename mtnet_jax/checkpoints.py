@@ -5,19 +5,16 @@ metadata the `Position`. They are separate so that predicting reads the model al
 configuration lies beside the checkpoints in `config.json` of the work directory.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from mtnet_jax.training.step import TrainState
+from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
-CONFIG = "config.json"
 
 
 class Position(NamedTuple):
@@ -108,42 +105,6 @@ def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
     )
-
-
-def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
-    """Writes the configuration of a run, whole or not at all."""
-    path = Path(workdir) / CONFIG
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(config.to_json(indent=2) + "\n")
-    partial.replace(path)
-
-
-def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
-    """The configuration of a run, None where there is none."""
-    path = Path(workdir) / CONFIG
-    if not path.exists():
-        return None
-    return ConfigDict(json.loads(path.read_text()))
-
-
-def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
-    """Dotted names of the options in which two configurations differ."""
-    flat_a, flat_b = _flatten(json.loads(a.to_json())), _flatten(json.loads(b.to_json()))
-    return sorted(
-        name
-        for name in flat_a.keys() | flat_b.keys()
-        if flat_a.get(name, "absent") != flat_b.get(name, "absent")
-    )
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def _model_tree(state: TrainState) -> dict[str, Any]:

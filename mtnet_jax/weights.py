@@ -18,14 +18,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mtnet_jax.checkpoints import (
-    CONFIG,
-    load_model,
-    read_config,
-    with_sharding,
-    write_config,
-)
-from mtnet_jax.config import abstract_variables, build_system
+from mtnet_jax.saved_config import CONFIG, read_config, write_config
+from mtnet_jax.system import abstract_variables, build_system
 
 WEIGHTS = "weights.npz"
 _NEEDED = ("class_names", "decode", "input", "model", "pose_loss")  # of a configuration, to predict
@@ -44,6 +38,8 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
     exported = Path(folder) / WEIGHTS
     if exported.exists():
         return config, _read_npz(exported, abstract)
+    from mtnet_jax.checkpoints import load_model, with_sharding  # orbax takes a second to import
+
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return config, load_model(folder, with_sharding(abstract, sharding))
 

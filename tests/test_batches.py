@@ -22,8 +22,10 @@ from mtnet_jax.data.batches import (
     training_batches,
     truths_of,
 )
-from mtnet_jax.data.records import BadRecord, RecordSource, decode_image
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import axis_rotation
 from tests.augmentation import NO_AUGMENTATION
 

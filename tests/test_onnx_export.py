@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from mtnet_jax import Predictor
 from mtnet_jax.anchors import flatten_outputs
 from mtnet_jax.cli import main
-from mtnet_jax.config import build_system
 from mtnet_jax.export import onnx as onnx_export
 from mtnet_jax.export.onnx import CONFIG_KEY, INPUT, NETWORK, OUTPUT, make_model, write_onnx
 from mtnet_jax.predict.onnx_runtime import make_session
 from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE, tiny_config, trained_variables

@@ -15,8 +15,8 @@ from flax.traverse_util import flatten_dict
 
 import mtnet_jax
 from mtnet_jax.data import geometry
-from mtnet_jax.data.records import BadRecord
 from mtnet_jax.decode import Heads
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.predict.inference import heads_in_picture
 from mtnet_jax.predict.predictor import (
     Head,

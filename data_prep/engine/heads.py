@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.engine.report import Report
-from mtnet_jax.data.records import BadRecord, decode_image
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import nearest_rotation, rotation_faults
 
 # A box that reaches less than this far out of the picture (pixels) is rounding, not worth a note.

@@ -9,13 +9,12 @@ from typing import Any
 
 import cv2
 import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
-from mtnet_jax.data.records import BadRecord, decode_shrunk
+from mtnet_jax.data.images import decode_shrunk
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.targets import Truths
 
 # After a crop, a head of which less than this share of its box is left is marked to be ignored.
@@ -115,11 +114,6 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
         **padded,
         "dropped": np.int32(len(boxes) - count),
     }
-
-
-def normalise_images(images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
-    return images.astype(jnp.float32) / 255.0
 
 
 def truths_of(batch: Mapping[str, Any]) -> Truths:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.config import build_system
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.decode import Heads
@@ -28,6 +27,7 @@ from mtnet_jax.predict.inference import (
     heads_in_picture,
     make_detector,
 )
+from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 
 Record = Mapping[str, Any]

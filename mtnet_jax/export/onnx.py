@@ -23,10 +23,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
-from mtnet_jax.config import System, build_system
 from mtnet_jax.network.folding import Folded, fold
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
+from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import prediction_config
 
 NETWORK = "network.onnx"  # in an exported folder

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.data.records import BadRecord, RecordSet, decode_image, decode_record
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSet, decode_record
 from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile, survey_file
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import rotation_faults
 
 # A box may reach out of the picture by the rounding of a float32, in pixels.

@@ -155,3 +155,8 @@ def _check_groups(train: Collection[str]) -> None:
         raise ValueError(
             f"train is {train!r}; it must be a collection of names out of {', '.join(GROUPS)}"
         )
+
+
+def normalise_images(images: jax.Array) -> jax.Array:
+    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
+    return images.astype(jnp.float32) / 255.0

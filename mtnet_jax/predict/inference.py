@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import System
 from mtnet_jax.cpu import onednn
 from mtnet_jax.data import geometry
-from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, Heads, decode
+from mtnet_jax.network import normalise_images
 from mtnet_jax.network.folding import Folded, apply_folded, fold
+from mtnet_jax.system import System
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
 EVAL_SCORE_THRESHOLD = 0.01

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import System
 from mtnet_jax.decode import DecodeOptions, Heads, decode_flat
 from mtnet_jax.export.onnx import INPUT, OUTPUT, make_model, require
 from mtnet_jax.predict.inference import Detector, compile_for_prediction
+from mtnet_jax.system import System
 
 
 def make_onnx_detector(system: System, config: ConfigDict, score_threshold: float) -> Detector:

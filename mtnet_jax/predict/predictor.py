@@ -18,13 +18,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtnet_jax.config import System, build_system
 from mtnet_jax.data import geometry
-from mtnet_jax.data.records import BadRecord, decode_image
+from mtnet_jax.data.images import decode_image
 from mtnet_jax.decode import Heads
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.inference import Detector, heads_in_picture, make_detector
 from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import load_weights
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -11,16 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mtnet_jax.checkpoints import (
-    START,
-    Checkpoints,
-    Position,
-    differing_fields,
-    read_config,
-    with_sharding,
-    write_config,
-)
-from mtnet_jax.config import System, abstract_variables, build_system
+from mtnet_jax.checkpoints import START, Checkpoints, Position, with_sharding
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
@@ -30,9 +21,11 @@ from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.saved_config import differing_fields, read_config, write_config
+from mtnet_jax.system import System, TrainState, abstract_variables, build_system
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
-from mtnet_jax.training.step import TrainState, compile_step, make_train_step
+from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.weights import load_weights
 
 # One that the device does and one that waits for it. On a CPU each has temporary memory of its own
