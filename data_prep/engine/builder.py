@@ -32,6 +32,7 @@ from tensorflow_datasets.core import dataset_builder, splits
 from data_prep.engine import runners
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.report import Report
+from data_prep.engine.report_page import write_report
 from data_prep.engine.shards import Index, Shard, ShardWriter
 from data_prep.engine.units import UnitWriter, count_units, plan_units
 from mtnet_jax.data.records import tfds_features
@@ -146,7 +147,7 @@ def write_record_set(
         index = Index(staging, units, report)
         _refuse_empty_splits(conversion, report)
         built = _build(conversion.description, index, staging, run)
-        report.write(built)
+        write_report(report, built)
         _put_in_place(built, out, staging / "replaced")
     return report
 

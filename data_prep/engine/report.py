@@ -4,17 +4,12 @@ A report holds counts and the first few places of each event, never a list of al
 stays small for any number of pictures. Reports of parts of a conversion merge into one.
 """
 
-import json
 from collections import Counter, defaultdict
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_prep.engine.description import Description
 from mtnet_jax.rotations import rotation_to_euler
-
-if TYPE_CHECKING:
-    from data_prep.engine.conversion import Description
 
 # Edges of the histograms; angles in degrees (canonical), box size = sqrt(width * height) in pixels.
 # Angle bins are centred on multiples of 15 degrees so that labels on such a grid, those of
@@ -82,7 +77,7 @@ def _events(places: dict[str, list[str]], counts: Counter) -> Events:
 class Report:
     """Collects what happened during a conversion, for people (text, page) and programs (JSON)."""
 
-    def __init__(self, description: "Description"):
+    def __init__(self, description: Description):
         self.description = description
         self.splits: dict[str, Counter] = defaultdict(Counter)
         self.labels: dict[str, Counter] = defaultdict(Counter)
@@ -195,15 +190,6 @@ class Report:
         for name, splits in self.histograms().items():
             lines += _histogram_lines(name, _sum(splits, name))
         return "\n".join(lines) + "\n"
-
-    def write(self, directory: Path) -> None:
-        """Writes conversion.txt, conversion.json and the page conversion.html into a directory."""
-        from data_prep.engine.report_page import page
-
-        (directory / "conversion.txt").write_text(self.text(), encoding="utf-8")
-        text = json.dumps(self.as_dict(), indent=1) + "\n"
-        (directory / "conversion.json").write_text(text, encoding="utf-8")
-        (directory / "conversion.html").write_text(page(self), encoding="utf-8")
 
     def __getstate__(self) -> dict:
         for split in self._buffer:

@@ -4,8 +4,10 @@ The bars are written as SVG by hand: a page is made in milliseconds, and byte fo
 every time.
 """
 
+import json
 import math
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -62,6 +64,14 @@ code { font: .85em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anyw
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .3rem 0;
   font: .85em/1.5 ui-monospace, Menlo, Consolas, monospace; }
 """
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """Writes conversion.txt, conversion.json and the page conversion.html into a directory."""
+    (directory / "conversion.txt").write_text(report.text(), encoding="utf-8")
+    text = json.dumps(report.as_dict(), indent=1) + "\n"
+    (directory / "conversion.json").write_text(text, encoding="utf-8")
+    (directory / "conversion.html").write_text(page(report), encoding="utf-8")
 
 
 def page(report: Report) -> str:
