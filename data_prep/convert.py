@@ -84,10 +84,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.processes > 1 and not args.runner:
         runners.prepare_processes(args.converter_module.__name__)
-    from data_prep.engine.builder import (  # imports tensorflow_datasets
-        check_target,
-        write_record_set,
-    )
+    # This imports tensorflow_datasets.
+    from data_prep.engine.builder import check_target, write_record_set
 
     try:
         check_target(args.out, overwrite=args.overwrite)

@@ -14,8 +14,7 @@ import mtnet_jax.predict.predictor
 import mtnet_jax.training.loop
 from data_prep import convert
 from data_prep.sets import pointing04
-from mtnet_jax import cli
-from mtnet_jax.cli import main
+from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
 from mtnet_jax.predict.predictor import Predictor, read_picture, write_picture
 from tests.conftest import REPOSITORY
@@ -229,7 +228,7 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pict
 
 def main_that_runs(monkeypatch, command) -> int:
     """The exit code of a command that does something else."""
-    monkeypatch.setattr(cli, "_export", command)
+    monkeypatch.setattr(export, "run", command)
     return main(["export", "--workdir", "w", "--out", "o"])
 
 

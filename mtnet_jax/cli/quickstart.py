@@ -1,31 +1,27 @@
 """`mtnet quickstart`: the whole project on the demo data, in minutes on two CPU cores."""
 
+import argparse
 import os
 import time
 from contextlib import chdir
-from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from mtnet_jax.config import load_config
-from mtnet_jax.data.records import RecordSource
-from mtnet_jax.evaluation.run import evaluate_records
-from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import (
-    Predictor,
-    as_arrays,
-    find_pictures,
-    predict_files,
-    write_picture,
-)
-from mtnet_jax.training.log import read_metrics
-from mtnet_jax.training.loop import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command `mtnet quickstart`."""
+    parser = commands.add_parser(
+        "quickstart", help="train, evaluate and predict on the demo data, in minutes"
+    )
+    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"), metavar="DIR")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what was parsed; returns the exit code."""
+    return quickstart(args.workdir)
 
 
 def quickstart(workdir: Path) -> int:
@@ -40,6 +36,14 @@ def quickstart(workdir: Path) -> int:
     Raises:
       FileNotFoundError: the demo data are not there (they ship with the repository).
     """
+    from mtnet_jax.config import load_config
+    from mtnet_jax.data.records import RecordSource
+    from mtnet_jax.evaluation.run import evaluate_records
+    from mtnet_jax.inspection.curves import plot_curves
+    from mtnet_jax.inspection.predictions import write_predictions
+    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.training.loop import train
+
     started = time.perf_counter()
     workdir = workdir.resolve()
     if not DEMO.is_dir():
@@ -67,7 +71,7 @@ def quickstart(workdir: Path) -> int:
     )
     _step("4 of 4", "curves and a sheet of held-out pictures")
     plot_curves(workdir, workdir / "curves.png")
-    write_sheet(predictor, RecordSource(records, "test"), workdir / "held_out.png")
+    write_predictions(predictor, RecordSource(records, "test"), workdir / "held_out.png")
 
     minutes = (time.perf_counter() - started) / 60
     print(
@@ -112,51 +116,6 @@ def _summary(results: dict[str, dict]) -> str:
             "  those of the mean pose on the true boxes)",
         ]
     )
-
-
-def write_sheet(predictor: Predictor, source: RecordSource, path: Path, count: int = 24) -> None:
-    """A contact sheet of evenly spread records with prediction and truth drawn."""
-    sheet = []
-    for i in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
-        record = source[int(i)]
-        heads = as_arrays(predictor(record["image"]))
-        sheet.append(draw_heads(record["image"], heads, truth=record, label=False))
-    write_picture(path, contact_sheet(sheet, columns=6, size=(320, 240)))
-
-
-def plot_curves(workdir: Path, path: Path) -> None:
-    """Losses of training and the errors of each evaluation, over the steps of a work directory."""
-    lines = read_metrics(workdir)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    training = [line for line in lines if line["kind"] == "train"]
-    for name in ("xy", "wh", "obj", "cls", "pose"):
-        left.plot([t["step"] for t in training], [t[name] for t in training], label=name)
-    left.set(title="training losses, before weighting", xlabel="step", yscale="log")
-    left.set_ylim(bottom=1e-4)  # the class loss of a single class runs to nothing
-    for kind in sorted({line["kind"] for line in lines} - {"train"}):
-        points = [line for line in lines if line["kind"] == kind]
-        steps = [p["step"] for p in points]
-        name = kind.removeprefix("eval/")
-        right.plot(steps, [100 * (p["ap50"] or 0) for p in points], "o-", label=f"{name}: AP50, %")
-        if any(p.get("geodesic_mean") for p in points):
-            errors = [p.get("geodesic_mean") for p in points]
-            right.plot(
-                steps,
-                [np.nan if e is None else e for e in errors],
-                "s--",
-                label=f"{name}: geodesic error, °",
-            )
-    right.set(title="held-out pictures", xlabel="step", ylim=(0, None))
-    for axes in (left, right):
-        for before, after in pairwise(training):
-            if before["phase"] != after["phase"]:
-                axes.axvline(before["step"], color="0.7", linewidth=1)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def _step(number: str, text: str) -> None:
