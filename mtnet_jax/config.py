@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mtnet_jax.anchors import COCO_ANCHORS
 from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.packing import PackOptions
 from mtnet_jax.losses import LossWeights
 
 
@@ -101,7 +102,9 @@ def default_config() -> ConfigDict:
 
     config.data = ConfigDict()  # name -> record_set(...)
     config.mix_box_rules = False  # True: trains on sets whose boxes follow different rules
+    config.frame = "camera"  # of rotations: "camera" axes, or "ray": as a crop shows the head
     config.augment = ConfigDict(AugmentOptions()._asdict())
+    config.pack = ConfigDict(PackOptions()._asdict())  # inputs made of crops of several records
     config.loader_threads = 2  # that read, decode and augment, on each host
 
     config.pose_loss = ConfigDict()

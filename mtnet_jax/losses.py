@@ -3,9 +3,12 @@
 L = alpha * L_bbox + (1 - alpha) * L_pose
 L_bbox = lambda_xy L_xy + lambda_wh L_wh + lambda_obj L_obj + lambda_cls L_cls
 
+Beyond the paper, a head may know its heading alone: the direction its face looks in, seen from
+above. It then adds lambda_heading L_heading in the place of its L_pose.
+
 Each part is a sum over the batch divided by the number of heads that train it: heads with an
-assigned prediction for the box parts, those of them with a known pose for L_pose. Under jit over
-several devices the sums and counts run over the whole batch.
+assigned prediction for the box parts, those of them with a known pose or heading for L_pose. Under
+jit over several devices the sums and counts run over the whole batch.
 """
 
 from collections.abc import Sequence
@@ -32,6 +35,7 @@ class LossWeights(NamedTuple):
     wh: float = 1.0
     obj: float = 1.0
     cls: float = 0.5
+    heading: float = 1.0
 
 
 def multitask_loss(
@@ -52,8 +56,9 @@ def multitask_loss(
       weights: see `LossWeights`.
 
     Returns:
-      The scalar loss and {"xy", "wh", "obj", "cls", "pose", "positives", "posed", "shadowed"}: the
-      parts before weighting and the counts they were divided by.
+      The scalar loss and {"xy", "wh", "obj", "cls", "pose", "heading", "positives", "posed",
+      "headed", "shadowed"}: the parts before weighting and the counts they were divided by, but
+      that pose and heading are weighed together as the mean over posed and headed heads.
     """
     raw = flatten_outputs(outputs)  # (B, N, C)
     num_classes = raw.shape[-1] - 5 - representation.size
@@ -64,35 +69,69 @@ def multitask_loss(
     # Truths that train nothing are replaced before any formula sees them, and so are their answers:
     # a weight of 0 alone would turn an overflow or NaN there into a NaN of loss or gradient.
     trains_box = assignment.positive[..., None]  # (B, M, 1)
+    has_heading = truths.has_heading
+    if has_heading is None:
+        has_heading = jnp.zeros_like(truths.has_pose)
     trains_pose = trains_box & truths.has_pose[..., None]
+    trains_heading = trains_box & (has_heading & ~truths.has_pose)[..., None]
     box_answers = jnp.where(trains_box, answers[..., : 5 + num_classes], 0.0)
-    pose_answers = jnp.where(trains_pose, answers[..., 5 + num_classes :], 0.0)
+    pose_answers, heading_answers = (
+        jnp.where(trains, answers[..., 5 + num_classes :], 0.0)
+        for trains in (trains_pose, trains_heading)
+    )
     boxes = jnp.where(trains_box, truths.boxes, jnp.array([[[0.0, 0.0, 1.0, 1.0]]]))
     rotations = jnp.where(trains_pose[..., None], truths.rotations, jnp.eye(3)[None, None])
 
-    positive, posed = (x[..., 0].astype(jnp.float32) for x in (trains_box, trains_pose))
-    count, posed_count = jnp.maximum(positive.sum(), 1.0), jnp.maximum(posed.sum(), 1.0)
+    positive, posed, headed = (
+        x[..., 0].astype(jnp.float32) for x in (trains_box, trains_pose, trains_heading)
+    )
+    count, posed_count, headed_count = (
+        jnp.maximum(x.sum(), 1.0) for x in (positive, posed, headed)
+    )
 
     xy, wh = _box_losses(box_answers, boxes, assignment, grid)
     cls = optax.sigmoid_binary_cross_entropy(
         box_answers[..., 5:], jax.nn.one_hot(truths.labels, num_classes)
     ).sum(axis=-1)
     pose = representation.loss(pose_answers, rotations)
+    headings = jnp.zeros_like(posed) if truths.headings is None else truths.headings
+    heading = heading_loss(representation.facing(heading_answers), headings)
     parts = {
         "xy": (positive * xy).sum() / count,
         "wh": (positive * wh).sum() / count,
         "obj": _objectness_loss(raw, truths, assignment, grid) / count,
         "cls": (positive * cls).sum() / count,
         "pose": (posed * pose).sum() / posed_count,
+        "heading": (headed * heading).sum() / headed_count,
     }
     bbox = sum(getattr(weights, name) * parts[name] for name in ("xy", "wh", "obj", "cls"))
-    loss = weights.alpha * bbox + (1 - weights.alpha) * parts["pose"]
+    looks = posed.sum() * parts["pose"] + weights.heading * headed.sum() * parts["heading"]
+    looks = looks / jnp.maximum(posed.sum() + headed.sum(), 1.0)
+    loss = weights.alpha * bbox + (1 - weights.alpha) * looks
     counts = {
         "positives": positive.sum(),
         "posed": posed.sum(),
+        "headed": headed.sum(),
         "shadowed": assignment.shadowed.sum().astype(jnp.float32),
     }
     return loss, {**parts, **counts}
+
+
+def heading_loss(facing: jax.Array, headings: jax.Array) -> jax.Array:
+    """2 (1 - cos) of the angle, seen from above, between where a face looks and where it should.
+
+    That is the squared distance of the two directions at length 1, as eq. 2 has it for vectors.
+
+    Args:
+      facing: (..., 3) third column of predicted rotations, of any length; its middle component,
+        which points down, has no part in it.
+      headings: (...) degrees, canonical.
+    """
+    across, along = facing[..., 0], facing[..., 2]
+    # The 1e-6 keeps the gradient finite where a face is predicted to look straight up or down.
+    length = jnp.sqrt(across**2 + along**2 + 1e-6)
+    angle = jnp.deg2rad(headings)
+    return 2 * (1 - (across * jnp.sin(angle) + along * jnp.cos(angle)) / length)
 
 
 def _box_losses(

@@ -34,6 +34,7 @@ class Representation(NamedTuple):
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
+    facing: Callable[[jax.Array], jax.Array]
 
 
 VECTOR_LOSSES = ("squared", "norm", "geodesic")
@@ -59,15 +60,18 @@ def make_representation(
     if vector_loss not in VECTOR_LOSSES:
         raise ValueError(f"Unknown vector loss {vector_loss!r}: choose one of {VECTOR_LOSSES}.")
     table = {
-        "euler": Representation(3, encode_euler, decode_euler, euler_loss),
+        "euler": Representation(3, encode_euler, decode_euler, euler_loss, euler_facing),
         "vectors": Representation(
             9,
             encode_vectors,
             decode_vectors,
             partial(vectors_loss, kind=vector_loss, orthogonality=orthogonality),
+            vectors_facing,
         ),
-        "sixd": Representation(6, encode_sixd, decode_sixd, sixd_loss),
-        "quaternion": Representation(4, encode_quaternion, decode_quaternion, quaternion_loss),
+        "sixd": Representation(6, encode_sixd, decode_sixd, sixd_loss, sixd_facing),
+        "quaternion": Representation(
+            4, encode_quaternion, decode_quaternion, quaternion_loss, quaternion_facing
+        ),
     }
     if name not in table:
         raise ValueError(f"Unknown representation {name!r}: choose one of {sorted(table)}.")
@@ -101,6 +105,11 @@ def euler_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     return jnp.minimum(yaw**2, (2 - yaw) ** 2) + d[..., 1] ** 2 + d[..., 2] ** 2
 
 
+def euler_facing(raw: jax.Array) -> jax.Array:
+    """(..., 3) -> (..., 3), the third column."""
+    return decode_euler(raw)[..., 2]
+
+
 # --- Vectors: the three columns of R, one after another (section 3.2) -----------------------------
 
 
@@ -132,6 +141,11 @@ def vectors_loss(
     return distance + orthogonality * sum(dots)
 
 
+def vectors_facing(raw: jax.Array) -> jax.Array:
+    """(..., 9) -> (..., 3), the third vector as it is."""
+    return raw[..., 6:]
+
+
 # --- 6D: the first two columns of R (Zhou et al. [21]) --------------------------------------------
 
 
@@ -150,6 +164,11 @@ def decode_sixd(raw: jax.Array) -> jax.Array:
 def sixd_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     """Sum of squared differences of the two columns."""
     return jnp.sum((raw - encode_sixd(rotation)) ** 2, axis=-1)
+
+
+def sixd_facing(raw: jax.Array) -> jax.Array:
+    """(..., 6) -> (..., 3), the third column."""
+    return decode_sixd(raw)[..., 2]
 
 
 def gram_schmidt(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -205,6 +224,11 @@ def quaternion_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     """Sum of squared differences to the nearer of q and -q, which are the same rotation."""
     target = encode_quaternion(rotation)
     return jnp.minimum(jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1))
+
+
+def quaternion_facing(raw: jax.Array) -> jax.Array:
+    """(..., 4) -> (..., 3), the third column."""
+    return decode_quaternion(raw)[..., 2]
 
 
 # --- Small helpers --------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ class Truths(NamedTuple):
     ignore: jax.Array  # (B, M) bool, True: adds nothing to any loss
     labels: jax.Array  # (B, M) int32 class
     valid: jax.Array  # (B, M) bool, False: padding
+    # Where the face of a head without a pose looks, seen from above: (B, M) float32 degrees, the
+    # canonical yaw of a level head, and (B, M) bool. None: no head has a heading.
+    headings: jax.Array | None = None
+    has_heading: jax.Array | None = None
 
 
 class Assignment(NamedTuple):

@@ -22,7 +22,14 @@ from mtnet_jax.saved_config import CONFIG, read_config, write_config
 from mtnet_jax.system import abstract_variables, build_system
 
 WEIGHTS = "weights.npz"
-_NEEDED = ("class_names", "decode", "input", "model", "pose_loss")  # of a configuration, to predict
+_NEEDED = (
+    "class_names",
+    "decode",
+    "frame",
+    "input",
+    "model",
+    "pose_loss",
+)
 
 
 def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
@@ -101,6 +108,8 @@ def _read_config(folder: Path) -> ConfigDict:
             f"{path} does not exist: give the work directory of `mtnet train` or a folder of "
             "`mtnet export`."
         )
+    if "frame" not in config:
+        config.frame = "camera"  # written before there was a choice
     for name in _NEEDED:
         if name not in config:
             raise ValueError(f"{path} has no {name!r}: it was not written by `mtnet train`.")

@@ -48,6 +48,7 @@ class HeadsOfPicture:
         self._limits = (*map(float, size), *map(float, size))
         self._boxes: list[np.ndarray] = []
         self._rotations: list[np.ndarray | None] = []
+        self._headings: list[float | None] = []
         self._ignore: list[bool] = []
         self._labels: list[int] = []
 
@@ -56,6 +57,7 @@ class HeadsOfPicture:
         box: Sequence[float] | np.ndarray,
         rotation: np.ndarray | None = None,
         *,
+        heading: float | None = None,
         label: int = 0,
         ignore: str = "",
     ) -> None:
@@ -65,6 +67,8 @@ class HeadsOfPicture:
           box: (4,) xyxy in pixels; clipped to the picture.
           rotation: (3, 3) head to camera (canonical), or None for a head without a pose. One that
             is not a rotation, beyond rounding, drops the head.
+          heading: where the face looks, seen from above: degrees within +-180, the canonical yaw of
+            a level head; None where that is not known, or the rotation says it.
           label: index into the label names of the record set.
           ignore: why the head is neither to be found nor background; empty for an ordinary head.
         """
@@ -91,16 +95,19 @@ class HeadsOfPicture:
             self._report.ignore_head(ignore, self._image_id)
         self._boxes.append(clipped)
         self._rotations.append(rotation)
+        self._headings.append(heading)
         self._ignore.append(bool(ignore))
         self._labels.append(label)
         return None
 
-    def record(self, encoded: bytes, source: str) -> dict:
+    def record(self, encoded: bytes, source: str, intrinsics: np.ndarray | None = None) -> dict:
         """The record of the picture (see `mtnet_jax.data.records.check_record`).
 
         Args:
           encoded: the picture as JPEG or PNG bytes.
           source: name of the data set it came from.
+          intrinsics: fx, fy, cx, cy in pixels, 0 at the outer edge of the first pixel; None where
+            the camera is not known.
         """
         count = len(self._boxes)
         unposed = np.eye(3, dtype=np.float32)
@@ -109,11 +116,16 @@ class HeadsOfPicture:
             "image": encoded,
             "image_id": self._image_id,
             "source": source,
+            "intrinsics": np.zeros(4, np.float32)
+            if intrinsics is None
+            else np.asarray(intrinsics, np.float32),
             "boxes": np.array(self._boxes, np.float32).reshape(count, 4),
             "rotations": np.array(rotations, np.float32).reshape(count, 3, 3),
             "has_pose": np.array([r is not None for r in self._rotations], bool),
             "ignore": np.array(self._ignore, bool),
             "labels": np.array(self._labels, np.int32),
+            "headings": np.array([h or 0.0 for h in self._headings], np.float32),
+            "has_heading": np.array([h is not None for h in self._headings], bool),
         }
 
     def _drop(self, reason: str) -> None:

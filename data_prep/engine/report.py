@@ -96,6 +96,9 @@ class Report:
         count["pictures without heads"] += not len(boxes)
         count["heads"] += len(boxes)
         count["heads with a pose"] += int(np.count_nonzero(record["has_pose"]))
+        count["heads with a heading alone"] += int(
+            np.count_nonzero(record["has_heading"] & ~record["has_pose"])
+        )
         count["heads to be ignored"] += int(np.count_nonzero(record["ignore"]))
         names = self.description.label_names
         self.labels[split].update(names[label] for label in record["labels"].tolist())

@@ -7,7 +7,8 @@
 
 `bbox` is in pixels from the upper left corner. `euler_angles` (the order is that of DirectMHP) are
 degrees in the convention that --convention names; an annotation without them is a head without a
-pose. `width`, `height`, `iscrowd` and `id` of an annotation may be missing; a crowd is ignored.
+pose. A field `heading` (degrees, the canonical yaw of a level head) serves heads of which no more
+is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing; a crowd is ignored.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from data_prep.own.labelled import (
     check_angles,
     check_box,
     check_convention,
+    check_heading,
     conventions_text,
     map_labels,
     read_labelled,
@@ -257,10 +259,17 @@ def _head(
             check_angles(euler, f"{place}, field 'euler_angles'")
         else:
             unposed = pose_fault(euler)
+    posed, heading = euler is not None and not unposed, None
+    if annotation.get("heading") is not None and not posed:
+        (heading,) = _numbers(
+            {"heading": [annotation["heading"]]}, "heading", 1, "a number of degrees", place
+        )
+        check_heading(heading, f"{place}, field 'heading'")
     return LabelledHead(
         box,
         labels[category],
-        euler=None if unposed else euler,
+        euler=euler if posed else None,
+        heading=heading,
         convention=convention or "",
         ignore="a crowd (iscrowd)" if annotation.get("iscrowd") else "",
         unposed=unposed,

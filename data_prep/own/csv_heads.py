@@ -7,8 +7,10 @@
 
 `image` is a path below --raw, the box is in pixels (left, top, right, bottom), the angles are in
 degrees. Several rows of one image are several heads; empty angles are a head without a pose, an
-empty box is a picture without heads. More columns, if there is need: `label`, `ignore` (1: neither
-a head to find nor background), `split`, `group` (who or what must not lie in two splits).
+empty box is a picture without heads. More columns, if there is need: `heading` (degrees, where the
+face looks seen from above: the canonical yaw of a level head, for heads of which no more is known),
+`label`, `ignore` (1: neither a head to find nor background), `split`, `group` (who or what must not
+lie in two splits).
 """
 
 import argparse
@@ -30,6 +32,7 @@ from data_prep.own.labelled import (
     check_angles,
     check_box,
     check_convention,
+    check_heading,
     conventions_text,
     map_labels,
     read_labelled,
@@ -39,7 +42,7 @@ from data_prep.own.labelled import (
 BOX = ("x1", "y1", "x2", "y2")
 ANGLES = ("yaw", "pitch", "roll")
 REQUIRED = ("image", *BOX)
-OPTIONAL = (*ANGLES, "convention", "label", "ignore", "split", "group")
+OPTIONAL = (*ANGLES, "convention", "heading", "label", "ignore", "split", "group")
 DEFAULT_LABEL = "head"
 _FLAGS = {"": False, "0": False, "1": True}
 
@@ -226,6 +229,12 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
     ignore = cells.get("ignore", "")
     if ignore not in _FLAGS:
         raise ValueError(f"{place}, column 'ignore': {ignore!r}, expected 0, 1 or nothing")
+    heading = None
+    if cells.get("heading"):
+        (heading,) = _numbers(cells, ("heading",), place)
+        check_heading(heading, f"{place}, column 'heading'")
+        if angles is not None:
+            heading = None  # the rotation says it, and more
     head = None
     if box is not None:
         check_box(box, f"{place}, columns x1 to y2")
@@ -237,9 +246,10 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
             cells.get("label") or DEFAULT_LABEL,
             euler=angles,
             convention=cells["convention"] if angles else "",
+            heading=heading,
             ignore="column ignore" if _FLAGS[ignore] else "",
         )
-    elif angles is not None:
+    elif angles is not None or heading is not None:
         raise ValueError(f"{place}: angles without a box: give x1, y1, x2 and y2")
     group = cells.get("group") or ("" if "group" in cells else str(PurePosixPath(image).parent))
     return Row(place, image, head, cells.get("split", ""), group)

@@ -27,6 +27,7 @@ class LabelledHead:
       label: its name in the label file.
       euler: yaw, pitch, roll in degrees, or None for a head without a pose.
       convention: of `euler`, a name in `rotations.CONVENTIONS`.
+      heading: degrees, the canonical yaw of a level head, or None; for heads without a pose.
       ignore: why the head is neither to be found nor background; empty for an ordinary head.
       unposed: why a pose that was labelled is left out; empty unless one was.
     """
@@ -35,6 +36,7 @@ class LabelledHead:
     label: str
     euler: tuple[float, float, float] | None = None
     convention: str = ""
+    heading: float | None = None
     ignore: str = ""
     unposed: str = ""
 
@@ -92,7 +94,7 @@ def read_labelled(
             rotation = euler_to_rotation(np.array(head.euler), convention=head.convention)
         elif head.unposed:
             report.note(f"heads kept without their pose: {head.unposed}", picture.image_id)
-        heads.add(head.box, rotation, label=label, ignore=head.ignore)
+        heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
     yield heads.record(encoded, source)
 
 
@@ -186,6 +188,15 @@ def check_angles(angles: Sequence[float], place: str) -> None:
         raise ValueError(
             f"{place}: yaw, pitch and roll must be degrees within +-360, are {list(angles)}; leave "
             "all three out for a head without a pose"
+        )
+
+
+def check_heading(heading: float, place: str) -> None:
+    """Raises ValueError for a heading that is not within half a turn."""
+    if not abs(heading) <= 180:  # NaN too
+        raise ValueError(
+            f"{place}: a heading must be degrees within +-180 (0: into the camera, +90: to the "
+            f"left of the picture), is {heading:g}; leave it out where it is not known"
         )
 
 

@@ -37,11 +37,13 @@ from data_prep.panoptic.splits import (
     sequences_of_split,
 )
 from data_prep.panoptic.video import VideoFault, read_frames
+from mtnet_jax.camera import intrinsics_of_matrix
 
 HOMEPAGE = "http://domedb.perception.cs.cmu.edu"
 LICENCE = (
     "CMU Panoptic Studio Dataset: for non-commercial and research purposes only, see its homepage."
 )
+
 CITATION = """@article{joo2017panoptic,
   author  = {Joo, Hanbyul and Simon, Tomas and Li, Xulong and Liu, Hao and Tan, Lei and Gui, Lin and
              Banerjee, Sean and Godisart, Timothy and Nabbe, Bart and Matthews, Iain and
@@ -405,7 +407,7 @@ def _records(raw: Path, options: Options, item: Item, report: Report) -> Iterato
             )
             continue
         record = _labelled(labelled[frame], camera, image_id, options, report).record(
-            encoded, source
+            encoded, source, intrinsics_of_matrix(camera.matrix)
         )
         if options.keep_empty or not record["ignore"].all():
             yield record

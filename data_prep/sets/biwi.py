@@ -25,6 +25,7 @@ from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
+from mtnet_jax.camera import intrinsics_of_matrix
 from mtnet_jax.rotations import euler_to_rotation, rotation_faults
 
 CITATION = """@article{fanelli2013random,
@@ -439,7 +440,7 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
         rotation = calibration.rotation @ rotation
     heads = HeadsOfPicture(frame.name, size, report)
     heads.add(box, rotation)
-    yield heads.record(encoded, "biwi")
+    yield heads.record(encoded, "biwi", intrinsics_of_matrix(calibration.matrix))
 
 
 def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:

@@ -65,7 +65,8 @@ class FrameReader:
         for head in heads:
             hidden = "too little of the head is visible" if head.ignore else ""
             found.add(head.box, head.rotation, ignore=hidden)
-        yield found.record(encode_jpeg(picture, int(rng.integers(60, 97))), "studio")
+        encoded = encode_jpeg(picture, int(rng.integers(60, 97)))
+        yield found.record(encoded, "studio", camera.intrinsics)
 
 
 def conversion(

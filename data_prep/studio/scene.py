@@ -39,6 +39,11 @@ class Camera:
         return points[..., :2] / points[..., 2:] @ self.matrix[:2, :2].T + self.matrix[:2, 2]
 
     @property
+    def intrinsics(self) -> np.ndarray:
+        """(4,) fx, fy, cx, cy, as records have them."""
+        return self.matrix[[0, 1, 0, 1], [0, 1, 2, 2]]
+
+    @property
     def matrix_from_centres(self) -> np.ndarray:
         """(3, 3) `matrix` as data sets have it that call the centre of the first pixel 0."""
         return self.matrix - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])

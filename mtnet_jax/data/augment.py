@@ -25,9 +25,14 @@ class AugmentOptions(NamedTuple):
     grey: float = 0.05  # probability of a grey picture
     blur: float = 0.1  # probability of a Gaussian blur of 0.5 to 1.5 pixels
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
+    coarse: float = 0.0  # probability of fewer pixels: down to a half or a third, and up again
+    jpeg: float = 0.0  # probability of being compressed once more, quality 25 to 85
 
 
-_SHARES = ("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur")
+_SHARES = (
+    *("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur"),
+    *("coarse", "jpeg"),
+)
 
 # The normal distribution in 256 values of equal probability (mid-points), of deviation 1.
 _NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
@@ -78,9 +83,20 @@ def change_colour(
     image = cv2.transform(image, np.column_stack([colour, np.full(3, offset)]))
     if rng.random() < options.blur:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
+    if options.coarse and rng.random() < options.coarse:
+        height, width = image.shape[:2]
+        part = rng.uniform(1.5, 3.0)
+        small = (max(round(width / part), 1), max(round(height / part), 1))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     if options.noise > 0:
         level = rng.uniform(0, options.noise)
         image = cv2.add(image, gaussian_noise(rng, image.shape, level), dtype=cv2.CV_8U)
+    if options.jpeg and rng.random() < options.jpeg:
+        quality = int(rng.integers(25, 86))
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        # Written and read with the channels in one order: which one colour is does not matter much.
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     return image
 
 

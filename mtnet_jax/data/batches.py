@@ -13,49 +13,13 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
+from mtnet_jax.data.fitting import Record, fit_heads
 from mtnet_jax.data.images import decode_shrunk
+from mtnet_jax.data.packing import Packer, PackOptions
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.targets import Truths
 
-# After a crop, a head of which less than this share of its box is left is marked to be ignored.
-MIN_VISIBLE = 0.4
-
-Record = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
-
-
-def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """Moves a record's heads into the network's input.
-
-    Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
-    outside is taken away, it is no longer in the picture. A head without a pose keeps the identity.
-
-    Args:
-      record: its heads; the picture is not looked at.
-      matrix: the map (2, 3) from the picture to the input.
-      size: side of the input.
-
-    Returns:
-      `boxes`, `rotations`, `has_pose`, `ignore`, `labels`.
-    """
-    has_pose = record["has_pose"]
-    rotations = np.broadcast_to(np.eye(3, dtype=np.float32), (len(has_pose), 3, 3))
-    if has_pose.any():
-        moved = geometry.map_rotations(record["rotations"], matrix)
-        rotations = np.where(has_pose[:, None, None], moved, rotations)
-    boxes = geometry.map_boxes(record["boxes"], matrix)
-    clipped = np.clip(boxes, 0, size)
-    extent, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    inside = (extent > 0).all(axis=1)
-    visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
-    heads = {
-        "boxes": clipped,
-        "rotations": rotations,
-        "has_pose": has_pose,
-        "ignore": record["ignore"] | (visible < MIN_VISIBLE),
-        "labels": record["labels"],
-    }
-    return {name: values[inside] for name, values in heads.items()}
 
 
 def augment_record(
@@ -105,9 +69,11 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
         "has_pose": np.zeros(max_heads, bool),
         "ignore": np.zeros(max_heads, bool),
         "labels": np.zeros(max_heads, np.int32),
+        "headings": np.zeros(max_heads, np.float32),
+        "has_heading": np.zeros(max_heads, bool),
         "valid": np.arange(max_heads) < count,
     }
-    for name in ("boxes", "rotations", "has_pose", "ignore", "labels"):
+    for name in padded.keys() - {"valid"}:
         padded[name][:count] = fitted[name][largest]
     return {
         "image": fitted["image"],
@@ -131,6 +97,7 @@ def training_batches(
     options: AugmentOptions,
     seed: int,
     threads: int,
+    pack: PackOptions | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> grain.DatasetIterator:
@@ -145,6 +112,7 @@ def training_batches(
       options: augmentation.
       seed: of order and augmentation.
       threads: that read, decode and augment.
+      pack: how a share of the images is packed from crops of several records; None packs none.
       host: number of this host.
       hosts: how many share the records; each sees its own slice.
 
@@ -156,6 +124,9 @@ def training_batches(
       ValueError: an augmentation option out of its range, or a host that would have no record.
     """
     check_options(options)
+    packer = None
+    if pack is not None and pack.share > 0:
+        packer = Packer(sources, weights, pack, options)
     # Records are worked on side by side: threads of OpenCV's own would only be in the way.
     cv2.setNumThreads(1)
     for source in sources:
@@ -174,7 +145,7 @@ def training_batches(
         mixed.batch(batch_size, drop_remainder=True)
         # Hosts must not repeat each other's changes.
         .seed(seed + 1_000_003 * host)
-        .random_map(_ReadBatch(sources, size, max_heads, options))
+        .random_map(_ReadBatch(sources, size, max_heads, options, packer))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
         )
@@ -207,8 +178,9 @@ class _ReadBatch(grain.transforms.RandomMap):
         size: int,
         max_heads: int,
         options: AugmentOptions,
+        packer: Packer | None,
     ):
-        self._sources = sources
+        self._sources, self._packer = sources, packer
         self._size, self._max_heads, self._options = size, max_heads, options
 
     def random_map(self, places: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Batch:
@@ -217,8 +189,11 @@ class _ReadBatch(grain.transforms.RandomMap):
         for number, index, seed in zip(
             numbers, indices, rng.integers(0, 2**63, len(numbers)), strict=True
         ):
-            record = self._sources[number][index]
             record_rng = np.random.Generator(np.random.SFC64(int(seed)))
-            changed = augment_record(record, record_rng, self._size, self._options)
+            if self._packer is not None and record_rng.random() < self._packer.options.share:
+                changed = self._packer(record_rng, self._size)
+            else:
+                record = self._sources[number][index]
+                changed = augment_record(record, record_rng, self._size, self._options)
             rows.append(pad_heads(changed, self._max_heads))
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -142,6 +142,21 @@ def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return rotation_ops.turn(rotations, degrees).astype(np.float32)
 
 
+def map_headings(headings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Maps headings (n,), degrees: the direction a level face looks in, seen from above.
+
+    Mirrored where the map mirrors; an in-plane rotation by t leaves cos(t) of what looks sideways,
+    as the picture then shows a head that also nods. Scale and shift change no heading.
+    """
+    linear = matrix[:, :2]
+    sign = 1.0
+    if _determinant(linear) < 0:
+        sign, linear = -1.0, linear @ np.diag([-1.0, 1.0])
+    cosine = linear[0, 0] / np.hypot(linear[0, 0], linear[1, 0])
+    angle = np.deg2rad(headings)
+    return np.rad2deg(np.arctan2(sign * np.sin(angle) * cosine, np.cos(angle)))
+
+
 def scale_of(matrix: np.ndarray) -> float:
     """Pixels of the input a pixel of the picture."""
     return math.sqrt(abs(_determinant(matrix[:, :2])))

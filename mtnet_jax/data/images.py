@@ -74,6 +74,12 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
     return ShrunkImage(pixels, factor, width, height)
 
 
+def decode_at_scale(encoded: bytes, scale: float) -> ShrunkImage:
+    """As `decode_shrunk`, with at least `scale` pixels for each pixel of the whole picture."""
+    width, height, _ = _jpeg_header(encoded)
+    return decode_shrunk(encoded, longest=scale * max(width, height))
+
+
 def _decode(encoded: bytes, flags: int) -> np.ndarray:
     if not encoded:
         raise BadRecord("the picture is empty (0 bytes)")

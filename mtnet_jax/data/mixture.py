@@ -28,9 +28,10 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
                 entry.train_split,
                 picture=False,
                 label_ids=_class_ids(config, name, RecordSet.open(entry.path)),
+                frame=config.frame,
             )
         if entry.eval_split:
-            eval_sources[name] = RecordSource(entry.path, entry.eval_split)
+            eval_sources[name] = RecordSource(entry.path, entry.eval_split, frame=config.frame)
     if not train_sources:
         raise ValueError(
             "Nothing to train on: config.data has no record set with a train_split and a weight."

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
 from mtnet_jax.errors import BadRecord
@@ -28,7 +29,14 @@ HEAD_FEATURES: dict[str, tuple[tuple[int, ...], np.dtype]] = {
     "has_pose": ((), np.dtype(np.bool_)),
     "ignore": ((), np.dtype(np.bool_)),
     "labels": ((), np.dtype(np.int32)),
+    "headings": ((), np.dtype(np.float32)),
+    "has_heading": ((), np.dtype(np.bool_)),
 }
+# Of the whole picture: fx, fy, cx, cy in pixels of its camera; zeros where they are not known.
+CAMERA_FEATURE = "intrinsics"
+# What records of before these fields have instead of them.
+_ABSENT = ("headings", "has_heading", CAMERA_FEATURE)
+FRAMES = ("camera", "ray")
 TEXT_FEATURES = ("image_id", "source")
 _IDENTITY = np.eye(3, dtype=np.float32)
 METADATA_KEYS = ("box_rule", "label_names")
@@ -47,25 +55,29 @@ def tfds_features() -> Any:
     }
     texts = {name: tfds.features.Text() for name in TEXT_FEATURES}
     image = tfds.features.Image(shape=(None, None, 3))
-    return tfds.features.FeaturesDict({"image": image, **texts, **heads})
+    camera = {CAMERA_FEATURE: tfds.features.Tensor(shape=(4,), dtype=np.float32)}
+    return tfds.features.FeaturesDict({"image": image, **texts, **camera, **heads})
 
 
 def check_record(record: dict) -> None:
     """Raises unless a record can be stored.
 
     Args:
-      record: `image` as encoded bytes, `image_id`, `source`, and the arrays of `HEAD_FEATURES`.
+      record: `image` as encoded bytes, `image_id`, `source`, `intrinsics`, and the arrays of
+        `HEAD_FEATURES`.
 
     Raises:
       BadRecord: a field is missing, unknown, of another shape or dtype, a box is not finite or has
-        no area, or a rotation is not a rotation (the identity where has_pose is False).
+        no area, a rotation is not a rotation (the identity where has_pose is False), a heading is
+        not within +-180 degrees (0 where has_heading is False), or the intrinsics are neither
+        those of a camera nor zeros.
     """
     image_id = record.get("image_id", "?")
 
     def fail(field: str, fault: str):
         raise BadRecord(f"picture {image_id!r}, field {field!r}: {fault}")
 
-    expected = {"image", *TEXT_FEATURES, *HEAD_FEATURES}
+    expected = {"image", *TEXT_FEATURES, CAMERA_FEATURE, *HEAD_FEATURES}
     for field in sorted(expected ^ set(record)):
         fail(field, "missing" if field in expected else "unknown to the schema")
     if not isinstance(record["image"], bytes) or not record["image"]:
@@ -73,6 +85,13 @@ def check_record(record: dict) -> None:
     for field in TEXT_FEATURES:
         if not isinstance(record[field], str):
             fail(field, f"must be a str, is {type(record[field]).__name__}")
+    intrinsics = record[CAMERA_FEATURE]
+    if not (isinstance(intrinsics, np.ndarray) and intrinsics.dtype == np.float32):
+        fail(CAMERA_FEATURE, "must be a NumPy array of float32")
+    if intrinsics.shape != (4,) or not np.isfinite(intrinsics).all():
+        fail(CAMERA_FEATURE, f"must be four finite numbers, are {intrinsics.tolist()}")
+    if intrinsics.any() and not (intrinsics[:2] > 0).all():
+        fail(CAMERA_FEATURE, f"focal lengths must be positive, are {intrinsics[:2].tolist()}")
     count = len(record["boxes"])
     for field, (shape, dtype) in HEAD_FEATURES.items():
         value = record[field]
@@ -88,6 +107,12 @@ def check_record(record: dict) -> None:
         good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         i = int(np.argmin(good))
         fail("boxes", f"box {i} is {boxes[i].tolist()}: must be finite with x1 < x2 and y1 < y2")
+    headings = record["headings"]
+    if not (np.abs(headings) <= 180).all() or headings[~record["has_heading"]].any():
+        fail(
+            "headings",
+            f"{headings.tolist()}: must be within +-180 degrees, 0 where has_heading is False",
+        )
     unposed = ~record["has_pose"]
     identity = (record["rotations"][unposed] == _IDENTITY).all()
     if unposed.all() and identity:
@@ -118,7 +143,8 @@ def encode_record(record: dict) -> bytes:
     features["image"].bytes_list.value.append(record["image"])
     for field in TEXT_FEATURES:
         features[field].bytes_list.value.append(record[field].encode())
-    for field, (_, dtype) in HEAD_FEATURES.items():
+    arrays = {CAMERA_FEATURE: np.dtype(np.float32)} | {f: d for f, (_, d) in HEAD_FEATURES.items()}
+    for field, dtype in arrays.items():
         feature, values = features[field], record[field].ravel()
         if dtype.kind == "f":
             feature.float_list.SetInParent()  # also where there are no heads, as tfds does
@@ -140,7 +166,8 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
     Returns:
       `image` (H, W, 3) uint8 RGB, or bytes with picture=False; `boxes` (n, 4) float32 xyxy pixels;
       `rotations` (n, 3, 3) float32; `has_pose` (n,) bool; `ignore` (n,) bool; `labels` (n,) int32;
-      `image_id` and `source` str.
+      `headings` (n,) float32 degrees; `has_heading` (n,) bool; `intrinsics` (4,) float32;
+      `image_id` and `source` str. Records written before headings and intrinsics have none.
 
     Raises:
       BadRecord: not an Example, a field is missing or of a wrong kind or length, or the picture
@@ -156,6 +183,9 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
         record[field] = _single_bytes(features, field, record["image_id"]).decode()
     image_id = record["image_id"]
     for field, (shape, dtype) in HEAD_FEATURES.items():
+        if field in _ABSENT and field not in features:
+            record[field] = np.zeros((len(record["boxes"]), *shape), dtype)
+            continue
         kind = "float_list" if dtype.kind == "f" else "int64_list"
         values = np.array(_values(features, field, kind, image_id), dtype)
         size = int(np.prod(shape))
@@ -170,6 +200,14 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
                 f"picture {image_id!r}, field {field!r}: {len(record[field])} entries for "
                 f"{len(record['boxes'])} boxes"
             )
+    intrinsics = np.zeros(4, np.float32)
+    if CAMERA_FEATURE in features:
+        intrinsics = np.array(_values(features, CAMERA_FEATURE, "float_list", image_id), np.float32)
+        if intrinsics.shape != (4,):
+            raise BadRecord(
+                f"picture {image_id!r}, field {CAMERA_FEATURE!r}: {len(intrinsics)} numbers, not 4"
+            )
+    record[CAMERA_FEATURE] = intrinsics
     encoded = _single_bytes(features, "image", image_id)
     if not picture:
         return {"image": encoded, **record}
@@ -279,6 +317,7 @@ class RecordSource:
         *,
         picture: bool = True,
         label_ids: Sequence[int] | None = None,
+        frame: str = "camera",
     ):
         """Opens a split and compares its files with the metadata.
 
@@ -287,18 +326,25 @@ class RecordSource:
           split: name of a split, such as "train".
           picture: False leaves pictures encoded in the records that are returned.
           label_ids: what each label of the set becomes in them; None leaves labels as they are.
+          frame: what rotations are relative to in them (`mtnet_jax.camera`): "camera" leaves them
+            as stored, "ray" takes them to the ray frame where the intrinsics are known. Where they
+            are not, a stored rotation counts as one in either frame.
 
         Raises:
           FileNotFoundError: no record set, or a shard is missing (named).
-          ValueError: unknown split, or a shard holds another number of records than it should.
+          ValueError: unknown split or frame, or a shard holds another number of records than it
+            should.
           DamagedRecord: see `tfrecord.index_file`.
         """
+        if frame not in FRAMES:
+            raise ValueError(f"Unknown frame {frame!r}: choose one of {FRAMES}.")
         self.record_set = RecordSet.open(path)
         # Imported by one thread, here: several decode, and importing this much in several at once,
         # beside a main thread that imports too, risks a deadlock (etils' lazy modules have a lock).
         _example_message()
         self.split = split
         self.picture = picture
+        self.frame = frame
         self._label_ids = None if label_ids is None else np.array(label_ids, np.int32)
         self._files = []
         paths = self.record_set.shard_paths(split)
@@ -332,6 +378,8 @@ class RecordSource:
             record = decode_record(data, picture=self.picture)
             if self._label_ids is not None:
                 record["labels"] = self._renumbered(record["labels"])
+            if self.frame == "ray":
+                record["rotations"] = _in_ray_frame(record)
             return record
         except BadRecord as error:
             offset = int(file.index[number, 0])
@@ -353,6 +401,15 @@ class RecordSource:
             raise IndexError(f"{self!r} has no record {index}")
         shard = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._files[shard], position - int(self._starts[shard])
+
+
+def _in_ray_frame(record: dict) -> np.ndarray:
+    """The rotations of a record relative to the rays through its heads, where that is known."""
+    rotations, posed = record["rotations"], record["has_pose"]
+    if not (record[CAMERA_FEATURE].any() and posed.any()):
+        return rotations
+    turned = camera_to_ray(rotations, record["boxes"], record[CAMERA_FEATURE])
+    return np.where(posed[:, None, None], turned, rotations).astype(np.float32)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
+from mtnet_jax.data.packing import PackOptions, check_pack_options
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
@@ -59,6 +60,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     _check_devices(phases)
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
     check_options(AugmentOptions(**config.augment))
+    check_pack_options(PackOptions(**config.pack))
     shapes = abstract_variables(system)["params"]
     _claim_workdir(config, workdir)
 
@@ -140,6 +142,7 @@ def _run_phase(
         options=AugmentOptions(**config.augment),
         seed=config.seed * 1000 + position.phase,
         threads=config.loader_threads,
+        pack=PackOptions(**config.pack),
         host=jax.process_index(),
         hosts=jax.process_count(),
     )

@@ -1,0 +1,51 @@
+"""A record's heads, moved into the network's input together with its picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtnet_jax.data import geometry
+
+# After a crop, a head of which less than this share of its box is left is marked to be ignored.
+MIN_VISIBLE = 0.4
+
+Record = Mapping[str, Any]
+
+
+def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Moves a record's heads into the network's input.
+
+    Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
+    outside is taken away, it is no longer in the picture. A head without a pose keeps the identity.
+
+    Args:
+      record: its heads; the picture is not looked at.
+      matrix: the map (2, 3) from the picture to the input.
+      size: side of the input.
+
+    Returns:
+      `boxes`, `rotations`, `has_pose`, `ignore`, `labels`, `headings`, `has_heading`.
+    """
+    has_pose = record["has_pose"]
+    rotations = np.broadcast_to(np.eye(3, dtype=np.float32), (len(has_pose), 3, 3))
+    if has_pose.any():
+        moved = geometry.map_rotations(record["rotations"], matrix)
+        rotations = np.where(has_pose[:, None, None], moved, rotations)
+    boxes = geometry.map_boxes(record["boxes"], matrix)
+    clipped = np.clip(boxes, 0, size)
+    extent, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
+    inside = (extent > 0).all(axis=1)
+    visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
+    heads = {
+        "boxes": clipped,
+        "rotations": rotations,
+        "has_pose": has_pose,
+        "ignore": record["ignore"] | (visible < MIN_VISIBLE),
+        "labels": record["labels"],
+        "headings": np.where(
+            record["has_heading"], geometry.map_headings(record["headings"], matrix), 0.0
+        ).astype(np.float32),
+        "has_heading": record["has_heading"],
+    }
+    return {name: values[inside] for name, values in heads.items()}

@@ -1,0 +1,185 @@
+"""Packed inputs: head-centred crops of several records, side by side in one input.
+
+Most pixels of an ordinary training image hold no head. A packed input is a square of tiles, each a
+crop of another record round a head that is drawn at random, so that one input trains many heads for
+the same cost. Heads whose heading is rare in their source are drawn more often.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtnet_jax.data import geometry
+from mtnet_jax.data.augment import AugmentOptions, change_colour
+from mtnet_jax.data.fitting import Record, fit_heads
+from mtnet_jax.data.images import decode_at_scale
+from mtnet_jax.errors import BadRecord
+
+_SMALLEST_HEAD = 12.0  # pixels along the longer side: smaller ones are not worth a tile
+_SECTOR = 45.0  # degrees of heading that are counted together
+
+
+class PackOptions(NamedTuple):
+    """How inputs are packed."""
+
+    share: float = 0.0  # of the inputs that are packed, 0 to 1
+    tiles: tuple[int, ...] = (1, 2, 3, 4)  # along a side; drawn anew for each input
+    head_min: float = 0.35  # longer side of the head, in parts of the tile's side,
+    head_max: float = 0.9  # log-uniform between the two
+    shift: float = 0.12  # of the head's centre from the tile's, in parts of the tile, either way
+    occlude: float = 0.1  # probability that a patch hides a part of the head
+    unlabelled: float = 0.1  # how often heads without pose and heading come, against others
+
+
+def check_pack_options(options: PackOptions) -> None:
+    """Raises ValueError for an option out of its range, by its name in a configuration."""
+    faults = {
+        name: "must be from 0 to 1"
+        for name in ("share", "shift", "occlude", "unlabelled")
+        if not 0 <= getattr(options, name) <= 1
+    }
+    if not options.tiles or any(int(n) != n or n < 1 for n in options.tiles):
+        faults["tiles"] = "must be whole numbers from 1"
+    if not 0 < options.head_min <= options.head_max:
+        faults["head_min"] = f"must be above 0 and at most head_max, {options.head_max}"
+    for name, fault in faults.items():
+        raise ValueError(f"config.pack.{name} is {getattr(options, name)}: it {fault}.")
+
+
+class Packer:
+    """Makes packed inputs: `packer(rng, size)` is the image and its heads as `fit_heads` has them.
+
+    Picklable where its sources are.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Record]],
+        weights: Sequence[float],
+        options: PackOptions,
+        augment: AugmentOptions,
+    ):
+        """Reads the labels of all records once.
+
+        Args:
+          sources: record sources, pictures still encoded.
+          weights: share of the tiles that each source gets, relative.
+          options: of the packing.
+          augment: changes of each tile, but for those of scale and shift.
+
+        Raises:
+          ValueError: an option out of its range, or no head to pack.
+        """
+        check_pack_options(options)
+        self.options = options
+        self._sources, self._augment = sources, augment
+        places, chances = [], []
+        for number, (source, weight) in enumerate(zip(sources, weights, strict=True)):
+            found, chance = _heads_of(source, options.unlabelled)
+            places.append(np.column_stack([np.full(len(found), number), found]))
+            chances.append(chance * weight)
+        self._places = np.concatenate(places).astype(np.int32)  # (n, 3) source, record, head
+        self._cumulative = np.cumsum(np.concatenate(chances))
+        if not len(self._places) or not self._cumulative[-1] > 0:
+            raise ValueError(
+                "config.pack.share is above 0, but no record has a head of "
+                f"{_SMALLEST_HEAD:g} pixels to pack: set it to 0."
+            )
+
+    def __call__(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """A packed input of `size` pixels: `image` (size, size, 3) uint8 RGB, and its heads.
+
+        Raises:
+          BadRecord: a picture cannot be decoded; its `image_id` is named.
+        """
+        count = int(rng.choice(self.options.tiles))
+        edges = np.linspace(0, size, count + 1).round().astype(int)
+        image = np.full((size, size, 3), geometry.BORDER_GREY, np.uint8)
+        draws = rng.uniform(0, self._cumulative[-1], count * count)
+        chosen = np.searchsorted(self._cumulative, draws, side="right")
+        heads = []
+        for cell, place in enumerate(self._places[np.minimum(chosen, len(self._places) - 1)]):
+            row, column = divmod(cell, count)
+            left, top = edges[column], edges[row]
+            side = int(max(edges[column + 1] - left, edges[row + 1] - top))
+            tile, found = self._tile(rng, place, side)
+            # Tiles are square; where sides do not divide, the next one covers a pixel of this one.
+            image[top : top + side, left : left + side] = tile[: size - top, : size - left]
+            found["boxes"] = found["boxes"] + np.array([left, top, left, top], np.float32)
+            heads.append(found)
+        return {
+            "image": image,
+            **{name: np.concatenate([each[name] for each in heads]) for name in heads[0]},
+        }
+
+    def _tile(
+        self, rng: np.random.Generator, place: np.ndarray, side: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        number, index, head = (int(n) for n in place)
+        record = self._sources[number][index]
+        matrix = self._crop(rng, record["boxes"][head], side)
+        try:
+            picture = decode_at_scale(record["image"], geometry.scale_of(matrix))
+        except BadRecord as error:
+            name = f"picture {record['image_id']!r} of {record['source']!r}"
+            raise BadRecord(f"{name}: {error}") from error
+        from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)
+        tile = geometry.map_picture(picture.pixels, from_pixels, side)
+        tile = change_colour(rng, tile, self._augment)
+        if rng.random() < self.options.occlude:
+            (box,) = geometry.map_boxes(record["boxes"][head][None], matrix)
+            _occlude(rng, tile, box)
+        return tile, fit_heads(record, matrix, side)
+
+    def _crop(self, rng: np.random.Generator, box: np.ndarray, side: int) -> np.ndarray:
+        """The map (2, 3) from a record's picture to a tile round the head of this box."""
+        options, augment = self.options, self._augment
+        part = np.exp(rng.uniform(np.log(options.head_min), np.log(options.head_max)))
+        scale = part * side / max(float((box[2:] - box[:2]).max()), 1.0)
+        flip = -1.0 if rng.random() < augment.flip else 1.0
+        turn = rng.uniform(-augment.turn, augment.turn)
+        linear = scale * geometry.turn_map(turn)[:, :2] * [flip, 1.0]
+        centre = (box[:2] + box[2:]) / 2
+        target = side * (0.5 + rng.uniform(-options.shift, options.shift, 2))
+        return np.column_stack([linear, target - linear @ centre])
+
+
+def _heads_of(source: Sequence[Record], unlabelled: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 2) record and head of all that can be packed, and (n,) chances of sum 1 (or none)."""
+    places, sectors = [], []
+    for index in range(len(source)):
+        record = source[index]
+        boxes = record["boxes"]
+        fit = ~record["ignore"] & ((boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= _SMALLEST_HEAD)
+        r = record["rotations"]
+        heading = np.where(
+            record["has_pose"],
+            np.rad2deg(np.arctan2(r[:, 0, 2], r[:, 2, 2])),
+            record["headings"],
+        )
+        sector = np.round(heading / _SECTOR).astype(int) % round(360 / _SECTOR)
+        sector[~(record["has_pose"] | record["has_heading"])] = -1
+        places += [(index, head) for head in np.flatnonzero(fit)]
+        sectors += sector[fit].tolist()
+    if not places:
+        return np.zeros((0, 2), int), np.zeros(0)
+    sectors = np.array(sectors)
+    values, counts = np.unique(sectors, return_counts=True)
+    # Between all heads alike and all sectors alike.
+    of_sector = {v: n**-0.5 for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+    chances = np.array([of_sector[s] for s in sectors.tolist()])
+    known = sectors >= 0
+    if known.any():
+        chances[~known] = unlabelled * chances[known].mean()
+    return np.array(places), chances / chances.sum()
+
+
+def _occlude(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
+    """Hides a part of a head, at most a quarter of its box, behind a patch of one colour."""
+    width, height = box[2:] - box[:2]
+    w, h = width * rng.uniform(0.15, 0.5), height * rng.uniform(0.15, 0.5)
+    x, y = box[0] + rng.uniform(-0.2, 1) * width, box[1] + rng.uniform(-0.2, 1) * height
+    rows = slice(max(round(y), 0), max(round(y + h), 0))
+    columns = slice(max(round(x), 0), max(round(x + w), 0))
+    tile[rows, columns] = rng.integers(0, 256, 3)
