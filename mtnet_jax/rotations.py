@@ -137,6 +137,17 @@ def geodesic_degrees(a: Array, b: Array) -> Array:
     return xp.rad2deg(2 * xp.arctan2(sine, cosine))
 
 
+def heading_degrees(rotation: Array) -> Array:
+    """Where a face looks, seen from above: (..., 3, 3) -> (...), degrees within +-180.
+
+    0 is into the camera, +90 to the left of the picture, +-180 away: the canonical yaw of a level
+    head, but for nods beyond 90 degrees. A face that looks straight up or down has none (0 or 180
+    by rounding).
+    """
+    xp = _namespace(rotation)
+    return xp.rad2deg(xp.arctan2(rotation[..., 0, 2], rotation[..., 2, 2]))
+
+
 def mirror(rotation: Array) -> Array:
     """R of the head in the horizontally flipped picture: M R M with M = diag(-1, 1, 1)."""
     xp = _namespace(rotation)

@@ -15,6 +15,7 @@ from mtnet_jax.data.augment import AugmentOptions, change_colour
 from mtnet_jax.data.fitting import Record, fit_heads
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.errors import BadRecord
+from mtnet_jax.rotations import heading_degrees
 
 _SMALLEST_HEAD = 12.0  # pixels along the longer side: smaller ones are not worth a tile
 _SECTOR = 45.0  # degrees of heading that are counted together
@@ -152,11 +153,8 @@ def _heads_of(source: Sequence[Record], unlabelled: float) -> tuple[np.ndarray, 
         record = source[index]
         boxes = record["boxes"]
         fit = ~record["ignore"] & ((boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= _SMALLEST_HEAD)
-        r = record["rotations"]
         heading = np.where(
-            record["has_pose"],
-            np.rad2deg(np.arctan2(r[:, 0, 2], r[:, 2, 2])),
-            record["headings"],
+            record["has_pose"], heading_degrees(record["rotations"]), record["headings"]
         )
         sector = np.round(heading / _SECTOR).astype(int) % round(360 / _SECTOR)
         sector[~(record["has_pose"] | record["has_heading"])] = -1

@@ -20,6 +20,7 @@ _ROWS = (
     ("counts", "pictures_skipped", "  skipped by the protocol", ""),
     ("counts", "truths", "truths", ""),
     ("counts", "truths_with_pose", "  with a pose", ""),
+    ("counts", "truths_with_heading", "  with a pose or a heading", ""),
     ("counts", "ignored", "  ignored, besides", ""),
     ("counts", "predictions", "predictions", ""),
     ("counts", "predictions_counted", "  of score >= {score_threshold:g}", ""),
@@ -47,6 +48,11 @@ _ROWS = (
     ("pose", "maev", "MAEV", "°"),
     ("pose", "geodesic_mean", "geodesic, mean", "°"),
     ("pose", "geodesic_median", "geodesic, median", "°"),
+    None,
+    ("heading", "evaluated", "headings evaluated", ""),
+    ("heading", "mean", "heading, mean", "°"),
+    ("heading", "median", "heading, median", "°"),
+    ("heading", "beyond_90", "  more than 90° off", "%"),
 )
 _BIN_COLUMNS = (
     ("recall", "recall", "%"),
@@ -59,6 +65,13 @@ _BIN_COLUMNS = (
     ("maev", "MAEV", "°"),
     ("geodesic_mean", "geodesic", "°"),
     ("geodesic_median", "median", "°"),
+)
+
+_HEADING_COLUMNS = (
+    ("evaluated", "found", ""),
+    ("mean", "mean", "°"),
+    ("median", "median", "°"),
+    ("beyond_90", "over 90°", "%"),
 )
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
@@ -92,7 +105,7 @@ def format_table(results: Results) -> str:
 
 
 def format_yaw_bins(results: Results) -> str:
-    """The table by bins of |yaw| of the truth, a block of lines for every result.
+    """The tables by bins of |yaw| and of |heading| of the truth, two blocks for every result.
 
     Args:
       results: name -> result; all made with the same settings.
@@ -110,6 +123,13 @@ def format_yaw_bins(results: Results) -> str:
         lines = [head, None]
         for each in result["yaw_bins"]:
             cells = [_cell(each[key], unit) for key, _, unit in _BIN_COLUMNS]
+            lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
+        blocks.append(_align(lines))
+    for name, result in results.items():
+        head = [f"{name}: |heading|", "truths", *(title for _, title, _ in _HEADING_COLUMNS)]
+        lines = [head, None]
+        for each in result["heading_bins"]:
+            cells = [_cell(each[key], unit) for key, _, unit in _HEADING_COLUMNS]
             lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
         blocks.append(_align(lines))
     return "\n\n".join(blocks)

@@ -30,6 +30,7 @@ _ENLARGED = 0.45  # ... to this share
 _WIDEST = 0.75  # share of the width that a head may have then
 _BESIDE = 3  # an enlarged head beside its picture has one part in so many of the width
 _GAP = 4  # pixels between the two
+_POSE_FIELDS = ("rotations", "has_pose", "headings", "has_heading")
 _GREY = (150, 150, 150)
 _NAME_LENGTH = 20  # characters of an image_id in a caption
 
@@ -131,7 +132,8 @@ def list_heads(sources: Sequence[RecordSource]) -> np.ndarray:
         of_record["head"] = np.arange(len(boxes))
         of_record["size"] = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
         yaw = rotation_to_euler(record["rotations"], convention="canonical")[:, 0]
-        of_record["yaw"] = np.where(record["has_pose"], yaw, np.nan)
+        heading = np.where(record["has_heading"], record["headings"], np.nan)
+        of_record["yaw"] = np.where(record["has_pose"], yaw, heading)
         of_record["ignore"] = record["ignore"]
         rows.append(of_record)
     return np.concatenate(rows) if rows else np.zeros(0, _HEAD)
@@ -289,6 +291,8 @@ def _caption(record: dict, view: View) -> str:
     words = [view.words] if view.words else []
     if view.head is None:
         words.append("no heads")
+    elif record["has_heading"][view.head] and not record["has_pose"][view.head]:
+        words.append(f"heading {round(record['headings'][view.head].item()) + 0:+d}")
     elif record["has_pose"][view.head]:
         angles = rotation_to_euler(record["rotations"][view.head], convention="canonical")
         # + 0 turns the -0 of rounding into 0.
@@ -349,11 +353,12 @@ def _draw(
     plain = np.setdiff1d(np.arange(len(record["boxes"])), ignored)
     wanted = np.isin(plain, list(chosen))
     others, picked = plain[~wanted], plain[wanted]
-    heads = {
-        "boxes": place(record["boxes"][picked]),
-        "rotations": record["rotations"][picked],
-        "has_pose": record["has_pose"][picked],
-    }
+
+    def of(which: np.ndarray) -> dict[str, Any]:
+        poses = {name: record[name][which] for name in _POSE_FIELDS}
+        return {"boxes": place(record["boxes"][which]), **poses}
+
+    heads = of(picked)
     if prediction is not None:
         rotation = prediction["rotation"] or np.full((3, 3), np.nan)
         heads = {
@@ -361,12 +366,7 @@ def _draw(
             "rotations": np.array(rotation)[None],
             "scores": np.array([prediction["score"]]),
         }
-    truth = {
-        "boxes": place(record["boxes"][others]),
-        "rotations": record["rotations"][others],
-        "has_pose": record["has_pose"][others],
-    }
-    return draw_heads(cell, heads, truth=truth, label=prediction is not None)
+    return draw_heads(cell, heads, truth=of(others), label=prediction is not None)
 
 
 def _cross_out(cell: np.ndarray, box: np.ndarray) -> None:

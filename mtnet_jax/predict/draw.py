@@ -2,13 +2,14 @@
 
 The three axes are the head's own, seen from the camera without perspective: columns 0, 1 and minus
 column 2 of R, of which the picture shows the first two components. Red points to the subject's
-left, green down to the chin, blue out of the face.
+left, green down to the chin, blue out of the face. A head of which the heading alone is known gets
+a flat blue arrow: where its face looks, as if it were seen a little from above.
 
 Coordinates follow boxes.py (0 is the outer edge of the first pixel), at a sixteenth of a pixel.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ _SHIFT = 4  # fractional bits of drawing coordinates
 _LIMIT = 1e5  # pixels; further out nothing is visible and the fixed-point numbers would overflow
 _AXIS_LENGTH = 0.62  # of the box's mean side
 _CUBE_SIDE = 0.8  # of the box's mean side
+_FORESHORTENED = 0.45  # how long what points into the camera is drawn, seen from above
 
 # Corners of a cube of side 2 in head axes, and its faces as corner indices with outward normals.
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
@@ -56,7 +58,8 @@ def draw_heads(
     Args:
       image: (H, W, 3) uint8 RGB.
       heads: "boxes" (m, 4) xyxy in pixels, "rotations" (m, 3, 3), and optionally "scores" (m,) and
-        "has_pose" (m,) bool: a decoded record can be given as well as a prediction.
+        "has_pose" (m,) bool, "headings" (m,) and "has_heading" (m,): a decoded record can be given
+        as well as a prediction.
       truth: a decoded record, drawn thinner and below: white boxes, axes with a white rim.
       cube: draw a cube, its front face filled, instead of the axes.
       label: write score and yaw, pitch, roll (degrees, canonical) beside each box.
@@ -73,18 +76,24 @@ def draw_heads(
     canvas = np.ascontiguousarray(image).copy()
     width = line_width(image.shape)
     if truth is not None:
-        boxes, rotations, _ = _heads(truth)
-        for box, rotation in zip(boxes, rotations, strict=True):
+        drawn = _heads(truth)
+        for box, rotation, heading in zip(
+            drawn.boxes, drawn.rotations, drawn.headings, strict=True
+        ):
             _draw_box(canvas, box, TRUTH_COLOUR, max(width - 1, 1))
             if np.isfinite(rotation).all():
                 _draw_axes(canvas, box, rotation, max(width - 1, 1), rim=TRUTH_COLOUR)
-    boxes, rotations, scores = _heads(heads)
-    for box, rotation in zip(boxes, rotations, strict=True):
+            elif np.isfinite(heading):
+                _draw_heading(canvas, box, heading, max(width - 1, 1), rim=TRUTH_COLOUR)
+    drawn = _heads(heads)
+    for box, rotation, heading in zip(*drawn[:3], strict=True):
         _draw_box(canvas, box, BOX_COLOUR, width)
         if np.isfinite(rotation).all():
             (_draw_cube if cube else _draw_axes)(canvas, box, rotation, width)
+        elif np.isfinite(heading):
+            _draw_heading(canvas, box, heading, width)
     if label:
-        _draw_labels(canvas, boxes, rotations, scores)
+        _draw_labels(canvas, drawn)
     if legend:
         _draw_legend(canvas)
     return canvas
@@ -144,19 +153,35 @@ def line_width(shape: tuple[int, ...]) -> int:
     return round(1 + max(shape[:2]) / 480)
 
 
-def _heads(heads: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Boxes (k, 4), rotations (k, 3, 3; NaN without a pose), scores: finite boxes, large first."""
+class _Heads(NamedTuple):
+    """What is drawn: heads with finite boxes, large ones first."""
+
+    boxes: np.ndarray  # (k, 4)
+    rotations: np.ndarray  # (k, 3, 3), NaN without a pose
+    headings: np.ndarray  # (k,) degrees, NaN where not known
+    scores: np.ndarray | None  # (k,)
+
+
+def _heads(heads: dict[str, Any]) -> _Heads:
     boxes = np.asarray(heads["boxes"], np.float64).reshape(-1, 4)
     rotations = np.asarray(heads["rotations"], np.float64).reshape(-1, 3, 3)
     if "has_pose" in heads:
         posed = np.asarray(heads["has_pose"], bool).reshape(-1, 1, 1)
         rotations = np.where(posed, rotations, np.nan)
+    headings = np.full(len(boxes), np.nan)
+    if "has_heading" in heads:
+        headings = np.where(heads["has_heading"], heads["headings"], np.nan).reshape(-1)
     scores = np.asarray(heads["scores"], np.float64).reshape(-1) if "scores" in heads else None
     finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
     boxes = np.clip(boxes, -_LIMIT, _LIMIT)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = finite[np.argsort(-area[finite], kind="stable")]
-    return boxes[order], rotations[order], None if scores is None else scores[order]
+    return _Heads(
+        boxes[order],
+        rotations[order],
+        headings[order],
+        None if scores is None else scores[order],
+    )
 
 
 def _fit_width(box: np.ndarray, width: int) -> int:
@@ -189,6 +214,23 @@ def _draw_axes(
         _line(canvas, centre, tip, AXIS_COLOURS[index], width)
 
 
+def _draw_heading(
+    canvas: np.ndarray, box: np.ndarray, heading: float, width: int, rim: tuple = DARK
+) -> None:
+    """A flat arrow as it lies on the ground, seen a little from above: down is into the camera."""
+    centre, size = _centre_and_size(box)
+    width = _fit_width(box, width + 1)
+    angle = np.deg2rad(heading)
+    ahead = np.array([-np.sin(angle), np.cos(angle)])
+    aside = np.array([-ahead[1], ahead[0]])
+    lying = _AXIS_LENGTH * size * np.array([1.0, _FORESHORTENED])
+    tip = centre + ahead * lying
+    barbs = [centre + (0.6 * ahead + side * aside) * lying for side in (-0.35, 0.35)]
+    for colour, thickness in ((rim, width + 2), (BLUE, width)):
+        for a, b in ((centre, tip), (barbs[0], tip), (barbs[1], tip)):
+            _line(canvas, a, b, colour, thickness)
+
+
 def _draw_cube(canvas: np.ndarray, box: np.ndarray, rotation: np.ndarray, width: int) -> None:
     centre, size = _centre_and_size(box)
     width = _fit_width(box, width)
@@ -209,18 +251,18 @@ def _draw_cube(canvas: np.ndarray, box: np.ndarray, rotation: np.ndarray, width:
             _outline(canvas, front, BLUE if visible else (75, 105, 165), width)
 
 
-def _draw_labels(
-    canvas: np.ndarray, boxes: np.ndarray, rotations: np.ndarray, scores: np.ndarray | None
-) -> None:
+def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
     """Score and angles beside each box, where they cover least of the heads and other labels."""
     size = _text_size(canvas)
-    taken = list(boxes)
-    for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True)):
-        words = [] if scores is None else [f"{scores[index]:.2f}"]
+    taken = list(drawn.boxes)
+    for index, (box, rotation) in enumerate(zip(drawn.boxes, drawn.rotations, strict=True)):
+        words = [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
         if np.isfinite(rotation).all():
             angles = rotation_to_euler(rotation, convention="canonical")
             # + 0 turns the -0 of rounding into 0.
             words += [f"{n}{round(a) + 0:+d}°" for n, a in zip("ypr", angles, strict=True)]
+        elif np.isfinite(drawn.headings[index]):
+            words.append(f"heading {round(drawn.headings[index]) + 0:+d}°")
         if not words:
             continue
         height = round(1.3 * size)

@@ -322,6 +322,8 @@ def _evaluate(
     values = {name: detection[name] for name in ("ap50", "recall", "mean_iou_matched")}
     if pose["evaluated"]:
         values |= {name: pose[name] for name in ("mae", "geodesic_mean", "geodesic_median")}
+    if result["heading"]["evaluated"]:
+        values |= {f"heading_{name}": result["heading"][name] for name in ("mean", "beyond_90")}
     return values
 
 
