@@ -23,6 +23,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
+from mtnet_jax.errors import Failed
 from mtnet_jax.network.folding import Folded, fold
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
@@ -48,7 +49,7 @@ def require(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeError(f"This needs the package {package}: pip install -e '.[onnx]'") from error
+        raise Failed(f"This needs the package {package}: pip install -e '.[onnx]'") from error
 
 
 def write_onnx(path: str | os.PathLike, config: ConfigDict, variables: dict[str, Any]) -> None:

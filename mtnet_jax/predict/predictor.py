@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mtnet_jax.data import geometry
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.decode import Heads
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.inference import Detector, heads_in_picture, make_detector
 from mtnet_jax.rotations import rotation_to_euler
@@ -130,7 +130,7 @@ class Predictor:
         """
         image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
+            raise BadInput(
                 f"A picture must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
             )
         size = self._system.grid.size
@@ -159,7 +159,7 @@ class Predictor:
 
 def _detector_of(runtime: str) -> Callable[[System, ConfigDict, float], Detector]:
     if runtime not in RUNTIMES:
-        raise ValueError(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
+        raise BadInput(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
     if runtime == "onnxruntime":
         from mtnet_jax.predict.onnx_runtime import make_onnx_detector  # its packages are optional
 
@@ -208,7 +208,7 @@ def find_pictures(
             and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
         )
         if not inside:
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
             )
         found.extend(inside)
@@ -241,9 +241,7 @@ def predict_files(
     """
     for path in pictures:
         if out is not None and path.resolve().parent == out.resolve():
-            raise ValueError(
-                f"{path} lies in the folder for overlays, {out}: choose another folder."
-            )
+            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
     # What cannot be written is said before the work; what an earlier run wrote stays until then.
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -302,7 +300,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
     if not good:
-        raise OSError(f"OpenCV cannot encode {path}")
+        raise Unavailable(f"OpenCV cannot encode {path}")
     path.write_bytes(data.tobytes())
 
 
