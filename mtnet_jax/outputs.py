@@ -156,9 +156,10 @@ class Outputs:
 class JsonLines:
     """JSON lines in a binary file: every line that stands there is whole."""
 
-    def __init__(self, file: IO):
-        self._file = file
-        self._end = file.tell() if file.seekable() else 0
+    def __init__(self, file: IO, *, rewinds: bool = True):
+        """Begins in a binary file; `rewinds` is False where nothing can be written over."""
+        self._file, self._rewinds = file, rewinds and file.seekable()
+        self._end = file.tell() if self._rewinds else 0
 
     def append(self, entry: Any) -> None:
         """Adds an entry."""
@@ -169,7 +170,7 @@ class JsonLines:
 
     def _write(self, place: int, data: bytes, restored: bytes = b"") -> None:
         """Writes at a place, all of it or, on a full disk, what stood there before."""
-        if not self._file.seekable():
+        if not self._rewinds:
             self._file.write(data)
             self._file.flush()
             return
@@ -187,15 +188,15 @@ class JsonLines:
 class JsonList(JsonLines):
     """A JSON list that is valid after every entry; on a pipe, at its end."""
 
-    def __init__(self, file: IO):
-        super().__init__(file)
+    def __init__(self, file: IO, *, rewinds: bool = True):
+        super().__init__(file, rewinds=rewinds)
         self._empty = True
-        self._write(self._end, b"[]\n" if file.seekable() else b"[")
+        self._write(self._end, b"[]\n" if self._rewinds else b"[")
 
     def append(self, entry: Any) -> None:
         """Adds an entry."""
         text = ("\n" if self._empty else ",\n") + _json(entry)
-        if self._file.seekable():
+        if self._rewinds:
             ending = b"]\n" if self._empty else b"\n]\n"
             self._write(self._end - len(ending), text.encode() + b"\n]\n", ending)
         else:
@@ -204,7 +205,7 @@ class JsonList(JsonLines):
 
     def close(self) -> None:
         """Ends the list; the file stays open."""
-        if not self._file.seekable():
+        if not self._rewinds:
             self._write(0, b"]\n" if self._empty else b"\n]\n")
 
 

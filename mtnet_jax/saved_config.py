@@ -15,8 +15,13 @@ def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
     path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(config.to_json(indent=2) + "\n")
+    partial.write_text(config_text(config))
     partial.replace(path)
+
+
+def config_text(config: ConfigDict) -> str:
+    """The content of the file."""
+    return config.to_json(indent=2) + "\n"
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:

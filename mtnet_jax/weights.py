@@ -19,7 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.saved_config import CONFIG, read_config, write_config
+from mtnet_jax.outputs import Outputs
+from mtnet_jax.saved_config import CONFIG, config_text, read_config
 from mtnet_jax.system import abstract_variables, build_system
 
 WEIGHTS = "weights.npz"
@@ -52,7 +53,13 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
     return config, load_model(folder, with_sharding(abstract, sharding))
 
 
-def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool) -> Path:
+def export_weights(
+    workdir: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    half: bool,
+    outputs: Outputs | None = None,
+) -> Path:
     """Writes the latest checkpoint of a work directory as an exported folder.
 
     Args:
@@ -60,6 +67,7 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
       out: folder to write; made where it does not exist.
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
+      outputs: of the command.
 
     Returns:
       The weights file.
@@ -70,6 +78,9 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     """
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
+    outputs, path = outputs or Outputs("export"), Path(out) / WEIGHTS
+    outputs.check(path)
+    outputs.check(Path(out) / CONFIG)
     config, variables = load_weights(workdir)
     arrays = {
         name: np.asarray(value, np.float32)
@@ -77,11 +88,9 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     }
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
-    write_config(out, prediction_config(config))
-    path = Path(out) / WEIGHTS
-    partial = path.with_name("partial-" + WEIGHTS)
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
+    with outputs.writing(path) as file:
+        np.savez_compressed(file, **arrays)
+    outputs.write(Path(out) / CONFIG, config_text(prediction_config(config)))
     return path
 
 

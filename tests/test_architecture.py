@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 PAPER = "rotations boxes camera representations anchors targets losses decode"
 FLOORS = (
     ("mtnet_jax.errors",),
+    ("mtnet_jax.outputs",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),
     ("mtnet_jax.cpu",),
     ("mtnet_jax.network",),

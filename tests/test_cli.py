@@ -16,8 +16,9 @@ from data_prep import convert
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
-from mtnet_jax.predict.predictor import Predictor, read_picture, write_picture
+from mtnet_jax.predict.predictor import Predictor, read_picture
 from tests.conftest import REPOSITORY
+from tests.image_files import write_picture, written
 from tests.tiny import SCORE
 
 DEMO = REPOSITORY / "demo" / "studio_demo"
@@ -146,14 +147,14 @@ def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
     assert code == 0
     assert not errors
     assert said.splitlines() == [
-        "2 pictures predicted, 0 could not be read",
+        "2 images predicted, 0 could not be read",
         f"overlays: {out}",
         f"JSON: {file}",
     ]
     entries = json.loads(file.read_text())
     assert [entry["image"] for entry in entries] == [str(p) for p in sorted(pictures.iterdir())]
     assert all(entry["heads"] for entry in entries)
-    assert {path.name for path in out.iterdir()} == {"a.png", "ü b.png"}
+    assert written(out) == ["a.png", "ü b.png"]
 
 
 def test_pictures_that_cannot_be_read_do_not_stop_the_others(
@@ -164,7 +165,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
     file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
     code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
     assert code == 1
-    assert "2 pictures predicted, 2 could not be read" in said
+    assert "2 images predicted, 2 could not be read" in said
     assert len(errors) == 2
     assert str(missing) in errors[0]
     assert str(pictures / "broken.jpg") in errors[1]
@@ -177,8 +178,8 @@ def test_a_second_run_leaves_its_overlays_out(
     monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     for _ in range(2):
         _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
-        assert "2 pictures predicted" in said
-    assert len(list((pictures / "drawn").iterdir())) == 2
+        assert "2 images predicted" in said
+    assert len(written(pictures / "drawn")) == 2
 
 
 def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):

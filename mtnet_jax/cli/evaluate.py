@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
+    from mtnet_jax.outputs import Outputs
 
+    outputs = Outputs("eval")
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
@@ -60,5 +62,6 @@ def run(args: argparse.Namespace) -> int:
             iou_threshold=args.iou,
             batch_size=args.batch_size,
             limit=args.limit or 0,
+            outputs=outputs,
         )
     return 0

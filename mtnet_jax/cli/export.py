@@ -17,14 +17,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.export.onnx import NETWORK, require, write_onnx
+    from mtnet_jax.outputs import Outputs
     from mtnet_jax.weights import export_weights, load_weights
 
     if args.onnx:
         require("onnx")  # what is missing is said before anything is written
-    written = [export_weights(args.workdir, args.out, half=args.half)]
+    outputs = Outputs("export")
+    if args.onnx:
+        outputs.check(args.out / NETWORK)
+    written = [export_weights(args.workdir, args.out, half=args.half, outputs=outputs)]
     if args.onnx:
         written.append(args.out / NETWORK)
-        write_onnx(written[-1], *load_weights(args.out))
+        write_onnx(written[-1], *load_weights(args.out), outputs=outputs)
     for path in written:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -16,6 +16,7 @@ _JPEG_END, _JPEG_EXIF = 0xD9, 0xE1
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # headers that give the size
 _JPEG_JUDGED = (0xC0, 0xC1, 0xC2)  # kinds of coding that FFmpeg knows too: with Huffman's codes
 _END_MARKER = bytes((0xFF, _JPEG_END))
+_PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # beginning of a file, place of the bits a channel
 _BITS = (8, 10, 12, 14, 16)  # that sensors give, in 16 of a file
 # The gray flags alone, with the flag of RGB: the colour flags that shrink hold the one of BGR.
 _SHRUNK = {
@@ -60,8 +61,8 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
     """Decodes a picture no larger than needed, which costs less.
 
     A JPEG's blocks of 8 x 8 can be decoded to 4, 2 or 1 pixels a side; that is a picture averaged
-    down. Other formats are decoded whole. Otherwise as `decode_image`, but a JPEG that has its end is
-    taken to be whole, which saves a second decoding: converting has judged it, and records have
+    down. Other formats are decoded whole. Otherwise as `decode_image`, but a JPEG that has its end
+    is taken to be whole, which saves a second decoding: converting has judged it, and records have
     checksums.
 
     Args:
@@ -129,6 +130,20 @@ def _with_end(encoded: bytes) -> bytes:
     if _is_jpeg(encoded) and all(code != _JPEG_END for code, _ in _jpeg_segments(encoded)):
         return encoded + _END_MARKER
     return encoded
+
+
+def storable(encoded: bytes, image: np.ndarray) -> bytes:
+    """An encoded picture as records hold it: JPEG with its end, or PNG of 8 bits a channel.
+
+    Args:
+      encoded: the picture.
+      image: the same, decoded.
+    """
+    if _is_jpeg(encoded):
+        return _with_end(encoded)
+    if encoded[:8] == _PNG and encoded[_PNG_DEPTH] <= 8:
+        return encoded
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
 
 
 def _check_jpeg(encoded: bytes) -> None:

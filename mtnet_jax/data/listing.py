@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = (
 )
 # Formats of images that OpenCV may be built without: the file itself says whether it can be read.
 DOUBTFUL_SUFFIXES = (".heic", ".heif", ".jxl", ".exr", ".hdr", ".ras", ".sr", ".pxm", ".pfm")
+NO_IMAGE = "no image"  # how the reason of such a file begins
 _OTHER_SYSTEMS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx")
 
 
@@ -96,4 +97,4 @@ def _why_not(path: Path) -> str:
     if suffix in DOUBTFUL_SUFFIXES:
         readable = cv2.haveImageReader(str(path))
         return "" if readable else f"of a format that cannot be read ({suffix}): convert to PNG"
-    return f"no image ({suffix or 'no suffix'})"
+    return f"{NO_IMAGE} ({suffix or 'no suffix'})"

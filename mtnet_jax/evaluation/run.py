@@ -13,14 +13,20 @@ from tqdm import tqdm
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.decode import Heads
-from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
+from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
     Settings,
     constant_predictor,
     evaluate,
 )
-from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
+from mtnet_jax.evaluation.report import (
+    REPORT_FILES,
+    format_table,
+    format_yaw_bins,
+    write_report,
+)
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.inference import (
     EVAL_SCORE_THRESHOLD,
     Detector,
@@ -44,6 +50,7 @@ def evaluate_records(
     iou_threshold: float = 0.5,
     batch_size: int = 8,
     limit: int = 0,
+    outputs: Outputs | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates weights on a split; prints the table, writes all files of a report.
 
@@ -55,16 +62,22 @@ def evaluate_records(
       weights: work directory or exported folder.
       data: record set.
       split: of the record set.
-      out: the report goes to a folder in it named after set and split.
+      out: the report goes to a folder in it named after set and split; numbered where another set
+        of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
       batch_size: pictures a call.
       limit: at most so many pictures, evenly spread; 0: all.
+      outputs: of the run of the command, so that two sets of one name get two folders.
 
     Returns:
       The results of `metrics.evaluate` by system.
     """
     config, variables = load_weights(weights)
     source = RecordSource(data, split, frame=config.frame)
+    outputs, of = outputs or Outputs("eval"), f"{source.record_set.path.resolve()}:{split}"
+    folder = outputs.own_folder(out, f"{source.record_set.name}-{split}", of)
+    for name in (*REPORT_FILES, HEADS_FILE):
+        outputs.check(folder / name, of)
     detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
     pairs = list(
         tqdm(
@@ -96,13 +109,13 @@ def evaluate_records(
         results["constant pose"] = evaluate(posed, **settings)
 
     info = source.record_set
-    folder = out / f"{info.name}-{split}"
     title = (
         f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}, "
         f"rotations in the frame {config.frame!r}"
     )
-    write_report(results, folder, title)
-    write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
+    write_report(outputs, results, folder, title=title, of=of)
+    errors = head_errors_as_json(pairs, Settings(**settings))
+    outputs.write(folder / HEADS_FILE, errors, of)
     print(f"\n{title}")
     print(format_table(results))
     if results["network"]["counts"]["truths_with_heading"]:

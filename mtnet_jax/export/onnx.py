@@ -23,10 +23,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
-from mtnet_jax.errors import Failed
+from mtnet_jax.errors import Failed, NotSupported
 from mtnet_jax.network.folding import Folded, fold
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import prediction_config
 
@@ -52,24 +53,28 @@ def require(package: str) -> ModuleType:
         raise Failed(f"This needs the package {package}: pip install -e '.[onnx]'") from error
 
 
-def write_onnx(path: str | os.PathLike, config: ConfigDict, variables: dict[str, Any]) -> None:
+def write_onnx(
+    path: str | os.PathLike,
+    config: ConfigDict,
+    variables: dict[str, Any],
+    *,
+    outputs: Outputs | None = None,
+) -> None:
     """Writes the network, BatchNorm folded, as an ONNX file.
 
     Args:
       path: of the file; it is replaced whole.
       config: of the network; the part that predicting needs goes into the file.
       variables: {"params", "batch_stats"}.
+      outputs: of the command.
 
     Raises:
       RuntimeError: the package onnx is missing.
       NotImplementedError: the network does something that has no translation yet.
       OSError: the file cannot be written.
     """
-    path = Path(path)
     data = make_model(config, variables).SerializeToString()
-    part = path.with_name("partial-" + path.name)
-    part.write_bytes(data)
-    part.replace(path)
+    (outputs or Outputs("export")).write(Path(path), data)
 
 
 def make_model(config: ConfigDict, variables: dict[str, Any]) -> Any:
@@ -207,7 +212,7 @@ def _variables(operation: JaxprEqn) -> Iterator[Any]:
 
 
 def _refuse(operation: JaxprEqn) -> None:
-    raise NotImplementedError(f"The network has an operation that ONNX export lacks: {operation}")
+    raise NotSupported(f"The network has an operation that ONNX export lacks: {operation}")
 
 
 def _shapes(operation: JaxprEqn) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -5,10 +5,10 @@ predictor = mtnet_jax.Predictor.load("runs/quickstart")
 heads = predictor("picture.jpg")
 """
 
-import json
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from tqdm import tqdm
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.listing import IMAGE_SUFFIXES, Listing, list_images
 from mtnet_jax.decode import Heads
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
+from mtnet_jax.outputs import JsonLines, JsonList, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.inference import Detector, heads_in_picture, make_detector
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import load_weights
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
+STANDARD_OUTPUT = Path("-")
 RUNTIMES = ("jax", "onnxruntime")  # what computes the network
 
 
@@ -115,24 +117,21 @@ class Predictor:
         config, variables = load_weights(weights)
         return cls(config, variables, score_threshold=score_threshold, runtime=runtime)
 
-    def __call__(self, picture: np.ndarray | str | os.PathLike) -> list[Head]:
-        """Finds the heads of a picture.
+    def __call__(self, picture: Any) -> list[Head]:
+        """Finds the heads of an image.
 
         Args:
-          picture: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
+          picture: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), a PIL image, the
+            bytes of an image file, or its path.
 
         Returns:
           The heads by falling score.
 
         Raises:
-          ValueError: an array of another shape or type, or a file that is no picture, by name.
+          ValueError: an array of another shape or type, or a file that is no image, by name.
           OSError: a file that cannot be read.
         """
-        image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise BadInput(
-                f"A picture must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
-            )
+        image = as_rgb(picture)
         size = self._system.grid.size
         matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
         inputs = geometry.map_picture(image, matrix, size)[None]
@@ -167,6 +166,30 @@ def _detector_of(runtime: str) -> Callable[[System, ConfigDict, float], Detector
     return make_detector
 
 
+def as_rgb(image: Any) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB; see `Predictor.__call__` for what it may be."""
+    if isinstance(image, str) and "://" in image:
+        raise BadInput(f"{image} is an address: download the image, and give its path or bytes.")
+    if isinstance(image, str | os.PathLike):
+        return read_picture(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image))
+    if hasattr(image, "convert") and hasattr(image, "getexif"):  # PIL's, which may not be installed
+        from PIL import ImageOps
+
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise BadInput(
+            "An image must be an array, a PIL image, bytes or a path, not a "
+            f"{type(image).__name__}."
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise BadInput(
+            f"An image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
+        )
+    return image
+
+
 def read_picture(path: str | os.PathLike) -> np.ndarray:
     """A picture file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
@@ -182,8 +205,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
 def find_pictures(
     inputs: Iterable[str | os.PathLike], *, leave_out: str | os.PathLike | None = None
-) -> list[Path]:
-    """Files as they are; folders become the pictures in them and below, sorted.
+) -> Listing:
+    """Files as they are; folders become the images in them and below, sorted.
 
     An input that does not exist stays in the list: reading it fails, and is reported then.
 
@@ -192,27 +215,29 @@ def find_pictures(
       leave_out: a folder below an input folder that is not looked into: the overlays of an earlier
         run.
 
+    Returns:
+      The images, each once, and what was left out.
+
     Raises:
-      FileNotFoundError: a folder without pictures.
+      FileNotFoundError: a folder without images.
     """
-    found: list[Path] = []
+    found = Listing()
     for entry in map(Path, inputs):
         if not entry.is_dir():
-            found.append(entry)
+            found.images.append(entry)
             continue
-        inside = sorted(
-            path
-            for path in entry.rglob("*")
-            if path.suffix.lower() in PICTURE_SUFFIXES
-            and path.is_file()
-            and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
-        )
-        if not inside:
+        inside = list_images(entry, but=leave_out and Path(leave_out))
+        if not inside.images:
             raise MissingFile(
-                f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
+                f"No image in the folder {entry} (looked for {', '.join(IMAGE_SUFFIXES)})"
+                + (f"; {inside}." if inside.left_out else ".")
             )
-        found.extend(inside)
-    return found
+        found.images += inside.images
+        found.left_out += inside.left_out
+    once = dict.fromkeys(found.images)
+    if len(once) < len(found.images):
+        found.left_out["named a second time"] = len(found.images) - len(once)
+    return Listing(list(once), found.left_out)
 
 
 def predict_files(
@@ -221,54 +246,82 @@ def predict_files(
     *,
     out: Path | None,
     json_file: Path | None,
+    lines_file: Path | None = None,
     cube: bool = False,
+    outputs: Outputs | None = None,
 ) -> list[Path]:
-    """Predicts picture files; writes overlays and one JSON list.
+    """Predicts image files; writes overlays, a JSON list and JSON lines as it goes.
 
     Args:
       predictor: the network.
       pictures: files.
-      out: folder for overlays (PNG, the picture's name; a counter where names repeat), or None.
-      json_file: file for the heads of all pictures, or None.
+      out: folder for overlays (PNG, the image's name; a counter where names repeat), or None.
+      json_file: file for the heads of all images as one list, "-" for standard output, or None.
+      lines_file: the same as JSON lines, an object an image.
       cube: draw a cube round each head too.
+      outputs: of the run of the command; None: these images are all that it reads.
 
     Returns:
       The files that could not be read; each was reported on stderr, the others went on.
 
     Raises:
-      ValueError: a picture lies in `out` itself, where an overlay could replace it.
+      FileInTheWay: something that this command did not make stands where it would write.
+      BadInput: an image lies in `out` itself, where an overlay could replace it.
       OSError: something cannot be written.
     """
-    for path in pictures:
-        if out is not None and path.resolve().parent == out.resolve():
-            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
-    # What cannot be written is said before the work; what an earlier run wrote stays until then.
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.open("a").close()
-    failed, results, names = [], [], set()
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
-        try:
-            image = read_picture(path)
-        except (OSError, BadRecord) as error:
-            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
-            failed.append(path)
-            continue
-        heads = predictor(image)
-        results.append(
-            {
-                "image": str(path),
-                **heads_to_json(image, heads, predictor.class_names),
-            }
-        )
-        if out is not None:
-            overlay = draw_heads(image, as_arrays(heads), cube=cube)
-            write_picture(out / _free_name(path.stem, names), overlay)
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    outputs = outputs or Outputs("predict", pictures)
+    names = _overlay_names(outputs, pictures, out)
+    failed = []
+    with contextlib.ExitStack() as opened:
+        # What cannot be written is said before the work.
+        sinks = [
+            opened.enter_context(_json_sink(outputs, path, form))
+            for path, form in ((json_file, JsonList), (lines_file, JsonLines))
+            if path is not None
+        ]
+        for path in tqdm(pictures, unit="image", disable=len(pictures) < 2):
+            try:
+                image = read_picture(path)
+            except (OSError, BadRecord) as error:
+                tqdm.write(f"cannot read an image: {error}", file=sys.stderr)
+                failed.append(path)
+                continue
+            heads = predictor(image)
+            if path in names:
+                overlay = draw_heads(image, as_arrays(heads), cube=cube)
+                write_picture(outputs, names[path], overlay, of=str(path.resolve()))
+            entry = {"image": str(path), **heads_to_json(image, heads, predictor.class_names)}
+            for sink in sinks:
+                sink.append(entry)
     return failed
+
+
+def _overlay_names(outputs: Outputs, pictures: list[Path], out: Path | None) -> dict[Path, Path]:
+    if out is None:
+        return {}
+    for path in pictures:
+        if path.resolve().parent == out.resolve():
+            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
+    return {
+        path: outputs.own_name(out, path.stem, ".png", str(path.resolve())) for path in pictures
+    }
+
+
+@contextlib.contextmanager
+def _json_sink(outputs: Outputs, path: Path, form: type[JsonLines]) -> Iterator[JsonLines]:
+    if path == STANDARD_OUTPUT:
+        sink = form(sys.stdout.buffer, rewinds=False)
+        try:
+            yield sink
+        finally:
+            sink.close()
+        return
+    with outputs.writing(path, also_cut_short=True) as file:
+        sink = form(file)
+        try:
+            yield sink
+        finally:
+            sink.close()
 
 
 def heads_to_json(
@@ -291,31 +344,29 @@ def as_arrays(heads: list[Head]) -> dict[str, np.ndarray]:
     }
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB picture; folders on the way are made.
+def check_image_name(path: Path) -> None:
+    """Raises BadInput for a name whose suffix is no format that can be written."""
+    if not cv2.haveImageWriter(path.name):
+        raise BadInput(
+            f"{path}: images cannot be written as {path.suffix or 'a file without suffix'}"
+            ": name it .png or .jpg."
+        )
+
+
+def encode_image(image: np.ndarray, suffix: str) -> bytes:
+    """An (H, W, 3) uint8 RGB image in the format of a suffix."""
+    good, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
+    if not good:
+        raise Unavailable(f"OpenCV cannot encode an image of {image.shape} as {suffix}")
+    return data.tobytes()
+
+
+def write_picture(outputs: Outputs, path: Path, image: np.ndarray, of: str = "") -> None:
+    """Writes an RGB image as an output of a command; folders on the way are made.
 
     Raises:
+      FileInTheWay: something else stands there.
       OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
-    if not good:
-        raise Unavailable(f"OpenCV cannot encode {path}")
-    path.write_bytes(data.tobytes())
-
-
-def _lies_below(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    return Path(folder).resolve() in Path(path).resolve().parents
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """A file name not used before in this run, now taken; folders may hold pictures of one name.
-
-    Names that differ in case only are one name: some file systems do not tell them apart.
-    """
-    name, number = f"{stem}.png", 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{stem}_{number}.png"
-    taken.add(name.lower())
-    return name
+    check_image_name(path)
+    outputs.write(path, encode_image(image, path.suffix), of)
