@@ -31,6 +31,7 @@ from mtnet_jax.evaluation.report import (
 )
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.rotations import euler_to_rotation
+from tests.image_files import written
 
 
 def a_pred(boxes, scores, rotations=None):
