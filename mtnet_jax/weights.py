@@ -20,10 +20,9 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.saved_config import CONFIG, config_text, read_config
-from mtnet_jax.system import abstract_variables, build_system
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_text, read_config
+from mtnet_jax.system import abstract_variables, at_size, build_system
 
-WEIGHTS = "weights.npz"
 _NEEDED = (
     "class_names",
     "decode",
@@ -58,6 +57,7 @@ def export_weights(
     out: str | os.PathLike,
     *,
     half: bool,
+    size: int | None = None,
     outputs: Outputs | None = None,
 ) -> Path:
     """Writes the latest checkpoint of a work directory as an exported folder.
@@ -67,6 +67,7 @@ def export_weights(
       out: folder to write; made where it does not exist.
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
+      size: side of the network's input in pixels; None: as trained.
       outputs: of the command.
 
     Returns:
@@ -78,16 +79,32 @@ def export_weights(
     """
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
-    outputs, path = outputs or Outputs("export"), Path(out) / WEIGHTS
-    outputs.check(path)
-    outputs.check(Path(out) / CONFIG)
+    outputs = outputs or Outputs("export")
+    for name in (CONFIG, WEIGHTS):
+        outputs.check(Path(out) / name)
     config, variables = load_weights(workdir)
+    if size is not None:
+        config = at_size(config, size)
+    return write_weights(out, config, variables, half=half, outputs=outputs)
+
+
+def write_weights(
+    out: str | os.PathLike,
+    config: ConfigDict,
+    variables: dict[str, Any],
+    *,
+    half: bool = False,
+    outputs: Outputs | None = None,
+) -> Path:
+    """Writes an exported folder; see `export_weights`."""
+    outputs = outputs or Outputs("export")
     arrays = {
         name: np.asarray(value, np.float32)
         for name, value in flatten_dict(variables, sep="/").items()
     }
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
+    path = Path(out) / WEIGHTS
     with outputs.writing(path) as file:
         np.savez_compressed(file, **arrays)
     outputs.write(Path(out) / CONFIG, config_text(prediction_config(config)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mtnet_jax.outputs import MADE
-from mtnet_jax.predict.predictor import encode_image
+from mtnet_jax.predict.files import encode_image
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

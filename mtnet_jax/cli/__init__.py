@@ -39,7 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _sigterm_like_ctrl_c():
             if args.command in COMPILING:
-                _start_jax()
+                from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
+
+                keep_compiled_programs()
+                if not getattr(args, "distributed", False):  # JAX starts later then
+                    _check_platform()
             code = args.run(args, rest) if args.command == "train" else args.run(args)
             sys.stdout.flush()
             return code
@@ -73,23 +77,18 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start_jax() -> None:
-    """Starts JAX's devices and turns the cache of programs on.
-
-    Raises:
-      Unavailable: JAX finds no such device.
-    """
+def _check_platform() -> None:
+    """Raises Unavailable where $JAX_PLATFORMS asks for a device that JAX does not find."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked in ("", "cpu"):
+        return
     import jax
-
-    from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
 
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:
-        asked = os.environ.get("JAX_PLATFORMS", "")
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise Unavailable(
-            f"JAX finds no device of JAX_PLATFORMS={asked!r} ({reason}): leave JAX_PLATFORMS out, "
-            "or install JAX for the device and look whether its driver works."
+            f"JAX finds no device for JAX_PLATFORMS={asked} ({reason}): leave JAX_PLATFORMS out, "
+            "or install JAX for the device and see whether its driver works."
         ) from error
-    keep_compiled_programs()

@@ -17,12 +17,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
+        type=Path,
         metavar="INPUT",
-        help="image, folder of images, video, its address (rtsp://, http://), or the number of a "
-        "camera",
+        help="picture, folder of pictures, video, or the number of a camera",
     )
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="DIR", help="work directory or export"
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="work directory, exported folder or file (default: the weights that ship)",
     )
     parser.add_argument(
         "--out",
@@ -47,18 +50,59 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
     parser.add_argument(
+        "--iou",
+        type=arguments.share,
+        metavar="IOU",
+        help="heads that overlap a surer one by more are left out (default: as trained)",
+    )
+    _add_input_options(parser)
+    parser.add_argument(
         "--runtime",
-        choices=("jax", "onnxruntime"),
-        default="jax",
-        help="what computes the network: jax (default), or onnxruntime on the CPU",
+        choices=("auto", "jax", "onnxruntime"),
+        default="auto",
+        help="what computes the network (default auto: onnxruntime on CPUs where the weights have "
+        "an exported file, else jax)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "tpu"), help="of jax (default: the best)"
     )
     parser.set_defaults(run=run)
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="side of the network's input, a multiple of 32 (default: as trained); a larger one "
+        "finds smaller heads in large images",
+    )
+    parser.add_argument(
+        "--tile",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="look at larger images in overlapping tiles of this side too",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="of the image's longer side: then the JSON has rotation_camera too",
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=arguments.intrinsics,
+        metavar="FX,FY,CX,CY",
+        help="of the camera in pixels, instead of --fov",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.outputs import Outputs
-    from mtnet_jax.predict.predictor import Predictor, find_pictures
+    from mtnet_jax.predict.files import find_pictures
+    from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, Predictor
     from mtnet_jax.predict.video import as_video
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
@@ -67,7 +111,17 @@ def run(args: argparse.Namespace) -> int:
     images = find_pictures(inputs, leave_out=args.out)
     if images.left_out:
         print(images, file=sys.stderr)
-    predictor = Predictor.load(args.weights, score_threshold=args.score, runtime=args.runtime)
+    predictor = Predictor(
+        args.weights or DEFAULT_WEIGHTS,
+        score_threshold=args.score,
+        iou_threshold=args.iou,
+        runtime=args.runtime,
+        device=args.device,
+        size=args.size,
+        tile=args.tile,
+        fov=args.fov,
+        intrinsics=args.intrinsics,
+    )
     files = [source for source in videos if isinstance(source, Path)]
     outputs = Outputs("predict", [*images.images, *files])
     failed = 0
@@ -99,7 +153,7 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) -> int:
-    from mtnet_jax.predict.predictor import predict_files
+    from mtnet_jax.predict.files import predict_files
 
     failed = predict_files(
         predictor,

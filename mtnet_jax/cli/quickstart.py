@@ -44,7 +44,8 @@ def quickstart(workdir: Path) -> int:
     from mtnet_jax.inspection.curves import plot_curves
     from mtnet_jax.inspection.predictions import write_predictions
     from mtnet_jax.outputs import Outputs
-    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.predict.files import find_pictures, predict_files
+    from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.training.loop import train
 
     started = time.perf_counter()

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
-from mtnet_jax.decode import Heads
 from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
@@ -26,13 +25,10 @@ from mtnet_jax.evaluation.report import (
     format_yaw_bins,
     write_report,
 )
+from mtnet_jax.heads import Heads
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.predict.inference import (
-    EVAL_SCORE_THRESHOLD,
-    Detector,
-    heads_in_picture,
-    make_detector,
-)
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.predict.placing import heads_in_picture
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 

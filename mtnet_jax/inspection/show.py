@@ -19,7 +19,7 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import check_image_name, write_picture
+from mtnet_jax.predict.files import check_image_name, write_picture
 from mtnet_jax.rotations import rotation_to_euler
 
 ORDERS = ("random", "yaw", "small", "worst")

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.predictor import Predictor, as_arrays, heads_to_json
+from mtnet_jax.predict.head import as_arrays, heads_to_json
+from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter
 
 VIDEO_SUFFIXES = (
