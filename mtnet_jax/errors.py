@@ -38,5 +38,9 @@ class NotSupported(MtnetError, NotImplementedError):
     """Something that this package cannot do yet."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, so that what was written is whole."""
+
+
 class WorkerDied(MtnetError, ChildProcessError):
     """A process that worked for this one ended without a result."""

@@ -15,14 +15,10 @@ from typing import NoReturn
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
-from mtnet_jax.errors import MtnetError, Unavailable
+from mtnet_jax.errors import MtnetError, Terminated, Unavailable
 
 COMPILING = ("quickstart", "train", "eval", "predict", "export")  # commands that run the network
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a command as Ctrl-C does, so that what was written is whole."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -150,7 +150,8 @@ def _check_jpeg(encoded: bytes) -> None:
     """Raises BadRecord for a JPEG in whose coded data something is missing or wrong.
 
     OpenCV's decoder fills what it does not find and says so on standard error alone. That of FFmpeg
-    can be told to stop instead; it takes a quarter of the time besides.
+    can be told to stop instead; it takes a quarter of the time besides. A part of the very last
+    block may lack, which is 16 pixels at a corner.
     """
     if not _is_jpeg(encoded):
         return

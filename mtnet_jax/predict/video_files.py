@@ -15,7 +15,7 @@ from mtnet_jax.errors import BadInput, Unavailable
 ENCODERS = ("libx264", "libopenh264", "libvpx-vp9")
 TICKS = 90_000  # a second, of time stamps that are written: whole for the usual rates
 ENCODER_OPTIONS = {
-    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},  # B-frames would shift all times
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30"},
 }
 TIMEOUT = 20.0  # seconds that an address may take to answer
@@ -142,7 +142,7 @@ class VideoWriter:
         self._container = av.open(
             file, "w", format="mp4", options={"movflags": "hybrid_fragmented"}
         )
-        self._stream, self._last = self._add_stream(), -1
+        self._stream, self._last, self._gap = self._add_stream(), -1, TICKS // 25
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Adds an image (H, W, 3) uint8 RGB of the time `seconds`."""
@@ -150,16 +150,22 @@ class VideoWriter:
         if (frame.width, frame.height) != self._size:
             # An odd side, or a source that changed its size on the way; a video cannot.
             frame = frame.reformat(*self._size)
-        self._last = max(round(seconds * TICKS), self._last + 1)
-        frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        ticks = max(round(seconds * TICKS), self._last + 1)
+        if self._last >= 0:
+            self._gap = ticks - self._last
+        self._last = ticks
+        frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
+        self._mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Ends the video; the file stays open."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
+        self._mux(self._stream.encode())
         self._container.close()
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = self._gap  # the file takes it for the last frame alone
+            self._container.mux(packet)
 
     def _add_stream(self) -> av.VideoStream:
         faults = []
