@@ -35,7 +35,6 @@ from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.smoothing import RotationFilter
 from mtnet_jax.predict.video import predict_video
 from mtnet_jax.rotations import geodesic_degrees
-from mtnet_jax.weights import load_weights
 
 RATE, SIZE, FOCAL = 25.0, (480, 360), 620.0
 STILL, TURNING = 2.0, 20.0  # degrees a second of the truth: at most, at least
@@ -96,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     predictor = Predictor.load(args.weights)
-    frame = load_weights(args.weights)[0].get("frame", "camera")
+    frame = predictor.frame
     for name, make in CLIPS.items():
         video = args.out / f"{name}.mp4"
         if not video.exists():

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from mtnet_jax.anchors import COCO_ANCHORS
 from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import PackOptions
+from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
 
 
@@ -146,19 +147,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ConfigDict:
       ValueError: no such file, or an argument that is no option of the configuration.
     """
     if not path.is_file():
-        raise ValueError(f"No configuration file {path}.")
+        raise BadInput(f"No configuration file {path}.")
     values = flags.FlagValues()
     arguments = ["mtnet train", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         unused = values(arguments)[1:]
     except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise BadInput(" ".join(str(error).split())) from error
     except (AttributeError, KeyError) as error:
         # ml_collections wraps one error into another and says "did you mean" on a second line.
         said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         said = " ".join(str(said).split())
-        raise ValueError(f"No such option in the configuration {path}: {said}") from error
+        raise BadInput(f"No such option in the configuration {path}: {said}") from error
     if unused:
-        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
+        raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 Array = Any  # numpy.ndarray or jax.Array
 
 # Below this length of (cos yaw) the axes of pitch and roll coincide: gimbal lock. It is about the
@@ -310,7 +312,7 @@ def _choose_solution(
 
 def _convention(name: str) -> Convention:
     if name not in CONVENTIONS:
-        raise ValueError(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
+        raise BadInput(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
     return CONVENTIONS[name]
 
 

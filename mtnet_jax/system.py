@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import Grid, make_grid
+from mtnet_jax.errors import BadInput
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.representations import Representation, make_representation
 
@@ -34,7 +35,7 @@ def build_system(config: ConfigDict) -> System:
     )
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.model.dtype not in dtypes:
-        raise ValueError(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
+        raise BadInput(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
     class_names = tuple(config.class_names)
     model = MultitaskNet(
         num_classes=len(class_names),
@@ -52,6 +53,29 @@ def build_system(config: ConfigDict) -> System:
     return System(
         model, make_grid(config.input.size, config.input.anchors), representation, class_names
     )
+
+
+def at_size(config: ConfigDict, size: int) -> ConfigDict:
+    """The configuration with which trained weights take inputs of another size.
+
+    A trained network knows heads by their pixels: the same weights want the same anchors in pixels
+    of any input. Anchors are written for an input of 416 (`mtnet_jax.anchors.make_grid` scales
+    them), so those of a larger input are written smaller.
+
+    Args:
+      config: of the weights.
+      size: side of the input in pixels, a multiple of 32.
+
+    Raises:
+      ValueError: a size that no network takes.
+    """
+    make_grid(size)  # refuses what no network takes
+    changed = ConfigDict(config.to_dict())
+    factor = config.input.size / size
+    changed.input.anchors = tuple((w * factor, h * factor) for w, h in config.input.anchors)
+    changed.input.size = size
+    make_grid(size)  # refuses a size that does not fit
+    return changed
 
 
 def abstract_variables(system: System) -> dict[str, Any]:

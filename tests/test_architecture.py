@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 # From the ground up. A module may import what stands on lower floors or in its own room; modules
 # of the paper stand beside each other.
-PAPER = "rotations boxes camera representations anchors targets losses decode"
+PAPER = "rotations boxes camera heads representations anchors targets losses decode"
 FLOORS = (
     ("mtnet_jax.errors",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),

@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("trackers", reason="tracking is an extra: pip install -e '.[track]'")
 
 from mtnet_jax.cli import main
+from mtnet_jax.predict import predictor
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.predictor import Head, Predictor
+from mtnet_jax.predict.head import Head
 from tests.test_video import RATE, read_video, write_video
 
 TURN = 9.0  # degrees a frame
@@ -35,7 +36,7 @@ class Turning:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    monkeypatch.setattr(Predictor, "load", lambda folder, **options: Turning())
+    monkeypatch.setattr(predictor, "Predictor", lambda weights, **options: Turning())
     video = write_video(tmp_path / "a.mp4")
     words = ["predict", str(video), "--weights", "any", "--out", str(tmp_path / "out")]
     return lambda *more: (main([*words, *more]), tmp_path / "out")

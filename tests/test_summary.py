@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mtnet_jax.predict.predictor import Head
+from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.summary import Summary, direction, table, to_json
 from mtnet_jax.predict.timeline import COLOURS, plot_timeline
 from mtnet_jax.predict.tracking import TrackedHead

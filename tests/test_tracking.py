@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("trackers", reason="tracking is an extra: pip install -e '.[track]'")
 
-from mtnet_jax.predict.predictor import Head
+from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.tracking import LOST, HeadTracker
 
 RATE = 25.0

@@ -24,6 +24,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from mtnet_jax.errors import BadInput, WorkerDied
+
 Task = Callable[[Any], Any]
 Runner = Callable[[Task, Iterable[Any]], Iterator[Any]]
 
@@ -94,7 +96,7 @@ class Processes:
                 for future in done:
                     yield future.result()
         except BrokenProcessPool:
-            raise ChildProcessError(
+            raise WorkerDied(
                 "a worker process died (killed, or out of memory? --processes 1 needs the least); "
                 "the same command goes on from the parts that are done"
             ) from None
@@ -178,7 +180,7 @@ class Beam:
         except Exception as error:
             told = next(self._folder.glob("*.error"), None)
             text = told.read_text() if told else f"Apache Beam, {type(error).__name__}: {error}"
-            raise ChildProcessError(text) from error
+            raise WorkerDied(text) from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -214,7 +216,7 @@ def _import_beam() -> tuple[Any, Any]:
         import apache_beam
         from apache_beam.options import pipeline_options
     except ImportError as error:
-        raise ValueError(
+        raise BadInput(
             f"--runner needs Apache Beam: pip install -r requirements-beam.txt ({error})"
         ) from error
     return apache_beam, pipeline_options

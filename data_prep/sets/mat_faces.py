@@ -25,6 +25,7 @@ from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import euler_to_rotation
 
 # Of both data sets.
@@ -95,13 +96,13 @@ class Options:
 
     def __post_init__(self):
         if self.box_rule not in BOX_RULES:
-            raise ValueError(f"Box rule {self.box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+            raise BadInput(f"Box rule {self.box_rule!r}: choose one of {', '.join(BOX_RULES)}")
         if self.landmarks not in ("auto", *LANDMARKS):
-            raise ValueError(f"Landmarks {self.landmarks!r}: auto, {', '.join(LANDMARKS)}")
+            raise BadInput(f"Landmarks {self.landmarks!r}: auto, {', '.join(LANDMARKS)}")
         if not 0 <= self.margin < np.inf:
-            raise ValueError(f"--margin {self.margin}: must be 0 or more")
+            raise BadInput(f"--margin {self.margin}: must be 0 or more")
         if not self.max_angle > 0:
-            raise ValueError(f"--max-angle {self.max_angle}: must be above 0 (inf keeps all)")
+            raise BadInput(f"--max-angle {self.max_angle}: must be above 0 (inf keeps all)")
 
     @property
     def rule_name(self) -> str:
@@ -176,12 +177,12 @@ def read_face(path: Path) -> Face:
     try:
         content = scipy.io.loadmat(path, variable_names=("Pose_Para", *LANDMARKS))
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
-        raise ValueError(f"{path}: is damaged, copy it anew ({error})") from error
+        raise BadInput(f"{path}: is damaged, copy it anew ({error})") from error
     if "Pose_Para" not in content:
-        raise ValueError(f"{path}: has no Pose_Para, so no pose")
+        raise BadInput(f"{path}: has no Pose_Para, so no pose")
     pose = np.asarray(content["Pose_Para"])
     if pose.dtype.kind not in "fiu" or pose.size < 3:
-        raise ValueError(f"{path}: Pose_Para is not pitch, yaw, roll (shape {pose.shape})")
+        raise BadInput(f"{path}: Pose_Para is not pitch, yaw, roll (shape {pose.shape})")
     pose = pose.ravel().astype(np.float64)
     pitch, yaw, roll = np.rad2deg(pose[:3])
     place = None
@@ -277,5 +278,5 @@ def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     """x and y of landmarks stored as rows: (2 or 3, n) -> (n, 2)."""
     array = np.asarray(array)
     if array.ndim != 2 or array.shape[0] not in (2, 3) or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name} is not (2 or 3, n) numbers, but {array.shape}")
+        raise BadInput(f"{path}: {name} is not (2 or 3, n) numbers, but {array.shape}")
     return array[:2].T.astype(np.float64)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.cli.errors import raised_on_purpose
+from mtnet_jax.errors import BadInput, MtnetError
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,7 +21,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="picture, folder of pictures, video, or the number of a camera",
     )
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="DIR", help="work directory or export"
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="work directory, exported folder or file (default: the weights that ship)",
     )
     parser.add_argument(
         "--out",
@@ -40,41 +43,96 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
     )
     parser.add_argument(
+        "--iou",
+        type=arguments.share,
+        metavar="IOU",
+        help="heads that overlap a surer one by more are left out (default: as trained)",
+    )
+    _add_input_options(parser)
+    parser.add_argument(
         "--runtime",
-        choices=("jax", "onnxruntime"),
-        default="jax",
-        help="what computes the network: jax (default), or onnxruntime on the CPU",
+        choices=("auto", "jax", "onnxruntime"),
+        default="auto",
+        help="what computes the network (default auto: onnxruntime on CPUs where the weights have "
+        "an exported file, else jax)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "tpu"), help="of jax (default: the best)"
     )
     parser.set_defaults(run=run)
 
 
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="side of the network's input, a multiple of 32 (default: as trained); a larger one "
+        "finds smaller heads in large images",
+    )
+    parser.add_argument(
+        "--tile",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="look at larger images in overlapping tiles of this side too",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="of the image's longer side: then the JSON has rotation_camera too",
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=arguments.intrinsics,
+        metavar="FX,FY,CX,CY",
+        help="of the camera in pixels, instead of --fov",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
-    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.predict.predictor import (
+        DEFAULT_WEIGHTS,
+        Predictor,
+        find_pictures,
+        predict_files,
+    )
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [entry for entry in args.inputs if as_video(entry) is None]
     if inputs and args.out is None and args.json is None:
-        raise ValueError("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
+        raise BadInput("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
     if args.out is None and any(isinstance(source, Path) for source in videos):
-        raise ValueError("A video needs --out DIR, for the annotated video and its JSON lines.")
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if args.json is not None and not inputs:
-        raise ValueError("--json is for pictures: the heads of a video go to --out as JSON lines.")
+        raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
     if args.track:
         if not videos:
-            raise ValueError("--track is for videos and cameras: these inputs are pictures.")
+            raise BadInput("--track is for videos and cameras: these inputs are pictures.")
         require_tracker()
     names = [source.stem for source in videos if isinstance(source, Path)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"Two videos are called {name!r}: predict them into two folders.")
+            raise BadInput(f"Two videos are called {name!r}: predict them into two folders.")
     for folder in inputs:
         if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
-            raise ValueError(f"--out {args.out} is a folder of pictures: choose another folder.")
+            raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
     pictures = find_pictures(inputs, leave_out=args.out)
-    predictor = Predictor.load(args.weights, score_threshold=args.score, runtime=args.runtime)
+    predictor = Predictor(
+        args.weights or DEFAULT_WEIGHTS,
+        score_threshold=args.score,
+        iou_threshold=args.iou,
+        runtime=args.runtime,
+        device=args.device,
+        size=args.size,
+        tile=args.tile,
+        fov=args.fov,
+        intrinsics=args.intrinsics,
+    )
     failed = 0
     if inputs:
         failed += _predict_pictures(args, predict_files, predictor, pictures)
@@ -99,10 +157,8 @@ def _predict_video(args: argparse.Namespace, predictor, source) -> int:
     name = f"camera {source}" if isinstance(source, int) else source
     try:
         played = predict_video(predictor, source, out=args.out, cube=args.cube, track=args.track)
-    except (OSError, ValueError) as error:
+    except (OSError, MtnetError) as error:
         # The next video may be a good one, as with pictures.
-        if not (isinstance(error, OSError) or raised_on_purpose(error)):
-            raise
         print(f"mtnet predict: {error}", file=sys.stderr)
         return 1
     rate = played.frames / played.seconds

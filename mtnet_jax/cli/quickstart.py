@@ -6,6 +6,8 @@ import time
 from contextlib import chdir
 from pathlib import Path
 
+from mtnet_jax.errors import MissingFile
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
 
@@ -47,7 +49,7 @@ def quickstart(workdir: Path) -> int:
     started = time.perf_counter()
     workdir = workdir.resolve()
     if not DEMO.is_dir():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No demo data at {DEMO}: run the quickstart from a clone of the repository, installed "
             "with pip install -e ."
         )

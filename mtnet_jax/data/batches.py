@@ -16,7 +16,7 @@ from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options,
 from mtnet_jax.data.fitting import Record, fit_heads
 from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.targets import Truths
 
 Batch = dict[str, np.ndarray]
@@ -131,7 +131,7 @@ def training_batches(
     cv2.setNumThreads(1)
     for source in sources:
         if len(source) < hosts:
-            raise ValueError(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
+            raise BadInput(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
     # grain orders the places of records; their content first comes in with a whole batch. So its
     # work for each element of each stage stays small.
     places = [

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import selected_splits
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
 from mtnet_jax.predict.predictor import write_picture
@@ -93,9 +94,9 @@ def write_sheet(
         records, or nothing to show.
     """
     if (by == "worst") != (metrics is not None):
-        raise ValueError("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
+        raise BadInput("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
     if by not in ORDERS:
-        raise ValueError(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
+        raise BadInput(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
     record_set, splits = selected_splits(selection)
     labels = [RecordSource(record_set.path, split, picture=False) for split in splits]
     rng = np.random.default_rng(seed)
@@ -107,7 +108,7 @@ def write_sheet(
         heads = list_heads(labels)
         views = yaw_views(heads, count, rng) if by == "yaw" else small_views(heads, count)
     if all(view.source is None for view in views):
-        raise ValueError(f"{selection} has nothing to show by {by}.")
+        raise BadInput(f"{selection} has nothing to show by {by}.")
     pictures = [RecordSource(record_set.path, split) for split in splits]
     cells, captions = [], []
     for view in tqdm(views, desc="draw", unit="picture"):
@@ -193,7 +194,7 @@ def worst_views(
     for entry in ranked:
         number, index, heads = places.get(entry["image_id"], (0, 0, 0))
         if not 0 <= entry["head"] < heads:
-            raise ValueError(
+            raise BadInput(
                 f"{file} speaks of head {entry['head']} of picture {entry['image_id']!r}, which is "
                 "not among these records: name the record set and split it was made from."
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mtnet_jax.predict import summary
-from mtnet_jax.predict.predictor import Head, as_arrays
+from mtnet_jax.predict.head import Head, as_arrays
 from mtnet_jax.predict.summary import Person, Summary
 from mtnet_jax.predict.tracking import HeadTracker
 

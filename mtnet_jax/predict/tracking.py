@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtnet_jax.predict.predictor import Head
+from mtnet_jax.errors import Failed
+from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.smoothing import RotationFilter
 from mtnet_jax.rotations import rotation_to_euler
 
@@ -103,7 +104,7 @@ def require_tracker() -> None:
     try:
         import trackers  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(
+        raise Failed(
             f"Tracking needs the package trackers ({error}): pip install 'mtnet-jax[track]' "
             "(in a clone: pip install -e '.[track]')."
         ) from error

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.following import Following, write_summary
-from mtnet_jax.predict.predictor import Predictor, as_arrays, heads_to_json
+from mtnet_jax.predict.head import as_arrays, heads_to_json
+from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.summary import Person
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -84,7 +86,7 @@ def predict_video(
     if out is None:
         _check_screen()
     elif isinstance(source, Path) and (out / f"{name}.mp4").resolve() == source.resolve():
-        raise ValueError(f"--out {out} would overwrite {source}: choose another folder.")
+        raise BadInput(f"--out {out} would overwrite {source}: choose another folder.")
     capture = _open(source)
     with ExitStack() as closing:
         closing.callback(capture.release)
@@ -95,7 +97,7 @@ def predict_video(
         frames = _frames(capture)
         first = next(frames, None)
         if first is None:
-            raise ValueError(f"{_described(source)} opens, but not one frame of it can be read.")
+            raise BadInput(f"{_described(source)} opens, but not one frame of it can be read.")
         following = Following(rate) if track else None
         predictor(first)  # compiles, which is not part of the rate
         sink = _Window() if out is None else _Files(out, name, first.shape, rate)
@@ -141,7 +143,7 @@ def _open(source: Source) -> cv2.VideoCapture:
             if isinstance(source, int)
             else "it is damaged, or in a format OpenCV cannot read (ffmpeg can convert it)."
         )
-        raise ValueError(f"{_described(source)} cannot be opened: {cure}")
+        raise BadInput(f"{_described(source)} cannot be opened: {cure}")
     return capture
 
 
@@ -166,7 +168,7 @@ def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.
 def _check_screen() -> None:
     linux = sys.platform.startswith("linux")
     if linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise OSError("No screen for a live window: give --out DIR to write a video instead.")
+        raise Unavailable("No screen for a live window: give --out DIR to write a video instead.")
 
 
 class _Files:
@@ -179,7 +181,7 @@ class _Files:
         code = cv2.VideoWriter.fourcc(*"mp4v")
         self._video = cv2.VideoWriter(str(path), code, rate, self._size)
         if not self._video.isOpened():
-            raise OSError(f"OpenCV cannot write the video {path}.")
+            raise Unavailable(f"OpenCV cannot write the video {path}.")
         self._lines = (out / f"{name}.jsonl").open("w")
 
     def take(self, image: np.ndarray, entry: dict) -> bool:
