@@ -57,6 +57,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     _add_input_options(parser)
     parser.add_argument(
+        "--track",
+        action="store_true",
+        help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
+    )
+    parser.add_argument(
         "--runtime",
         choices=("auto", "jax", "onnxruntime"),
         default="auto",
@@ -103,11 +108,14 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.outputs import Outputs
     from mtnet_jax.predict.files import find_pictures
     from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, Predictor
+    from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [Path(entry) for entry in args.inputs if as_video(entry) is None]
     _check_arguments(args, inputs, videos)
+    if args.track:
+        require_tracker()
     images = find_pictures(inputs, leave_out=args.out)
     if images.left_out:
         print(images, file=sys.stderr)
@@ -147,6 +155,8 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
         )
     if len(files) == 2 and args.json == args.jsonl:
         raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
+    if args.track and not videos:
+        raise BadInput("--track is for videos and cameras: these inputs are images.")
     for folder in inputs:
         if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
             raise BadInput(f"--out {args.out} is a folder of images: choose another folder.")
@@ -178,11 +188,14 @@ def _status(args: argparse.Namespace):
 
 
 def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
+    from mtnet_jax.predict import summary
     from mtnet_jax.predict.video import predict_video
 
     name = f"camera {source}" if isinstance(source, int) else source
     try:
-        played = predict_video(predictor, source, out=args.out, cube=args.cube, outputs=outputs)
+        played = predict_video(
+            predictor, source, out=args.out, cube=args.cube, track=args.track, outputs=outputs
+        )
     except (OSError, MtnetError) as error:
         # The next video may be a good one, as with images.
         print(f"mtnet predict: {error}", file=sys.stderr)
@@ -192,6 +205,8 @@ def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
     say(f"{name}: {played.frames} frames, {rate:.1f} a second")
     if args.out is not None:
         say(f"annotated video and JSON lines: {args.out}")
+    if played.persons is not None:
+        say(summary.table(played.persons))
     for fault in (played.lacks and f"{name} {played.lacks}", played.unwritten):
         if fault:
             print(f"mtnet predict: {fault}", file=sys.stderr)

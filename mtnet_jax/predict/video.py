@@ -18,8 +18,10 @@ from tqdm import tqdm
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
+from mtnet_jax.predict.following import Following, write_summary
 from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
+from mtnet_jax.predict.summary import Person
 from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter
 
 VIDEO_SUFFIXES = (
@@ -28,6 +30,8 @@ VIDEO_SUFFIXES = (
 )
 URL_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "hls")
 WINDOW = "mtnet: q or Esc ends"
+
+UNKNOWN_RATE = 25.0  # frames a second, of cameras that do not say theirs
 
 Source = Path | int | str  # a file, the number of a camera, or an address
 
@@ -39,6 +43,7 @@ class Played(NamedTuple):
     seconds: float  # it took, from the first frame on, with reading, drawing and writing
     lacks: str  # what could not be read, in words
     unwritten: str  # why there is no annotated video, in words
+    persons: list[Person] | None = None  # who was followed, if asked
 
 
 def as_video(entry: str | os.PathLike) -> Source | None:
@@ -61,6 +66,7 @@ def predict_video(
     *,
     out: Path | None,
     cube: bool = False,
+    track: bool = False,
     outputs: Outputs | None = None,
 ) -> Played:
     """Predicts every frame of a video or camera, one after another.
@@ -73,12 +79,15 @@ def predict_video(
         object a frame: {"frame", "seconds", "width", "height", "heads"}; NAME is that of the file,
         "cameraN", or the end of the address. None shows the frames in a window instead.
       cube: draw a cube round each head too.
+      track: number heads from frame to frame and smooth their rotations: drawn, and in the JSON
+        lines beside the raw values. `out` gets NAME.summary.json and NAME.timeline.png too.
       outputs: of the run of the command, so that two videos of one name get two names.
 
     Returns:
-      How many frames there were, how long they took, and what failed.
+      How many frames there were, how long they took, who was followed, and what failed.
 
     Raises:
+      RuntimeError: `track` without the package trackers.
       BadInput: not one frame can be read, by name.
       FileInTheWay: something that this command did not make stands at a place of the output.
       OSError: the numbers cannot be written; or there is no screen for a window.
@@ -96,6 +105,7 @@ def predict_video(
         first = next(frames, None)
         if first is None:
             raise BadInput(f"{reader.name} opens, but not one frame of it can be read.")
+        following = Following(reader.rate) if track else None
         predictor(first.image)  # compiles, which is not part of the rate
         closing.callback(sink.close)
         start, count = time.perf_counter(), 0
@@ -109,20 +119,28 @@ def predict_video(
                     "seconds": round(seconds, 4),
                     **heads_to_json(image, heads, predictor.class_names),
                 }
+                arrays = as_arrays(heads)
+                if following is not None:
+                    entry, arrays = following.take(heads, entry)
                 count += 1
                 progress.update()
-                if not sink.take(draw_heads(image, as_arrays(heads), cube=cube), entry, seconds):
+                if not sink.take(draw_heads(image, arrays, cube=cube), entry, seconds):
                     break
         except KeyboardInterrupt:
             if isinstance(source, Path):
                 raise
-        return Played(count, time.perf_counter() - start, reader.lacks(), sink.fault)
+        elapsed = time.perf_counter() - start
+        persons = following.persons() if following is not None else None
+        if persons is not None:
+            sink.summarise(persons)
+        return Played(count, elapsed, reader.lacks(), sink.fault, persons)
 
 
 class _Camera:
     """The frames of a camera, each with the time at which it was read."""
 
-    announced = 0
+    announced = 0  # frames: nobody knows
+    rate = UNKNOWN_RATE
 
     def __init__(self, number: int):
         self.name = f"Camera {number}"
@@ -177,6 +195,7 @@ class _Files:
         lines = outputs.own_name(out, _stem(source), ".jsonl", of)
         self._video_path = lines.with_suffix(".mp4")
         outputs.check(self._video_path, of)
+        self._outputs, self._of = outputs, of
         self._writing_lines = outputs.writing(lines, of, also_cut_short=True)
         self._writing_video = outputs.writing(self._video_path, of)
         self._lines: JsonLines | None = None
@@ -191,6 +210,9 @@ class _Files:
         if self._video is not None:
             self._try(self._video.write, image, seconds)
         return True
+
+    def summarise(self, persons: list[Person]) -> None:
+        write_summary(self._outputs, persons, self._video_path.with_suffix(""), self._of)
 
     def close(self) -> None:
         if self._video is not None:
@@ -228,6 +250,9 @@ class _Window:
         key = cv2.waitKey(1) & 0xFF
         closed = cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1
         return key not in (ord("q"), 27) and not closed
+
+    def summarise(self, persons: list[Person]) -> None:
+        del persons  # the command prints their table
 
     def close(self) -> None:
         cv2.destroyAllWindows()

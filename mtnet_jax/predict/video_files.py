@@ -21,6 +21,7 @@ ENCODER_OPTIONS = {
 TIMEOUT = 20.0  # seconds that an address may take to answer
 # Some files announce as many frames as their length in seconds suggests: one or two too many.
 ANNOUNCED_TOO_MANY = 2
+USUAL_RATE = 25  # frames a second, of files that do not say theirs
 LEAST_GAP = 0.5  # seconds that may lack at the end, where frames come unevenly
 
 
@@ -63,6 +64,7 @@ class VideoReader:
             raise BadInput(f"{self.name} holds no images: it has sound alone, or nothing.")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        self.rate = float(self._stream.average_rate or USUAL_RATE)  # frames a second, on average
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
         self.damaged = 0  # packets that could not be decoded
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
@@ -71,8 +73,7 @@ class VideoReader:
         start = self._container.start_time
         start = None if start is None else start / av.time_base
         for frame in self._frames():
-            rate = self._stream.average_rate or 25
-            seconds = frame.time if frame.time is not None else self._count / float(rate)
+            seconds = frame.time if frame.time is not None else self._count / self.rate
             if start is None:
                 start = seconds
             seconds = max(seconds - start, 0.0)

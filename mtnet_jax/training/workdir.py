@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput, Unavailable
-from mtnet_jax.saved_config import differences, how_it_runs, read_config, write_config
+from mtnet_jax.saved_config import read_config, write_config
+from mtnet_jax.training.config_changes import differences, how_it_runs
 
 LOCK = "lock"
 RECORDS = "records.json"
@@ -23,7 +24,7 @@ _LOOKED_AT = 1 << 16  # bytes of a shard, at its beginning, that say which recor
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
-    """Keeps a work directory for this process; the system frees it when the process ends, killed too.
+    """Keeps a work directory for this process; when it ends, killed too, the system frees it.
 
     Raises:
       Unavailable: another process trains there.
