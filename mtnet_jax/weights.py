@@ -157,6 +157,8 @@ def _read_npz(path: Path, abstract: dict[str, Any]) -> dict[str, Any]:
     for name, leaf in expected.items():
         if found[name].shape != leaf.shape:
             raise BadInput(f"{path}: {name} has shape {found[name].shape}, not {leaf.shape}.")
+        if not np.isfinite(found[name]).all():
+            raise BadInput(f"{path}: {name} holds values that are no numbers: export it again.")
     return unflatten_dict(
         {name: jax.numpy.asarray(value, np.float32) for name, value in found.items()}, sep="/"
     )

@@ -34,6 +34,9 @@ def a_record(
         "has_pose": np.full(count, len(rotations) > 0),
         "ignore": np.array(ignore, bool) if len(ignore) else np.zeros(count, bool),
         "labels": np.zeros(count, np.int32),
+        "headings": np.zeros(count, np.float32),
+        "has_heading": np.zeros(count, bool),
+        "intrinsics": np.zeros(4, np.float32),
     }
 
 

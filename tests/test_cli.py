@@ -13,6 +13,7 @@ import pytest
 import mtnet_jax.predict.files
 import mtnet_jax.predict.head
 import mtnet_jax.training.loop
+import mtnet_jax.training.meter
 from data_prep import convert
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
@@ -294,7 +295,7 @@ def test_overrides_reach_training_with_their_types(run, monkeypatch, tmp_path):
 
 def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
     """The error of the loop is for the user, though no ValueError."""
-    meter = mtnet_jax.training.loop._Meter(8)
+    meter = mtnet_jax.training.meter.Meter(8)
     phase = argparse.Namespace(name="phase1")
     position = mtnet_jax.training.loop.START
     log = argparse.Namespace(metrics=lambda *_: None)

@@ -152,6 +152,8 @@ def test_a_whole_picture_has_its_small_head_beside_it():
         | {
             "rotations": np.zeros((0, 3, 3), np.float32),
             "has_pose": np.zeros(0, bool),
+            "headings": np.zeros(0, np.float32),
+            "has_heading": np.zeros(0, bool),
             "ignore": np.zeros(0, bool),
         },
         None,

@@ -99,8 +99,13 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
         raise BadRecord("the picture is empty (0 bytes)")
     # A JPEG has 8 bits and may be decoded smaller; of others the depth is seen when they are read.
     depth = 0 if _is_jpeg(encoded) else cv2.IMREAD_ANYDEPTH
+    data = np.frombuffer(encoded, np.uint8)
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags | depth)
+        image = cv2.imdecode(data, flags | depth)
+        if image is None and depth:
+            # Grey floats of a TIFF are read as grey alone.
+            grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | depth)
+            image = None if grey is None else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     except cv2.error as error:
         raise BadRecord(f"OpenCV cannot decode the picture: {error}") from error
     if image is None:

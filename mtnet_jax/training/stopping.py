@@ -1,8 +1,11 @@
 """SIGTERM and Ctrl-C end a run after its step, with a checkpoint."""
 
+import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import Any
 
 from mtnet_jax.errors import Terminated
 
@@ -37,8 +40,15 @@ class Stopping:
         if self._received is not None:
             raise KeyboardInterrupt
 
+    def watch(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, until a signal comes."""
+        for item in items:
+            self.check()
+            yield item
+
     def _receive(self, number: int, _: FrameType | None) -> None:
         again = self.asked
         self._received = number
         if again:
             self.check()
+        os.write(2, b"\nstopping after this step, with a checkpoint (again: at once)\n")
