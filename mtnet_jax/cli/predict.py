@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.cli.errors import raised_on_purpose
+from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,7 +22,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="picture, folder of pictures, video, or the number of a camera",
     )
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="DIR", help="work directory or export"
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="DIR",
+        help="work directory, export, or the name of weights that ship (default: %(default)s)",
     )
     parser.add_argument(
         "--out",

@@ -93,7 +93,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        weights: str | os.PathLike,
+        weights: str | os.PathLike = DEFAULT_WEIGHTS,
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
         runtime: str = "jax",
@@ -101,7 +101,7 @@ class Predictor:
         """Reads a work directory of `mtnet train` or a folder of `mtnet export`.
 
         Args:
-          weights: the directory.
+          weights: the directory, or the name of weights that ship.
           score_threshold: heads of a lower score are left out.
           runtime: what computes the network. "jax" runs everywhere, "onnxruntime" on the CPU.
             The heads are the same up to rounding; docs/performance.md compares the times.
@@ -112,7 +112,7 @@ class Predictor:
             that does not exist.
           RuntimeError: onnxruntime or onnx is not installed.
         """
-        config, variables = load_weights(weights)
+        config, variables = load_weights(weights_folder(weights))
         return cls(config, variables, score_threshold=score_threshold, runtime=runtime)
 
     def __call__(self, picture: np.ndarray | str | os.PathLike) -> list[Head]:
