@@ -8,7 +8,7 @@ them; half of the inputs are packed with crops round heads. What the record sets
 made, and what came of it: docs/results.md.
 """
 
-from mtnet_jax.config import load_config, phase, record_set
+from mtnet_jax.config import phase, record_set, starting_from
 
 # Name -> (how often each of its images comes, split to follow while training).
 PHOTOGRAPHS = {
@@ -22,7 +22,7 @@ STUDIO = ("studio_21", "studio_22", "studio_23", "studio_24", "studio_25", "stud
 
 
 def get_config():
-    config = load_config("small")
+    config = starting_from("small")
     config.frame = "ray"
     config.input.max_heads = 64
     for name in list(config.data):

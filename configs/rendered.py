@@ -9,11 +9,11 @@ r"""`configs/small.py` without a photograph that has a pose: rendered heads, and
 How far poses learnt from rendered heads carry over to photographs: docs/results.md.
 """
 
-from mtnet_jax.config import load_config, record_set
+from mtnet_jax.config import record_set, starting_from
 
 
 def get_config():
-    config = load_config("small")
+    config = starting_from("small")
     del config.data["pointing04"]
     config.data.studio = record_set("records/studio", weight=1.5)
     config.augment.turn = 15.0

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from data_prep.engine import arguments, runners
+from mtnet_jax.errors import MissingFile, MtnetError
 
 # Name of the command -> module and one line of help.
 CONVERTERS = {
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         check_target(args.out, overwrite=args.overwrite)
         if not args.raw.is_dir():
-            raise FileNotFoundError(f"No folder {args.raw}: --raw must hold the raw data")
+            raise MissingFile(f"No folder {args.raw}: --raw must hold the raw data")
         conversion = args.converter_module.from_arguments(args)
         report = write_record_set(
             conversion,
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             beam_runner=args.runner,
             beam_options=args.runner_options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, MtnetError) as error:
         print(f"mtnet data convert {args.converter}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

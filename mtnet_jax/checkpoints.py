@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from mtnet_jax.errors import MissingFile
 from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -92,10 +93,10 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
     """
     folder = Path(workdir) / CHECKPOINTS
     if not folder.is_dir():
-        raise FileNotFoundError(f"No checkpoints in {folder}: nothing was trained there yet.")
+        raise MissingFile(f"No checkpoints in {folder}: nothing was trained there yet.")
     with Checkpoints(workdir, keep=None) as checkpoints:
         if checkpoints.position() is None:
-            raise FileNotFoundError(f"No complete checkpoint in {folder} yet.")
+            raise MissingFile(f"No complete checkpoint in {folder} yet.")
         loaded = checkpoints._checkpointer.load_checkpointables(None, {"model": abstract})
     return loaded["model"]
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from mtnet_jax.anchors import COCO_ANCHORS
 from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import PackOptions
+from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
 from mtnet_jax.shipped import shipped, shipped_names
 
@@ -140,6 +141,13 @@ def default_config() -> ConfigDict:
     return config
 
 
+def starting_from(name: str) -> ConfigDict:
+    """The configuration of this name that ships, for a file that changes it."""
+    config = load_config(name)
+    config.unlock()
+    return config
+
+
 def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """The configuration of a file, changed by `--config.KEY=VALUE` arguments.
 
@@ -154,7 +162,7 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     if not path.is_file():
         names = shipped_names("configs")
         if str(config) not in names:
-            raise ValueError(
+            raise BadInput(
                 f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
             )
         path = shipped(f"configs/{config}.py")
@@ -164,12 +172,12 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     try:
         unused = values(arguments)[1:]
     except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise BadInput(" ".join(str(error).split())) from error
     except (AttributeError, KeyError) as error:
         # ml_collections wraps one error into another and says "did you mean" on a second line.
         said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         said = " ".join(str(said).split())
-        raise ValueError(f"No such option in the configuration {path}: {said}") from error
+        raise BadInput(f"No such option in the configuration {path}: {said}") from error
     if unused:
-        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
+        raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config

@@ -6,7 +6,7 @@ way for a few, and suppression and SVD go by blocks, as many as the heads need.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,11 @@ class Heads(NamedTuple):
     An empty slot has score 0; what its other fields hold means nothing.
     """
 
-    boxes: jax.Array  # (B, D, 4) float32 xyxy
-    scores: jax.Array  # (B, D) float32, objectness * class
-    labels: jax.Array  # (B, D) int32
-    rotations: jax.Array  # (B, D, 3, 3) float32 head to camera
-    valid: jax.Array  # (B, D) bool, False: an empty slot
+    boxes: Any  # (B, D, 4) float32 xyxy; all arrays of JAX, or of NumPy where they were fetched
+    scores: Any  # (B, D) float32, objectness * class
+    labels: Any  # (B, D) int32
+    rotations: Any  # (B, D, 3, 3) float32 head to camera
+    valid: Any  # (B, D) bool, False: an empty slot
 
 
 class DecodeOptions(NamedTuple):

@@ -64,7 +64,7 @@ def multitask_loss(
     num_classes = raw.shape[-1] - 5 - representation.size
     assignment = assign_anchors(truths, grid)
     # What the M truths of each picture were answered with; everything but objectness lives here.
-    answers = jnp.take_along_axis(raw, assignment.index[..., None], axis=1)  # (B, M, C)
+    answers = jnp.take_along_axis(raw, assignment.flat_index[..., None], axis=1)  # (B, M, C)
 
     # Truths that train nothing are replaced before any formula sees them, and so are their answers:
     # a weight of 0 alone would turn an overflow or NaN there into a NaN of loss or gradient.
@@ -143,7 +143,7 @@ def _box_losses(
     anchor.
     """
     target = box_ops.xyxy_to_cxcywh(boxes)  # (B, M, 4)
-    place = grid.at(assignment.index)
+    place = grid.at(assignment.flat_index)
     offset = jnp.clip(target[..., :2] / place.stride - place.cell, 0.0, 1.0)
     log_ratio = jnp.log(jnp.maximum(target[..., 2:], 1e-3) / place.anchor_wh)
 
@@ -165,9 +165,13 @@ def _objectness_loss(
     """
     batch, n = raw.shape[:2]
     picture = jnp.arange(batch)[:, None]
-    positive = jnp.zeros((batch, n), bool).at[picture, assignment.index].max(assignment.positive)
+    positive = (
+        jnp.zeros((batch, n), bool).at[picture, assignment.flat_index].max(assignment.positive)
+    )
     owned_by_ignored = (
-        jnp.zeros((batch, n), bool).at[picture, assignment.index].max(truths.valid & truths.ignore)
+        jnp.zeros((batch, n), bool)
+        .at[picture, assignment.flat_index]
+        .max(truths.valid & truths.ignore)
     )
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)

@@ -1,7 +1,7 @@
 """Rotations of heads: named Euler conventions, nearest rotation, distance, flip and turn.
 
-One matrix means one thing in the whole package: R takes head axes to camera axes, v_camera = R
-v_head.
+One matrix means one thing in the whole package: R takes head axes to camera axes, and
+v_camera = R v_head.
 
 * Camera axes: x to the right of the picture, y down, z forward (into the scene).
 * Head axes of a face that looks straight into the camera: x to the right of the picture (the
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mtnet_jax.errors import BadInput
 
 Array = Any  # numpy.ndarray or jax.Array
 
@@ -310,7 +312,7 @@ def _choose_solution(
 
 def _convention(name: str) -> Convention:
     if name not in CONVENTIONS:
-        raise ValueError(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
+        raise BadInput(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
     return CONVENTIONS[name]
 
 

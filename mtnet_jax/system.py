@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import Grid, make_grid
+from mtnet_jax.errors import BadInput
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.representations import Representation, make_representation
 
@@ -34,7 +35,7 @@ def build_system(config: ConfigDict) -> System:
     )
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.model.dtype not in dtypes:
-        raise ValueError(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
+        raise BadInput(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
     class_names = tuple(config.class_names)
     model = MultitaskNet(
         num_classes=len(class_names),

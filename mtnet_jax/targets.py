@@ -32,7 +32,7 @@ class Truths(NamedTuple):
 class Assignment(NamedTuple):
     """The prediction of each truth."""
 
-    index: jax.Array  # (B, M) int32 flat index among the N predictions; 0 for padding
+    flat_index: jax.Array  # (B, M) int32 flat index among the N predictions; 0 for padding
     positive: jax.Array  # (B, M) bool: this truth trains that prediction
     shadowed: jax.Array  # (B, M) bool: lost its prediction to a larger truth
 
@@ -63,7 +63,7 @@ def assign_anchors(truths: Truths, grid: Grid) -> Assignment:
     candidate = truths.valid & ~truths.ignore
     shadowed = candidate & _loses_to_another(index, candidate, box_ops.area_xyxy(truths.boxes))
     return Assignment(
-        index=jnp.where(truths.valid, index, 0),
+        flat_index=jnp.where(truths.valid, index, 0),
         positive=candidate & ~shadowed,
         shadowed=shadowed,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtnet_jax.config import default_config, phase
+from mtnet_jax.config import default_config, load_config, phase
 from mtnet_jax.training.phases import group_labels, learning_rate, make_optimizer, read_phases
 
 

@@ -36,9 +36,12 @@ from data_prep.engine.report_page import write_report
 from data_prep.engine.shards import Index, Shard, ShardWriter
 from data_prep.engine.units import UnitWriter, count_units, plan_units
 from mtnet_jax.data.records import tfds_features
+from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 
 
-class RecordSetBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
+class RecordSetBuilder(  # type: ignore[call-arg]  # tfds comes without types
+    dataset_builder.FileReaderBuilder, skip_registration=True
+):
     """The tensorflow-datasets builder of any conversion: names the shards, writes the metadata."""
 
     # Nothing is downloaded. To look for checksums, tfds would import a package it does not require.
@@ -136,6 +139,7 @@ def write_record_set(
     out = Path(out)
     check_target(out, overwrite=overwrite)
     staging = out.with_name(f".{out.name}.parts")
+    run: runners.Runner
     with _staging(staging):
         if beam_runner:
             run = runners.Beam(beam_runner, beam_options, processes, staging / "tasks")
@@ -157,9 +161,9 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{out} exists already: give --overwrite to replace it.")
+        raise FileInTheWay(f"{out} exists already: give --overwrite to replace it.")
     if not (out / "dataset_info.json").is_file():
-        raise FileExistsError(
+        raise FileInTheWay(
             f"{out} is not a record set (no dataset_info.json), so --overwrite leaves it alone: "
             "choose another --out."
         )
@@ -176,7 +180,7 @@ def _staging(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(f"another process is converting in {folder}: wait for it") from None
+            raise Unavailable(f"another process is converting in {folder}: wait for it") from None
         for unfinished in folder.glob("*.unfinished"):
             unfinished.unlink()
         try:
@@ -185,7 +189,7 @@ def _staging(folder: Path) -> Iterator[None]:
             if not any(folder.glob("*.pickle")):
                 shutil.rmtree(folder)
             elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(
+                raise Unavailable(
                     error.errno,
                     f"{error.strerror}: converting takes twice the size of the record set. The "
                     "finished parts stay: make room and run the same command again to go on",
@@ -224,7 +228,7 @@ def _refuse_empty_splits(conversion: Conversion, report: Report) -> None:
                 f"{report.dropped_pictures.counts[reason]} dropped, {reason}: {places[0]}"
                 for reason, places in report.dropped_pictures.items()
             )
-            raise ValueError(
+            raise BadInput(
                 f"Split {split!r} has no pictures, nothing was written. {dropped}".rstrip()
             )
 

@@ -24,6 +24,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from mtnet_jax.errors import BadInput, WorkerDied
+
 Task = Callable[[Any], Any]
 Runner = Callable[[Task, Iterable[Any]], Iterator[Any]]
 
@@ -40,7 +42,9 @@ _LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
 
 def cpu_count() -> int:
     """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prepare_processes(*modules: str) -> None:
@@ -94,7 +98,7 @@ class Processes:
                 for future in done:
                     yield future.result()
         except BrokenProcessPool:
-            raise ChildProcessError(
+            raise WorkerDied(
                 "a worker process died (killed, or out of memory? --processes 1 needs the least); "
                 "the same command goes on from the parts that are done"
             ) from None
@@ -117,11 +121,14 @@ def _start_worker(function: Task) -> None:
 
 def _end_with_parent() -> None:
     """Ends a worker when the process that started it is gone, killed perhaps."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers run this"
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
 def _work(task: Any) -> Any:
+    assert _function is not None, "_start_worker comes first"
     return _function(task)
 
 
@@ -178,7 +185,7 @@ class Beam:
         except Exception as error:
             told = next(self._folder.glob("*.error"), None)
             text = told.read_text() if told else f"Apache Beam, {type(error).__name__}: {error}"
-            raise ChildProcessError(text) from error
+            raise WorkerDied(text) from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -214,7 +221,7 @@ def _import_beam() -> tuple[Any, Any]:
         import apache_beam
         from apache_beam.options import pipeline_options
     except ImportError as error:
-        raise ValueError(
+        raise BadInput(
             f"--runner needs Apache Beam: pip install 'mtnet-jax[beam]' ({error})"
         ) from error
     return apache_beam, pipeline_options

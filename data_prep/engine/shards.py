@@ -17,6 +17,7 @@ from tensorflow_datasets.core.utils import shard_utils
 from data_prep.engine.report import Report
 from data_prep.engine.units import load_part, part_path, written_whole
 from mtnet_jax.data.tfrecord import DamagedRecord, frame
+from mtnet_jax.errors import BadInput
 
 _HASH = [("high", np.uint64), ("low", np.uint64)]  # 128 bits
 _FRAME = len(frame(b""))  # bytes of a frame besides its data: length, checksum, checksum
@@ -87,7 +88,7 @@ class Index:
         for number, hashes in zip(units, ids, strict=True):
             for i in np.flatnonzero(hashes == same[0]):
                 name = load_part(self._folder, number).records[i][0]
-                raise ValueError(f"Two pictures have the image_id {name!r}.")
+                raise BadInput(f"Two pictures have the image_id {name!r}.")
 
 
 class ShardWriter:

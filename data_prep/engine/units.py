@@ -19,6 +19,7 @@ from data_prep.engine.fingerprint import code_fingerprint, fingerprint
 from data_prep.engine.report import Report
 from mtnet_jax.data.records import encode_record
 from mtnet_jax.data.tfrecord import frame
+from mtnet_jax.errors import MissingFile
 
 # Small units spread evenly over processes and lose little when they are stopped; many units cost
 # files. An item may be one picture or a run of frames.
@@ -129,7 +130,7 @@ def load_part(folder: Path, number: int) -> Part:
     """
     part = _load(folder, number)
     if part is None:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{part_path(folder, number)} was removed while converting: run the same command again"
         )
     return part

@@ -35,6 +35,7 @@ from data_prep.own.labelled import (
     read_labelled,
     require_pictures,
 )
+from mtnet_jax.errors import BadInput, MissingFile
 
 NO_POSES = "none"
 
@@ -90,7 +91,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
     names = [name for name, _, _ in args.splits]
     if len(set(names)) < len(names):
-        raise ValueError(f"--split names a split twice: {', '.join(names)}")
+        raise BadInput(f"--split names a split twice: {', '.join(names)}")
     splits = {
         name: Split(args.raw / file, args.raw / folder if folder else (args.raw / file).parent)
         for name, file, folder in args.splits
@@ -141,10 +142,10 @@ def conversion(
     files = ", ".join(str(split.annotations) for split in splits.values())
     used = all_labels(pictures)
     if not used:
-        raise ValueError(f"{files}: no annotations, so there are no heads to learn from")
+        raise BadInput(f"{files}: no annotations, so there are no heads to learn from")
     posed = any(h.euler for split in pictures.values() for p in split for h in p.heads)
     if convention not in (None, NO_POSES) and not posed:
-        raise ValueError(
+        raise BadInput(
             f"--convention {convention} is given, but no annotation has 'euler_angles' (pitch, "
             "yaw, roll): name the field so, or leave the option out"
         )
@@ -201,13 +202,13 @@ def read_coco(
     for number, image in enumerate(images):
         image_id = _field(image, "id", (int, str), f"{path}, images[{number}]")
         if image_id in by_image:
-            raise ValueError(f"{path}, images[{number}]: a second picture has the id {image_id}")
+            raise BadInput(f"{path}, images[{number}]: a second picture has the id {image_id}")
         by_image[image_id] = []
     for number, annotation in enumerate(annotations):
         place = f"{path}, annotations[{number}]"
         image_id = _field(annotation, "image_id", (int, str), place)
         if image_id not in by_image:
-            raise ValueError(f"{place}: image_id {image_id} is not among the images")
+            raise BadInput(f"{place}: image_id {image_id} is not among the images")
         by_image[image_id].append({"place": place, **annotation})
     pictures = []
     for number, image in enumerate(images):
@@ -239,14 +240,14 @@ def _head(
         place += f" (id {annotation['id']})"
     category = _field(annotation, "category_id", int, place)
     if category not in labels:
-        raise ValueError(f"{place}: category_id {category} is not among the categories")
+        raise BadInput(f"{place}: category_id {category} is not among the categories")
     x, y, width, height = _numbers(annotation, "bbox", 4, "[x, y, width, height] in pixels", place)
     box = (x, y, x + width, y + height)
     check_box(box, place)
     euler, unposed = None, ""
     if annotation.get("euler_angles") is not None and convention != NO_POSES:
         if convention is None:
-            raise ValueError(
+            raise BadInput(
                 f"{place} has euler_angles, which mean nothing without their convention: give "
                 f"--convention none to leave them out, or --convention with one of\n"
                 f"{conventions_text()}"
@@ -280,20 +281,20 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: --split NAME=JSON:PICTURES names it") from None
+        raise MissingFile(f"{path} is missing: --split NAME=JSON:PICTURES names it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise BadInput(
             f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected an object with images, annotations and categories")
+        raise BadInput(f"{path}: expected an object with images, annotations and categories")
     return content
 
 
 def _entries(content: dict, key: str, path: Path) -> list[dict]:
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(
+        raise BadInput(
             f"{path}: {key!r} is missing or no list of objects; a COCO file has images, "
             f"annotations and categories, this one {', '.join(content) or 'nothing'}"
         )
@@ -305,7 +306,7 @@ def _field(entry: dict, field: str, kind: type | tuple[type, ...], place: str) -
     if not isinstance(value, kind) or isinstance(value, bool) or value == "":
         kinds = kind if isinstance(kind, tuple) else (kind,)
         fault = "is missing" if field not in entry else f"is {value!r}"
-        raise ValueError(
+        raise BadInput(
             f"{place}: field {field!r} {fault}, expected {' or '.join(k.__name__ for k in kinds)}"
         )
     return value
@@ -313,15 +314,16 @@ def _field(entry: dict, field: str, kind: type | tuple[type, ...], place: str) -
 
 def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> list[float]:
     values = entry.get(field)
-    numbers = isinstance(values, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) for v in values
-    )
-    if not numbers or len(values) != count:
-        raise ValueError(f"{place}: field {field!r} is {values!r}, expected {meaning}")
+    if (
+        not isinstance(values, list)
+        or len(values) != count
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    ):
+        raise BadInput(f"{place}: field {field!r} is {values!r}, expected {meaning}")
     return [float(v) for v in values]
 
 
 def _size(image: dict, place: str) -> tuple[int, int] | None:
     if image.get("width") is None or image.get("height") is None:
         return None
-    return tuple(_field(image, field, int, place) for field in ("width", "height"))
+    return _field(image, "width", int, place), _field(image, "height", int, place)

@@ -21,6 +21,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.labelled import (
@@ -38,6 +39,7 @@ from data_prep.own.labelled import (
     read_labelled,
     require_pictures,
 )
+from mtnet_jax.errors import BadInput, MissingFile
 
 BOX = ("x1", "y1", "x2", "y2")
 ANGLES = ("yaw", "pitch", "roll")
@@ -132,7 +134,7 @@ def conversion(
         splits.setdefault(split_of[image], []).append(picture)
     labels = all_labels(splits)
     if not labels:
-        raise ValueError(f"{table}: every box is empty, so there are no heads to learn from")
+        raise BadInput(f"{table}: every box is empty, so there are no heads to learn from")
     label_names, classes = map_labels(labels, label_map, str(table))
     description = Description(
         name=name,
@@ -157,13 +159,11 @@ def read_table(path: Path) -> list[Row]:
         cannot be understood; names line, column and cure.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: --csv names the table, by its path below --raw"
-        )
+        raise MissingFile(f"{path} is missing: --csv names the table, by its path below --raw")
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise BadInput(
             f"{path} is not UTF-8 (byte {error.start}): save it as 'CSV UTF-8'"
         ) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -176,16 +176,16 @@ def read_table(path: Path) -> list[Row]:
                 continue
             place = f"{path}, line {reader.line_num}"
             if len(cells) != len(columns):
-                raise ValueError(
+                raise BadInput(
                     f"{place}: {len(cells)} cells for {len(columns)} columns: a name with a comma "
                     "must stand in double quotes, an empty cell keeps its comma"
                 )
-            cells = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-            rows.append(_row(cells, place))
+            named = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            rows.append(_row(named, place))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
-        raise ValueError(f"{path} has no rows below its header")
+        raise BadInput(f"{path} has no rows below its header")
     return rows
 
 
@@ -193,28 +193,28 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
     header = f"{path}, line 1"
     for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
         if len(columns) == 1 and mark in columns[0]:
-            raise ValueError(
+            raise BadInput(
                 f"{header}: the columns are separated by {plural}: save the table with commas "
                 "between columns and a point in decimal numbers"
             )
     for column in REQUIRED:
         if column not in columns:
-            raise ValueError(
+            raise BadInput(
                 f"{header}: column {column!r} is missing, found {', '.join(columns) or 'nothing'}"
             )
     for column in columns:
         if column not in (*REQUIRED, *OPTIONAL):
-            raise ValueError(
+            raise BadInput(
                 f"{header}: unknown column {column!r}: remove it, or correct its name to one of "
                 f"{', '.join(REQUIRED + OPTIONAL)}"
             )
         if columns.count(column) > 1:
-            raise ValueError(f"{header}: column {column!r} stands there twice")
+            raise BadInput(f"{header}: column {column!r} stands there twice")
     present = [column for column in ANGLES if column in columns]
     if present and len(present) < len(ANGLES):
-        raise ValueError(f"{header}: yaw, pitch and roll go together, found {', '.join(present)}")
+        raise BadInput(f"{header}: yaw, pitch and roll go together, found {', '.join(present)}")
     if present and "convention" not in columns:
-        raise ValueError(
+        raise BadInput(
             f"{header}: angles without a column 'convention' mean nothing: add it, with one of\n"
             f"{conventions_text()}"
         )
@@ -222,13 +222,13 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 
 def _row(cells: Mapping[str, str], place: str) -> Row:
     if not cells["image"]:
-        raise ValueError(f"{place}, column 'image': empty, expected a path below --raw")
+        raise BadInput(f"{place}, column 'image': empty, expected a path below --raw")
     image = str(PurePosixPath(cells["image"].replace("\\", "/")))
     box = _numbers(cells, BOX, place)
     angles = _numbers(cells, ANGLES, place) if "yaw" in cells else None
     ignore = cells.get("ignore", "")
     if ignore not in _FLAGS:
-        raise ValueError(f"{place}, column 'ignore': {ignore!r}, expected 0, 1 or nothing")
+        raise BadInput(f"{place}, column 'ignore': {ignore!r}, expected 0, 1 or nothing")
     heading = None
     if cells.get("heading"):
         (heading,) = _numbers(cells, ("heading",), place)
@@ -250,15 +250,13 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
             ignore="column ignore" if _FLAGS[ignore] else "",
         )
     elif angles is not None or heading is not None:
-        raise ValueError(f"{place}: angles without a box: give x1, y1, x2 and y2")
+        raise BadInput(f"{place}: angles without a box: give x1, y1, x2 and y2")
     group = cells.get("group") or ("" if "group" in cells else str(PurePosixPath(image).parent))
     return Row(place, image, head, cells.get("split", ""), group)
 
 
-def _numbers(
-    cells: Mapping[str, str], columns: Sequence[str], place: str
-) -> tuple[float, ...] | None:
-    """The numbers of some columns, None where all of them are empty."""
+def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> Any:
+    """The numbers of some columns as a tuple of as many, None where all of them are empty."""
     if not any(cells[column] for column in columns):
         return None
     numbers = []
@@ -267,7 +265,7 @@ def _numbers(
             numbers.append(float(cells[column]))
         except ValueError:
             fault = f"{cells[column]!r} is no number" if cells[column] else "empty"
-            raise ValueError(
+            raise BadInput(
                 f"{place}, column {column!r}: {fault}; {columns[0]} to {columns[-1]} are numbers, "
                 "or all empty"
             ) from None
@@ -282,7 +280,7 @@ def _pictures(rows: Sequence[Row], raw: Path) -> dict[str, LabelledPicture]:
         of_picture = heads.setdefault(row.image, [])
         if row.head is not None:
             if row.image in empty:
-                raise ValueError(
+                raise BadInput(
                     f"{row.place}: {row.image} has a box here and an empty box in another row, "
                     "which says that it has no heads: remove one of them"
                 )
@@ -296,7 +294,7 @@ def _splits(rows: Sequence[Row], table: Path, test_share: float | None) -> dict[
     """Image -> split."""
     by_column = any(row.split for row in rows)
     if by_column and test_share is not None:
-        raise ValueError(f"{table} has a column 'split': leave --test-share out, or that column")
+        raise BadInput(f"{table} has a column 'split': leave --test-share out, or that column")
     if by_column:
         return _one_value_each(rows, "split")
     if test_share is None:
@@ -312,9 +310,9 @@ def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
     for row in rows:
         value = getattr(row, column)
         if not value:
-            raise ValueError(f"{row.place}, column {column!r}: empty, but other rows have a value")
+            raise BadInput(f"{row.place}, column {column!r}: empty, but other rows have a value")
         if values.setdefault(row.image, value) != value:
-            raise ValueError(
+            raise BadInput(
                 f"{row.place}, column {column!r}: {value!r}, but another row of {row.image} says "
                 f"{values[row.image]!r}: an image lies in one {column}"
             )
@@ -327,7 +325,7 @@ def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
     Of sorted names the first would often be the oldest pictures; a hash mixes them.
     """
     if len(groups) < 2:
-        raise ValueError(
+        raise BadInput(
             f"{table}: all pictures are of one group ({min(groups)!r}), so --test-share would let "
             "the same persons lie in train and test: add a column 'group' that says who is in the "
             "picture, or a column 'split'"

@@ -15,6 +15,7 @@ import numpy as np
 from data_prep.engine import arguments
 from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import PLACES_KEPT, Report
+from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
 
 
@@ -123,7 +124,7 @@ def map_labels(
         label_map = {name: name for name in names}
     for label in label_map:
         if label not in names:
-            raise ValueError(f"--label-map names {label!r}, but {place} has {', '.join(names)}")
+            raise BadInput(f"--label-map names {label!r}, but {place} has {', '.join(names)}")
     new = tuple(dict.fromkeys(label_map[name] for name in names if name in label_map))
     return new, {n: new.index(label_map[n]) if n in label_map else None for n in names}
 
@@ -135,7 +136,7 @@ def require_pictures(pictures: Sequence[LabelledPicture], *, allow_missing: bool
     missing = [str(p.path) for p in pictures if not p.path.is_file()]
     if missing:
         more = " ..." if len(missing) > PLACES_KEPT else ""
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{len(missing)} of {len(pictures)} pictures are missing: "
             f"{', '.join(missing[:PLACES_KEPT])}{more}. Copy them there, correct the folder, or "
             "leave them out (and have them counted) with --allow-missing."
@@ -173,10 +174,10 @@ def add_missing_argument(parser: argparse.ArgumentParser) -> None:
 def check_box(box: tuple[float, float, float, float], place: str) -> None:
     """Raises ValueError for a box (xyxy) that is not finite or looks like fractions."""
     if not all(map(math.isfinite, box)):
-        raise ValueError(f"{place}: the box must be finite, is {list(box)}")
+        raise BadInput(f"{place}: the box must be finite, is {list(box)}")
     # A head of a pixel cannot be labelled; a box without area is dropped and counted later.
     if 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1:
-        raise ValueError(
+        raise BadInput(
             f"{place}: expected pixels, the box {list(box)} looks like fractions of the picture: "
             "multiply x by the width of the picture and y by its height"
         )
@@ -185,7 +186,7 @@ def check_box(box: tuple[float, float, float, float], place: str) -> None:
 def check_angles(angles: Sequence[float], place: str) -> None:
     """Raises ValueError for Euler angles that are not finite or beyond a whole turn."""
     if not all(math.isfinite(a) and abs(a) <= 360 for a in angles):
-        raise ValueError(
+        raise BadInput(
             f"{place}: yaw, pitch and roll must be degrees within +-360, are {list(angles)}; leave "
             "all three out for a head without a pose"
         )
@@ -194,7 +195,7 @@ def check_angles(angles: Sequence[float], place: str) -> None:
 def check_heading(heading: float, place: str) -> None:
     """Raises ValueError for a heading that is not within half a turn."""
     if not abs(heading) <= 180:  # NaN too
-        raise ValueError(
+        raise BadInput(
             f"{place}: a heading must be degrees within +-180 (0: into the camera, +90: to the "
             f"left of the picture), is {heading:g}; leave it out where it is not known"
         )
@@ -204,7 +205,7 @@ def check_convention(name: str, place: str) -> None:
     """Raises ValueError, listing the conventions, unless `name` is one of them."""
     if name not in CONVENTIONS:
         fault = f"unknown Euler convention {name!r}" if name else "Euler angles without convention"
-        raise ValueError(f"{place}: {fault}. Name one of\n{conventions_text()}")
+        raise BadInput(f"{place}: {fault}. Name one of\n{conventions_text()}")
 
 
 def conventions_text() -> str:

@@ -23,6 +23,7 @@ from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from data_prep.own.labelled import add_own_data_arguments, map_labels
 from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.errors import BadInput, MissingFile
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -104,7 +105,7 @@ def find_splits(raw: Path) -> list[str]:
     """Folders of `raw` that hold a folder `images`, train first."""
     found = sorted(path.parent.name for path in raw.glob("*/images") if path.is_dir())
     if not found:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No SPLIT/images folder in {raw}: --raw must hold train/images, train/labels and so on"
         )
     return sorted(found, key=lambda split: split != "train")
@@ -117,7 +118,7 @@ def read_names(path: Path) -> list[str]:
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ValueError(
+        raise BadInput(
             f"{path} has no usable 'names': expected names: ['head', 'helmet'] "
             "or {0: head, 1: helmet}"
         )
@@ -145,24 +146,24 @@ def parse_labels(path: Path, class_count: int) -> tuple[np.ndarray, np.ndarray]:
         place = f"{path}, line {number}: {line.strip()!r}"
         if len(words) != 5:
             cure = "polygons are not supported" if len(words) > 5 else "the line is not complete"
-            raise ValueError(
+            raise BadInput(
                 f"{place}: {len(words)} numbers, expected 5 (class cx cy width height); {cure}"
             )
         try:
             label, *box = int(words[0]), *(float(word) for word in words[1:])
         except ValueError:
-            raise ValueError(
+            raise BadInput(
                 f"{place}: expected an integer class and four numbers (cx cy width height)"
             ) from None
         if not 0 <= label < class_count:
-            raise ValueError(
+            raise BadInput(
                 f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
                 f"{class_count - 1}"
             )
         if not all(map(math.isfinite, box)):
-            raise ValueError(f"{place}: the box must be finite")
+            raise BadInput(f"{place}: the box must be finite")
         if max(map(abs, box)) > 2:
-            raise ValueError(
+            raise BadInput(
                 f"{place}: expected fractions of the picture (0 to 1), these look like pixels: "
                 "divide x and width by the width of the picture, y and height by its height"
             )
@@ -199,7 +200,7 @@ def _items(raw: Path, split: str) -> list[Item]:
     folder = raw / split / "images"
     pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not pictures:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No pictures ({', '.join(PICTURE_SUFFIXES)}) in {folder} for split {split!r}"
         )
     labels = raw / split / "labels"
@@ -210,11 +211,11 @@ def _read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} is missing: write one with a line such as names: ['head']"
         ) from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        raise BadInput(f"{path} is not valid YAML: {error}") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data_prep.engine.conversion import Conversion
 from data_prep.sets import mat_faces
+from mtnet_jax.errors import MissingFile
 
 ABOUT = {
     "name": "aflw2000",
@@ -38,6 +39,6 @@ def conversion(raw: Path, options: mat_faces.Options | None = None) -> Conversio
     folder = raw / "AFLW2000" if (raw / "AFLW2000").is_dir() else raw
     pictures = sorted(folder.glob("*.jpg"))
     if not pictures:
-        raise FileNotFoundError(f"No *.jpg in {folder}: --raw must hold image00002.jpg and so on")
+        raise MissingFile(f"No *.jpg in {folder}: --raw must hold image00002.jpg and so on")
     items = [mat_faces.Item(path, path.stem) for path in pictures]
     return mat_faces.conversion(ABOUT, {"test": items}, options or mat_faces.Options())

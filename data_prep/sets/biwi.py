@@ -26,6 +26,7 @@ from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
 from mtnet_jax.camera import intrinsics_of_matrix
+from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import euler_to_rotation, rotation_faults
 
 CITATION = """@article{fanelli2013random,
@@ -203,11 +204,11 @@ def conversion(
       ValueError: an unknown protocol or rule, or a calibration or list that cannot be understood.
     """
     if protocol not in TEST_SEQUENCES:
-        raise ValueError(f"Protocol {protocol!r}: choose one of {', '.join(TEST_SEQUENCES)}")
+        raise BadInput(f"Protocol {protocol!r}: choose one of {', '.join(TEST_SEQUENCES)}")
     if box_rule not in BOX_RULES:
-        raise ValueError(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+        raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
     if not radius > 0:
-        raise ValueError(f"--radius {radius}: must be above 0 mm")
+        raise BadInput(f"--radius {radius}: must be above 0 mm")
     root = raw / "hpdb" if (raw / "hpdb").is_dir() else raw
     frames = {number: _frames(root, number) for number in sequences}
     options = Options(
@@ -217,7 +218,7 @@ def conversion(
         calibrated=calibrated,
         check_depth=check_depth,
     )
-    splits = {"train": [], "test": []}
+    splits: dict[str, list[Frame]] = {"train": [], "test": []}
     for number in sequences:
         split = "test" if number in TEST_SEQUENCES[protocol] else "train"
         splits[split] += frames[number]
@@ -273,7 +274,7 @@ def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     content = path.read_bytes()
     if len(content) != 24:
-        raise ValueError(f"{path}: {len(content)} bytes, expected 24 (six float32)")
+        raise BadInput(f"{path}: {len(content)} bytes, expected 24 (six float32)")
     numbers = np.frombuffer(content, "<f4").astype(np.float64)
     about_x, about_y, about_z = numbers[3:]
     angles = np.array([about_y, -about_x, about_z])  # yaw, pitch, roll
@@ -288,7 +289,7 @@ def read_calibration(path: Path) -> Calibration:
       ValueError: not 27 numbers, or the rotation is none.
     """
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} is missing: every sequence needs its calibration to project the head"
         )
     numbers = _numbers(
@@ -296,7 +297,7 @@ def read_calibration(path: Path) -> Calibration:
     )
     matrix, distortion, rotation, translation, size = np.split(numbers, [9, 13, 22, 25])
     if not np.isfinite(numbers).all() or rotation_faults(rotation.reshape(3, 3)):
-        raise ValueError(f"{path}: numbers 14 to 22 are not a rotation matrix, or not finite")
+        raise BadInput(f"{path}: numbers 14 to 22 are not a rotation matrix, or not finite")
     return Calibration(
         matrix.reshape(3, 3),
         distortion,
@@ -317,26 +318,26 @@ def read_depth(path: Path) -> np.ndarray:
     """
     content = path.read_bytes()
     if len(content) < 8:
-        raise ValueError(f"{path}: {len(content)} bytes, expected a header of 8: copy it anew")
+        raise BadInput(f"{path}: {len(content)} bytes, expected a header of 8: copy it anew")
     width, height = (int(number) for number in np.frombuffer(content, "<i4", 2))
     if not 0 < width * height <= 1 << 26 or width < 0:
-        raise ValueError(f"{path}: claims {width}x{height} pixels, is no depth.bin")
+        raise BadInput(f"{path}: claims {width}x{height} pixels, is no depth.bin")
     depth = np.zeros(width * height, np.int16)
     pixel, byte = 0, 8
     while pixel < depth.size:
         if byte + 8 > len(content):
-            raise ValueError(f"{path}: ends at pixel {pixel} of {depth.size}: copy it anew")
+            raise BadInput(f"{path}: ends at pixel {pixel} of {depth.size}: copy it anew")
         empty, full = (int(number) for number in np.frombuffer(content, "<i4", 2, byte))
         start, byte = pixel + empty, byte + 8
         pixel = start + full
         if min(empty, full) < 0 or pixel > depth.size or byte + 2 * full > len(content):
-            raise ValueError(f"{path}: a run at byte {byte - 8} leaves the picture or the file")
+            raise BadInput(f"{path}: a run at byte {byte - 8} leaves the picture or the file")
         if not empty and not full:
-            raise ValueError(f"{path}: an empty run at byte {byte - 8}")
+            raise BadInput(f"{path}: an empty run at byte {byte - 8}")
         depth[start:pixel] = np.frombuffer(content, "<i2", full, byte)
         byte += 2 * full
     if byte != len(content):
-        raise ValueError(f"{path}: {len(content) - byte} bytes follow the last run")
+        raise BadInput(f"{path}: {len(content) - byte} bytes follow the last run")
     return depth.reshape(height, width)
 
 
@@ -357,7 +358,7 @@ def read_box_list(path: Path) -> dict[str, np.ndarray]:
         rows = csv.DictReader(file)
         wanted = ("image", "x1", "y1", "x2", "y2")
         if missing := [name for name in wanted if name not in (rows.fieldnames or ())]:
-            raise ValueError(
+            raise BadInput(
                 f"{path}: no column {', '.join(missing)}; the first line must be {','.join(wanted)}"
             )
         for row in rows:
@@ -365,10 +366,10 @@ def read_box_list(path: Path) -> dict[str, np.ndarray]:
             try:
                 box = np.array([float(row[name]) for name in wanted[1:]])
             except (TypeError, ValueError):
-                raise ValueError(f"{place}: expected four numbers x1,y1,x2,y2") from None
+                raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2") from None
             name = row["image"].strip().removesuffix(_PICTURE_END)
             if name in boxes:
-                raise ValueError(f"{place}: a second box of {name}; each frame shows one head")
+                raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
             boxes[name] = box
     return boxes
 
@@ -422,18 +423,23 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
         return
     rotation, centre = pose
     calibration = options.calibrations[frame.sequence]
+    box: np.ndarray | None = None
     if options.boxes is None:
         box = head_box(rotation, centre, calibration, options.outline)
-    elif (box := options.boxes.get(frame.name)) is None:
-        return report.drop_picture("no box in the list", frame.name)
+    else:
+        box = options.boxes.get(frame.name)
+    if box is None:
+        report.drop_picture("no box in the list", frame.name)
+        return
     picture = read_picture(frame.picture, report)
     if picture is None:
         return
     encoded, size = picture
     if size != calibration.size:
-        return report.drop_picture(
+        report.drop_picture(
             f"size is not {calibration.size[0]}x{calibration.size[1]}, as rgb.cal says", frame.name
         )
+        return
     if options.check_depth:
         _check_depth(frame, centre, report)
     if options.calibrated:
@@ -453,27 +459,34 @@ def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
             rotation, centre = read_annotation(frame.annotation)
             report.note("poses from db_annotations, for want of a pose.txt", frame.name)
         else:
-            return report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+            report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+            return None
     except ValueError as error:
-        return report.drop_picture("the pose cannot be read", str(error))
+        report.drop_picture("the pose cannot be read", str(error))
+        return None
     if not np.isfinite(rotation).all() or not np.isfinite(centre).all():
-        return report.drop_picture("the pose is not finite", frame.name)
+        report.drop_picture("the pose is not finite", frame.name)
+        return None
     if rotation_faults(rotation):
-        return report.drop_picture("the rotation is not a rotation matrix", frame.name)
+        report.drop_picture("the rotation is not a rotation matrix", frame.name)
+        return None
     if centre[2] < _NEAREST:
-        return report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+        report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+        return None
     return rotation, centre
 
 
 def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
     path = frame.beside("_depth.bin")
     if not path.is_file():
-        return report.note("no depth.bin to check", frame.name)
+        report.note("no depth.bin to check", frame.name)
+        return
     try:
         depth = read_depth(path)
         calibration = read_calibration(path.with_name("depth.cal"))
     except (OSError, ValueError) as error:
-        return report.note("the depth cannot be read", str(error))
+        report.note("the depth cannot be read", str(error))
+        return
     low, high = _DEPTH_BEHIND_SURFACE
     if not low <= surface_distance(depth, centre, calibration) <= high:  # NaN is outside, too
         report.note(f"the head centre is not {low:g} to {high:g} mm behind the surface", frame.name)
@@ -484,7 +497,7 @@ def _frames(root: Path, number: int) -> list[Frame]:
     folder = root / f"{number:02d}"
     pictures = sorted(folder.glob(f"frame_*{_PICTURE_END}"))
     if not pictures:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No {folder}/frame_*{_PICTURE_END}: --raw must hold hpdb/01 to hpdb/24; "
             "to convert a part, name it with --sequences"
         )
@@ -500,7 +513,7 @@ def _numbers(path: Path, count: int, what: str) -> np.ndarray:
     try:
         numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
     except ValueError:
-        raise ValueError(f"{path}: expected numbers only: {what}") from None
+        raise BadInput(f"{path}: expected numbers only: {what}") from None
     if len(numbers) != count:
-        raise ValueError(f"{path}: {len(numbers)} numbers, expected {count}: {what}")
+        raise BadInput(f"{path}: {len(numbers)} numbers, expected {count}: {what}")
     return np.array(numbers)

@@ -23,6 +23,7 @@ from data_prep.own.labelled import (
     read_labelled,
     require_pictures,
 )
+from mtnet_jax.errors import BadInput, MissingFile
 
 BOX_RULE = "sphere18"
 _LIMITS = (180, 90, 90)  # of |yaw|, |pitch|, |roll| in what DirectMHP writes
@@ -132,8 +133,8 @@ def _find_source(raw: Path) -> tuple[Source, dict[str, coco.Split]]:
             for source in SOURCES
         )
         if found:
-            raise ValueError(f"{raw} holds files of both data sets, give one at a time: {files}")
-        raise FileNotFoundError(
+            raise BadInput(f"{raw} holds files of both data sets, give one at a time: {files}")
+        raise MissingFile(
             f"No json file of DirectMHP in {raw}. Expected {files}. Files of other names: "
             "mtnet data convert coco --convention canonical"
         )

@@ -25,6 +25,7 @@ from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import euler_to_rotation
 
 # Of both data sets.
@@ -95,13 +96,13 @@ class Options:
 
     def __post_init__(self):
         if self.box_rule not in BOX_RULES:
-            raise ValueError(f"Box rule {self.box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+            raise BadInput(f"Box rule {self.box_rule!r}: choose one of {', '.join(BOX_RULES)}")
         if self.landmarks not in ("auto", *LANDMARKS):
-            raise ValueError(f"Landmarks {self.landmarks!r}: auto, {', '.join(LANDMARKS)}")
+            raise BadInput(f"Landmarks {self.landmarks!r}: auto, {', '.join(LANDMARKS)}")
         if not 0 <= self.margin < np.inf:
-            raise ValueError(f"--margin {self.margin}: must be 0 or more")
+            raise BadInput(f"--margin {self.margin}: must be 0 or more")
         if not self.max_angle > 0:
-            raise ValueError(f"--max-angle {self.max_angle}: must be above 0 (inf keeps all)")
+            raise BadInput(f"--max-angle {self.max_angle}: must be above 0 (inf keeps all)")
 
     @property
     def rule_name(self) -> str:
@@ -176,12 +177,12 @@ def read_face(path: Path) -> Face:
     try:
         content = scipy.io.loadmat(path, variable_names=("Pose_Para", *LANDMARKS))
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
-        raise ValueError(f"{path}: is damaged, copy it anew ({error})") from error
+        raise BadInput(f"{path}: is damaged, copy it anew ({error})") from error
     if "Pose_Para" not in content:
-        raise ValueError(f"{path}: has no Pose_Para, so no pose")
+        raise BadInput(f"{path}: has no Pose_Para, so no pose")
     pose = np.asarray(content["Pose_Para"])
     if pose.dtype.kind not in "fiu" or pose.size < 3:
-        raise ValueError(f"{path}: Pose_Para is not pitch, yaw, roll (shape {pose.shape})")
+        raise BadInput(f"{path}: Pose_Para is not pitch, yaw, roll (shape {pose.shape})")
     pose = pose.ravel().astype(np.float64)
     pitch, yaw, roll = np.rad2deg(pose[:3])
     place = None
@@ -211,6 +212,7 @@ def head_box(face: Face, height: float) -> np.ndarray:
     Returns:
       (4,) xyxy in pixels, not clipped.
     """
+    assert face.place is not None, "the caller has looked"
     x, up, scale = face.place
     points = head_model.head_points() @ rotation(face).T
     return box_round(points[:, :2] * scale + [x, height - up])
@@ -227,15 +229,19 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
     # Every picture shows a face: without a label it must go, or the face would be background.
     name, mat = item.image_id, item.picture.with_suffix(".mat")
     if not mat.is_file():
-        return report.drop_picture("no .mat beside the picture", name)
+        report.drop_picture("no .mat beside the picture", name)
+        return
     try:
         face = read_face(mat)
     except ValueError as error:
-        return report.drop_picture("the .mat cannot be read", str(error))
+        report.drop_picture("the .mat cannot be read", str(error))
+        return
     if not np.isfinite(face.angles).all():
-        return report.drop_picture("the pose is not finite", name)
+        report.drop_picture("the pose is not finite", name)
+        return
     if (np.abs(face.angles) > options.max_angle).any():
-        return report.drop_picture(f"an angle is beyond {options.max_angle:g} degrees", name)
+        report.drop_picture(f"an angle is beyond {options.max_angle:g} degrees", name)
+        return
     picture = read_picture(item.picture, report)
     if picture is None:
         return
@@ -253,7 +259,8 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
 
 def _placed_head(face: Face, size: tuple[int, int], name: str, report: Report) -> np.ndarray | None:
     if face.place is None or not np.isfinite(face.place).all() or face.place[2] <= 0:
-        return report.drop_picture("Pose_Para has no place and scale for the rule 'head'", name)
+        report.drop_picture("Pose_Para has no place and scale for the rule 'head'", name)
+        return None
     return head_box(face, size[1])
 
 
@@ -262,10 +269,12 @@ def _round_landmarks(face: Face, options: Options, item: Item, report: Report) -
     wanted = LANDMARKS if options.landmarks == "auto" else (options.landmarks,)
     kind = next((kind for kind in wanted if kind in face.landmarks), None)
     if kind is None:
-        return report.drop_picture(f"no landmarks ({' or '.join(wanted)})", name)
+        report.drop_picture(f"no landmarks ({' or '.join(wanted)})", name)
+        return None
     points = face.landmarks[kind]
     if len(points) < _FEWEST_LANDMARKS:
-        return report.drop_picture(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
+        report.drop_picture(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
+        return None
     if face.missing[kind]:
         report.note(f"some landmarks of {kind} are missing, the box may be small", name)
     if item.doubt and kind == "pt2d":
@@ -277,5 +286,5 @@ def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     """x and y of landmarks stored as rows: (2 or 3, n) -> (n, 2)."""
     array = np.asarray(array)
     if array.ndim != 2 or array.shape[0] not in (2, 3) or array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name} is not (2 or 3, n) numbers, but {array.shape}")
+        raise BadInput(f"{path}: {name} is not (2 or 3, n) numbers, but {array.shape}")
     return array[:2].T.astype(np.float64)

@@ -29,6 +29,7 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import axis_rotation
 
 CITATION = """@inproceedings{gourier2004estimating,
@@ -144,15 +145,13 @@ def conversion(
         whom there is no picture.
     """
     if box_rule not in BOX_RULES:
-        raise ValueError(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+        raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
     shots = read_shots(raw)
     sizes = face_sizes(shots)
     present = {shot.person for shot in shots}
     for person in persons:
         if person not in present:
-            raise ValueError(
-                f"No pictures of person {person} in {raw}: there are {sorted(present)}"
-            )
+            raise BadInput(f"No pictures of person {person} in {raw}: there are {sorted(present)}")
     chosen = [
         shot
         for shot in shots
@@ -184,7 +183,7 @@ def read_shots(raw: Path) -> list[Shot]:
     """
     paths = sorted(raw.glob("Person[0-9][0-9]/*.jpg"))
     if not paths:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No PersonNN/*.jpg in {raw}: --raw must hold the folders Person01, Person02, ..."
         )
     return [_shot(path) for path in paths]
@@ -261,7 +260,7 @@ def _records(
 def _shot(path: Path) -> Shot:
     match = _NAME.fullmatch(path.name)
     if not match:
-        raise ValueError(
+        raise BadInput(
             f"{path}: the name is not personNNSVV+TILT+PAN.jpg (person, series, number, degrees)"
         )
     person, series, number = (int(text) for text in match.groups()[:3])
@@ -272,16 +271,16 @@ def _shot(path: Path) -> Shot:
 def _face(path: Path) -> tuple[float, float, float, float]:
     """The face box of a txt: the picture's name, "Face", centre x, centre y, width, height."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: every picture needs the txt with its face box")
+        raise MissingFile(f"{path} is missing: every picture needs the txt with its face box")
     words = path.read_text(encoding="utf-8").split()
     try:
         name, kind, *numbers = words
         x, y, width, height = (float(number) for number in numbers)
     except ValueError:
-        raise ValueError(
+        raise BadInput(
             f"{path}: expected the picture's name, 'Face' and four numbers (centre x, centre y, "
             f"width, height), found {words}"
         ) from None
     if kind != "Face" or name != path.with_suffix(".jpg").name or min(width, height) <= 0:
-        raise ValueError(f"{path}: is not the face box of {path.stem}.jpg: {words}")
+        raise BadInput(f"{path}: is not the face box of {path.stem}.jpg: {words}")
     return x, y, width, height

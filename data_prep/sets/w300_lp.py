@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data_prep.engine.conversion import Conversion
 from data_prep.sets import mat_faces
+from mtnet_jax.errors import BadInput, MissingFile
 
 ABOUT = {
     "name": "300w_lp",
@@ -65,15 +66,15 @@ def conversion(
       ValueError: valid_percent is not 0 to 99.
     """
     if not 0 <= valid_percent < 100:
-        raise ValueError(f"--valid-percent {valid_percent}: must be 0 to 99")
+        raise BadInput(f"--valid-percent {valid_percent}: must be 0 to 99")
     folders = [raw / name for name in FOLDERS if (raw / name).is_dir()] or [raw]
     pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
     if not pictures:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No *.jpg in {raw}, nor in its folders {', '.join(FOLDERS)}: "
             "--raw must hold the unpacked 300W_LP"
         )
-    splits = {"train": [], "valid": []}
+    splits: dict[str, list[mat_faces.Item]] = {"train": [], "valid": []}
     for path in pictures:
         split = "valid" if _draw(photo(path)) < valid_percent else "train"
         splits[split].append(_item(path))

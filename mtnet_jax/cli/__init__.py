@@ -8,7 +8,7 @@ import sys
 
 from mtnet_jax import __version__
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
-from mtnet_jax.cli.errors import raised_on_purpose
+from mtnet_jax.errors import MtnetError
 
 COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
 
@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
             keep_compiled_programs()
         return args.run(args, rest) if args.command == "train" else args.run(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        if not (isinstance(error, OSError) or raised_on_purpose(error)):
-            raise
+    except (OSError, MtnetError) as error:
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.cli.errors import raised_on_purpose
+from mtnet_jax.errors import BadInput, MtnetError
 from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
 
@@ -55,18 +55,18 @@ def run(args: argparse.Namespace) -> int:
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [entry for entry in args.inputs if as_video(entry) is None]
     if inputs and args.out is None and args.json is None:
-        raise ValueError("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
+        raise BadInput("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
     if args.out is None and any(isinstance(source, Path) for source in videos):
-        raise ValueError("A video needs --out DIR, for the annotated video and its JSON lines.")
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if args.json is not None and not inputs:
-        raise ValueError("--json is for pictures: the heads of a video go to --out as JSON lines.")
+        raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
     names = [source.stem for source in videos if isinstance(source, Path)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"Two videos are called {name!r}: predict them into two folders.")
+            raise BadInput(f"Two videos are called {name!r}: predict them into two folders.")
     for folder in inputs:
         if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
-            raise ValueError(f"--out {args.out} is a folder of pictures: choose another folder.")
+            raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
     pictures = find_pictures(inputs, leave_out=args.out)
     predictor = Predictor.load(args.weights, score_threshold=args.score, runtime=args.runtime)
     failed = 0
@@ -92,10 +92,8 @@ def _predict_video(args: argparse.Namespace, predictor, source) -> int:
     name = f"camera {source}" if isinstance(source, int) else source
     try:
         played = predict_video(predictor, source, out=args.out, cube=args.cube)
-    except (OSError, ValueError) as error:
+    except (OSError, MtnetError) as error:
         # The next video may be a good one, as with pictures.
-        if not (isinstance(error, OSError) or raised_on_purpose(error)):
-            raise
         print(f"mtnet predict: {error}", file=sys.stderr)
         return 1
     rate = played.frames / played.seconds

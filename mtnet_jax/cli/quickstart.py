@@ -78,8 +78,8 @@ In {shown}:
   checkpoints/        of the trained network; metrics.jsonl and tensorboard/ beside it
 
 Your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {shown} --out overlays
-This net saw 700 small rendered pictures for some minutes: the weights that ship are of more use, and
-README.md says how to train your own."""
+This net saw 700 small rendered pictures for some minutes: the weights that ship are of more
+use (predict without --weights), and README.md says how to train your own."""
     )
     return 0
 

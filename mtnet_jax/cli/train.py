@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mtnet_jax.errors import Failed
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet train`."""
@@ -38,6 +40,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         try:
             jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
-            raise RuntimeError(f"--distributed finds no cluster: {error}") from error
+            raise Failed(f"--distributed finds no cluster: {error}") from error
     train(load_config(args.config, overrides), args.workdir)
     return 0

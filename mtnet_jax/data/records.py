@@ -19,7 +19,7 @@ import numpy as np
 from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadInput, BadRecord, MissingFile
 from mtnet_jax.rotations import rotation_faults
 
 # Feature name -> shape of one head and dtype. n heads are stored as one array (n, *shape).
@@ -253,13 +253,13 @@ class RecordSet:
         directory = _builder_directory(Path(path))
         info = _read_json(directory / "dataset_info.json")
         if info.get("fileFormat", "tfrecord") != "tfrecord":
-            raise ValueError(
+            raise BadInput(
                 f"{directory} is stored as {info['fileFormat']!r}; only 'tfrecord' can be read"
             )
         metadata = _read_json(directory / "metadata.json")
         for key in METADATA_KEYS:
             if key not in metadata:
-                raise ValueError(
+                raise BadInput(
                     f"{directory / 'metadata.json'} has no {key!r}: it was not written by "
                     "`mtnet data convert`"
                 )
@@ -293,7 +293,7 @@ class RecordSet:
           ValueError: no such split; the message lists those there are.
         """
         if split not in self.shard_lengths:
-            raise ValueError(
+            raise BadInput(
                 f"{self.path} has no split {split!r}: it has "
                 + ", ".join(f"{name!r} ({count})" for name, count in self.splits.items())
             )
@@ -337,7 +337,7 @@ class RecordSource:
           DamagedRecord: see `tfrecord.index_file`.
         """
         if frame not in FRAMES:
-            raise ValueError(f"Unknown frame {frame!r}: choose one of {FRAMES}.")
+            raise BadInput(f"Unknown frame {frame!r}: choose one of {FRAMES}.")
         self.record_set = RecordSet.open(path)
         # Imported by one thread, here: several decode, and importing this much in several at once,
         # beside a main thread that imports too, risks a deadlock (etils' lazy modules have a lock).
@@ -350,13 +350,13 @@ class RecordSource:
         paths = self.record_set.shard_paths(split)
         for shard, expected in zip(paths, self.record_set.shard_lengths[split], strict=True):
             if not shard.is_file():
-                raise FileNotFoundError(
+                raise MissingFile(
                     f"Shard {shard} of split {split!r} is missing ({len(paths)} shards): copy or "
                     "convert the record set again."
                 )
             file = RecordFile(shard)
             if len(file) != expected:
-                raise ValueError(
+                raise BadInput(
                     f"Shard {shard} holds {len(file)} records, its dataset_info.json says "
                     f"{expected}: copy or convert the record set again."
                 )
@@ -377,7 +377,7 @@ class RecordSource:
         try:
             record = decode_record(data, picture=self.picture)
             if self._label_ids is not None:
-                record["labels"] = self._renumbered(record["labels"])
+                record["labels"] = _renumbered(record["labels"], self._label_ids)
             if self.frame == "ray":
                 record["rotations"] = _in_ray_frame(record)
             return record
@@ -389,18 +389,19 @@ class RecordSource:
         # grain keeps it in its iterator state, to notice a changed source.
         return f"RecordSource({self.record_set.name}/{self.split}, {len(self)} records)"
 
-    def _renumbered(self, labels: np.ndarray) -> np.ndarray:
-        known = len(self._label_ids)
-        if len(labels) and (labels.min() < 0 or labels.max() >= known):
-            raise BadRecord(f"field 'labels': {labels.tolist()} with {known} label names")
-        return self._label_ids[labels]
-
     def _locate(self, index: int) -> tuple[RecordFile, int]:
         position = int(index) + (len(self) if index < 0 else 0)
         if not 0 <= position < len(self):
             raise IndexError(f"{self!r} has no record {index}")
         shard = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._files[shard], position - int(self._starts[shard])
+
+
+def _renumbered(labels: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
+    known = len(label_ids)
+    if len(labels) and (labels.min() < 0 or labels.max() >= known):
+        raise BadRecord(f"field 'labels': {labels.tolist()} with {known} label names")
+    return label_ids[labels]
 
 
 def _in_ray_frame(record: dict) -> np.ndarray:
@@ -442,13 +443,13 @@ def _builder_directory(path: Path) -> Path:
     for pattern in ("", "*/", "*/*/"):
         found = sorted(path.glob(f"{pattern}dataset_info.json"))
         if len(found) > 1:
-            raise ValueError(
+            raise BadInput(
                 f"{path} holds several record sets ({', '.join(str(f.parent) for f in found)}): "
                 "name one of them"
             )
         if found:
             return found[0].parent
-    raise FileNotFoundError(
+    raise MissingFile(
         f"No record set at {path} (no dataset_info.json there or below): make one with "
         "`mtnet data convert NAME --raw DIR --out DIR`."
     )
@@ -458,6 +459,6 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: the record set is not complete") from None
+        raise MissingFile(f"{path} is missing: the record set is not complete") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise BadInput(f"{path} is not valid JSON: {error}") from error

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.matching import (
     match_picture,
     match_thresholds,
@@ -146,7 +147,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
       ValueError: unknown protocol, or a true pose that is no rotation.
     """
     if settings.protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol {settings.protocol!r}: choose one of {PROTOCOLS}.")
+        raise BadInput(f"Unknown protocol {settings.protocol!r}: choose one of {PROTOCOLS}.")
     pred_boxes = np.asarray(pred["boxes"], np.float64).reshape(-1, 4)
     scores = np.asarray(pred["scores"], np.float64).reshape(-1)
     scores = np.where(np.isnan(scores), -np.inf, scores)  # the least certain of all
@@ -328,7 +329,7 @@ def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
         rotation_sum += rotations[posed].sum(axis=0)
         poses += int(posed.sum())
     if boxes == 0 or poses == 0:
-        raise ValueError(f"A mean box and pose need training truths: got {boxes} and {poses}.")
+        raise BadInput(f"A mean box and pose need training truths: got {boxes} and {poses}.")
     return ConstantPredictor(box_sum / boxes, nearest_rotation(rotation_sum))
 
 
@@ -351,7 +352,7 @@ def _truth_rows(
     counts = has_pose & ~np.asarray(truth["ignore"], bool)
     if rotation_faults(true[counts]).any():
         name = truth.get("image_id", "?")
-        raise ValueError(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
+        raise BadInput(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose

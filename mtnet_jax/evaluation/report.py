@@ -12,6 +12,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mtnet_jax.errors import BadInput
+
 Results = Mapping[str, Mapping[str, Any]]
 
 # (section, key, printed name, unit or "%"); None is an empty line.
@@ -267,9 +269,9 @@ def _legend(axes: Any, location: str) -> None:
 def _common_settings(results: Results) -> Mapping[str, Any]:
     settings = [result["settings"] for result in results.values()]
     if not settings:
-        raise ValueError("No results to print.")
+        raise BadInput("No results to print.")
     if any(each != settings[0] for each in settings):
-        raise ValueError(f"Results of different settings do not compare: {settings}.")
+        raise BadInput(f"Results of different settings do not compare: {settings}.")
     return settings[0]
 
 

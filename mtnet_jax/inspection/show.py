@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import selected_splits
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
 from mtnet_jax.predict.predictor import write_picture
@@ -93,21 +94,21 @@ def write_sheet(
         records, or nothing to show.
     """
     if (by == "worst") != (metrics is not None):
-        raise ValueError("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
+        raise BadInput("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
     if by not in ORDERS:
-        raise ValueError(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
+        raise BadInput(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
     record_set, splits = selected_splits(selection)
     labels = [RecordSource(record_set.path, split, picture=False) for split in splits]
     rng = np.random.default_rng(seed)
     if by == "random":
         views = random_views([len(source) for source in labels], count, rng)
-    elif by == "worst":
+    elif metrics is not None:
         views = worst_views(labels, read_head_errors(metrics), count, metrics)
     else:
         heads = list_heads(labels)
         views = yaw_views(heads, count, rng) if by == "yaw" else small_views(heads, count)
     if all(view.source is None for view in views):
-        raise ValueError(f"{selection} has nothing to show by {by}.")
+        raise BadInput(f"{selection} has nothing to show by {by}.")
     pictures = [RecordSource(record_set.path, split) for split in splits]
     cells, captions = [], []
     for view in tqdm(views, desc="draw", unit="picture"):
@@ -193,7 +194,7 @@ def worst_views(
     for entry in ranked:
         number, index, heads = places.get(entry["image_id"], (0, 0, 0))
         if not 0 <= entry["head"] < heads:
-            raise ValueError(
+            raise BadInput(
                 f"{file} speaks of head {entry['head']} of picture {entry['image_id']!r}, which is "
                 "not among these records: name the record set and split it was made from."
             )
@@ -223,6 +224,7 @@ def draw_view(
         return np.full((CELL[1], CELL[0], 3), 240, np.uint8), view.words
     record = sources[view.source][view.record]
     if rng is None:
+        assert view.head is not None, "views by yaw, size or error are of a head"
         cell = draw_part(record, view.head, CELL, prediction=view.prediction)
     else:
         if len(record["boxes"]):
@@ -238,7 +240,7 @@ def draw_whole(record: dict, head: int | None) -> np.ndarray:
     room = (CELL[0] - CELL[0] // _BESIDE - _GAP, CELL[1]) if enlarged else CELL
     cell, scale = _scaled_part(record["image"], (0, 0, width, height), room)
     cell = _draw(cell, record, scale, np.zeros(2), [] if head is None else [head])
-    if not enlarged:
+    if head is None or not enlarged:
         return cell
     part = draw_part(record, head, (CELL[0] // _BESIDE, cell.shape[0]))
     both = np.full((cell.shape[0], cell.shape[1] + _GAP + part.shape[1], 3), 255, np.uint8)

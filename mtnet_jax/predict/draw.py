@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import rotation_to_euler
 
 RED, GREEN, BLUE = (235, 50, 40), (40, 200, 60), (30, 110, 255)
@@ -72,7 +73,7 @@ def draw_heads(
       ValueError: the picture is not (H, W, 3) uint8.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"Expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}.")
+        raise BadInput(f"Expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}.")
     canvas = np.ascontiguousarray(image).copy()
     width = line_width(image.shape)
     if truth is not None:
@@ -120,9 +121,9 @@ def contact_sheet(
       ValueError: no column, or captions of another number than pictures.
     """
     if columns < 1:
-        raise ValueError(f"A sheet needs at least one column, got {columns}.")
+        raise BadInput(f"A sheet needs at least one column, got {columns}.")
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions for {len(images)} pictures.")
+        raise BadInput(f"{len(captions)} captions for {len(images)} pictures.")
     width, height = size
     gap = max(width // 60, 2)
     text_size = int(np.clip(width // 22, 11, 28))
@@ -337,8 +338,7 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 
 def _line(canvas: np.ndarray, a: np.ndarray, b: np.ndarray, colour: tuple, width: int) -> None:
-    a, b = _fixed(a).tolist(), _fixed(b).tolist()
-    cv2.line(canvas, a, b, colour, width, cv2.LINE_AA, _SHIFT)
+    cv2.line(canvas, _fixed(a).tolist(), _fixed(b).tolist(), colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _outline(canvas: np.ndarray, points: np.ndarray, colour: tuple, width: int) -> None:

@@ -33,7 +33,7 @@ def make_onnx_detector(system: System, config: ConfigDict, score_threshold: floa
         )
 
     def with_weights(variables: Mapping[str, Any]) -> Callable[[Any], Heads]:
-        session = make_session(make_model(config, variables).SerializeToString())
+        session = make_session(make_model(config, dict(variables)).SerializeToString())
 
         def detect(images: np.ndarray) -> Heads:
             (predictions,) = session.run([OUTPUT], {INPUT: images})

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from mtnet_jax.data import geometry
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.decode import Heads
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.inference import Detector, heads_in_picture, make_detector
 from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import load_weights
 
@@ -130,7 +131,7 @@ class Predictor:
         """
         image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
+            raise BadInput(
                 f"A picture must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
             )
         size = self._system.grid.size
@@ -144,22 +145,30 @@ class Predictor:
     def _as_heads(self, arrays: dict[str, np.ndarray]) -> list[Head]:
         # The angles of all heads at once: one by one they would cost as much as a small network.
         angles = rotation_to_euler(arrays["rotations"].astype(np.float64), convention="canonical")
-        columns = (arrays["boxes"], arrays["scores"], arrays["rotations"], angles, arrays["labels"])
+        columns = (
+            arrays["boxes"],
+            arrays["scores"],
+            arrays["rotations"],
+            angles.tolist(),
+            arrays["labels"],
+        )
         return [
             Head(
                 tuple(box.tolist()),
                 float(score),
                 rotation,
-                *three.tolist(),
+                yaw,
+                pitch,
+                roll,
                 self.class_names[label],
             )
-            for box, score, rotation, three, label in zip(*columns, strict=True)
+            for box, score, rotation, (yaw, pitch, roll), label in zip(*columns, strict=True)
         ]
 
 
 def _detector_of(runtime: str) -> Callable[[System, ConfigDict, float], Detector]:
     if runtime not in RUNTIMES:
-        raise ValueError(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
+        raise BadInput(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
     if runtime == "onnxruntime":
         from mtnet_jax.predict.onnx_runtime import make_onnx_detector  # its packages are optional
 
@@ -208,7 +217,7 @@ def find_pictures(
             and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
         )
         if not inside:
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
             )
         found.extend(inside)
@@ -241,16 +250,16 @@ def predict_files(
     """
     for path in pictures:
         if out is not None and path.resolve().parent == out.resolve():
-            raise ValueError(
-                f"{path} lies in the folder for overlays, {out}: choose another folder."
-            )
+            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
     # What cannot be written is said before the work; what an earlier run wrote stays until then.
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.open("a").close()
-    failed, results, names = [], [], set()
+    failed: list[Path] = []
+    results: list[dict] = []
+    names: set[str] = set()
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
             image = read_picture(path)
@@ -302,7 +311,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
     if not good:
-        raise OSError(f"OpenCV cannot encode {path}")
+        raise Unavailable(f"OpenCV cannot encode {path}")
     path.write_bytes(data.tobytes())
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.predictor import Predictor, as_arrays, heads_to_json
 
@@ -73,7 +74,7 @@ def predict_video(
     if out is None:
         _check_screen()
     elif isinstance(source, Path) and (out / f"{name}.mp4").resolve() == source.resolve():
-        raise ValueError(f"--out {out} would overwrite {source}: choose another folder.")
+        raise BadInput(f"--out {out} would overwrite {source}: choose another folder.")
     capture = _open(source)
     with ExitStack() as closing:
         closing.callback(capture.release)
@@ -84,7 +85,7 @@ def predict_video(
         frames = _frames(capture)
         first = next(frames, None)
         if first is None:
-            raise ValueError(f"{_described(source)} opens, but not one frame of it can be read.")
+            raise BadInput(f"{_described(source)} opens, but not one frame of it can be read.")
         predictor(first)  # compiles, which is not part of the rate
         sink = _Window() if out is None else _Files(out, name, first.shape, rate)
         closing.callback(sink.close)
@@ -122,7 +123,7 @@ def _open(source: Source) -> cv2.VideoCapture:
             if isinstance(source, int)
             else "it is damaged, or in a format OpenCV cannot read (ffmpeg can convert it)."
         )
-        raise ValueError(f"{_described(source)} cannot be opened: {cure}")
+        raise BadInput(f"{_described(source)} cannot be opened: {cure}")
     return capture
 
 
@@ -147,7 +148,7 @@ def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.
 def _check_screen() -> None:
     linux = sys.platform.startswith("linux")
     if linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise OSError("No screen for a live window: give --out DIR to write a video instead.")
+        raise Unavailable("No screen for a live window: give --out DIR to write a video instead.")
 
 
 class _Files:
@@ -160,7 +161,7 @@ class _Files:
         code = cv2.VideoWriter.fourcc(*"mp4v")
         self._video = cv2.VideoWriter(str(path), code, rate, self._size)
         if not self._video.isOpened():
-            raise OSError(f"OpenCV cannot write the video {path}.")
+            raise Unavailable(f"OpenCV cannot write the video {path}.")
         self._lines = (out / f"{name}.jsonl").open("w")
 
     def take(self, image: np.ndarray, entry: dict) -> bool:

@@ -8,6 +8,8 @@ top level of anyone's environment.
 import os
 from pathlib import Path
 
+from mtnet_jax.errors import MissingFile
+
 _INSIDE = Path(__file__).resolve().parent
 _BESIDE = _INSIDE.parents[1]
 
@@ -21,13 +23,13 @@ def shipped(name: str) -> Path:
       name: path as in the repository, beginning with "configs", "demo" or "weights".
 
     Raises:
-      FileNotFoundError: nothing of that name ships.
+      MissingFile: nothing of that name ships.
     """
     # An installed package looks in itself alone: beside it lie other people's packages.
     root = _INSIDE if (_INSIDE / "configs").is_dir() else _BESIDE
     path = root / name
     if not path.exists():
-        raise FileNotFoundError(f"mtnet-jax ships no {name!r} ({path} does not exist).")
+        raise MissingFile(f"mtnet-jax ships no {name!r} ({path} does not exist).")
     return path
 
 

@@ -18,6 +18,7 @@ from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
 from mtnet_jax.data.packing import PackOptions, check_pack_options
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.errors import BadInput, Failed
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
 from mtnet_jax.network.darknet_weights import load_darknet_weights
@@ -34,7 +35,7 @@ from mtnet_jax.weights import load_weights
 STEPS_IN_FLIGHT = 2
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(Failed):
     """The loss is no longer a number."""
 
 
@@ -108,6 +109,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     log=log,
                 )
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
+    assert variables is not None, "read_phases gives at least one"
     return variables
 
 
@@ -150,7 +152,8 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics, in_flight = _Meter(phase.batch_size), None, deque()
+    meter, metrics = _Meter(phase.batch_size), None
+    in_flight: deque[Any] = deque()
 
     while position.step < steps:
         if len(in_flight) == STEPS_IN_FLIGHT:
@@ -270,7 +273,7 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
         if shapes(fresh["params"][group]) == shapes(stored["params"].get(group))
     ]
     if not fits:
-        raise ValueError(f"No part of the weights in {folder} fits this network.")
+        raise BadInput(f"No part of the weights in {folder} fits this network.")
     left = [group for group in fresh["params"] if group not in fits]
     print(f"from {folder}: {', '.join(fits)}" + (f"; fresh: {', '.join(left)}" if left else ""))
     return {
@@ -342,7 +345,7 @@ def _claim_workdir(config: ConfigDict, workdir: str | os.PathLike) -> None:
         return
     differing = differing_fields(found, config)
     if differing:
-        raise ValueError(
+        raise BadInput(
             f"{Path(workdir)} holds a run with another configuration; these options differ: "
             f"{', '.join(differing)}. Choose another --workdir, or start from its weights with "
             f"--config.init.weights={workdir}."
@@ -353,7 +356,7 @@ def _check_devices(phases: tuple[Phase, ...]) -> None:
     devices = jax.device_count()
     for phase in phases:
         if phase.batch_size % devices:
-            raise ValueError(
+            raise BadInput(
                 f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
                 f"multiple of the {devices} devices."
             )

@@ -33,6 +33,7 @@ from data_prep.studio.render import render
 from data_prep.studio.scene import Camera, PlacedPerson, Scene
 from data_prep.studio.surroundings import random_backdrop
 from data_prep.studio.truth import head_points
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import rotation_to_euler
 
 SIZE = 450
@@ -69,7 +70,7 @@ class W300Lp:
 
     def __post_init__(self):
         if not self.max_angle > 0:
-            raise ValueError(f"{self.max_angle} degrees: the largest angle must be above 0")
+            raise BadInput(f"{self.max_angle} degrees: the largest angle must be above 0")
 
     def tasks(self) -> range:
         """Numbers of photos."""
