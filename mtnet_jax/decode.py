@@ -6,31 +6,19 @@ way for a few, and suppression and SVD go by blocks, as many as the heads need.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mtnet_jax import boxes as box_ops
 from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
+from mtnet_jax.heads import Heads
 from mtnet_jax.representations import Representation
 
 FEW = 128  # predictions over the threshold; up to so many are decoded in a shorter way
 BLOCK = 64  # boxes that the suppression settles at once
 POSES_AT_ONCE = 16
-
-
-class Heads(NamedTuple):
-    """Decoded heads of a batch, D slots a picture, by falling score. Boxes in pixels of the input.
-
-    An empty slot has score 0; what its other fields hold means nothing.
-    """
-
-    boxes: Any  # (B, D, 4) float32 xyxy; all arrays of JAX, or of NumPy where they were fetched
-    scores: Any  # (B, D) float32, objectness * class
-    labels: Any  # (B, D) int32
-    rotations: Any  # (B, D, 3, 3) float32 head to camera
-    valid: Any  # (B, D) bool, False: an empty slot
 
 
 class DecodeOptions(NamedTuple):

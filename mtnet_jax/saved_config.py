@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 CONFIG = "config.json"
+WEIGHTS = "weights.npz"  # of an exported folder
 
 
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:

@@ -55,6 +55,29 @@ def build_system(config: ConfigDict) -> System:
     )
 
 
+def at_size(config: ConfigDict, size: int) -> ConfigDict:
+    """The configuration with which trained weights take inputs of another size.
+
+    A trained network knows heads by their pixels: the same weights want the same anchors in pixels
+    of any input. Anchors are written for an input of 416 (`mtnet_jax.anchors.make_grid` scales
+    them), so those of a larger input are written smaller.
+
+    Args:
+      config: of the weights.
+      size: side of the input in pixels, a multiple of 32.
+
+    Raises:
+      ValueError: a size that no network takes.
+    """
+    make_grid(size)  # refuses what no network takes
+    changed = ConfigDict(config.to_dict())
+    factor = config.input.size / size
+    changed.input.anchors = tuple((w * factor, h * factor) for w, h in config.input.anchors)
+    changed.input.size = size
+    make_grid(size)  # refuses a size that does not fit
+    return changed
+
+
 def abstract_variables(system: System) -> dict[str, Any]:
     """Shapes of {"params", "batch_stats"}."""
     size = system.grid.size

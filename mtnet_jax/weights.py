@@ -19,10 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.saved_config import CONFIG, read_config, write_config
-from mtnet_jax.system import abstract_variables, build_system
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config, write_config
+from mtnet_jax.system import abstract_variables, at_size, build_system
 
-WEIGHTS = "weights.npz"
 _NEEDED = (
     "class_names",
     "decode",
@@ -52,7 +51,9 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
     return config, load_model(folder, with_sharding(abstract, sharding))
 
 
-def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool) -> Path:
+def export_weights(
+    workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool, size: int | None = None
+) -> Path:
     """Writes the latest checkpoint of a work directory as an exported folder.
 
     Args:
@@ -60,6 +61,7 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
       out: folder to write; made where it does not exist.
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
+      size: side of the network's input in pixels; None: as trained.
 
     Returns:
       The weights file.
@@ -71,6 +73,15 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
     config, variables = load_weights(workdir)
+    if size is not None:
+        config = at_size(config, size)
+    return write_weights(out, config, variables, half=half)
+
+
+def write_weights(
+    out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
+) -> Path:
+    """Writes an exported folder; see `export_weights`."""
     arrays: dict[str, Any] = {
         name: np.asarray(value, np.float32)
         for name, value in flatten_dict(variables, sep="/").items()

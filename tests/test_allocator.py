@@ -40,5 +40,5 @@ def test_large_buffers_stay_until_they_are_returned():
 
 
 def test_accelerators_are_left_alone(monkeypatch):
-    monkeypatch.setattr("mtnet_jax.cpu.allocator._accelerator_installed", lambda: True)
+    monkeypatch.setattr("mtnet_jax.cpu.allocator.accelerator_installed", lambda: True)
     assert not keep_large_buffers()

@@ -11,8 +11,9 @@ from tests.conftest import REPOSITORY
 
 # From the ground up. A module may import what stands on lower floors or in its own room; modules
 # of the paper stand beside each other.
-PAPER = "rotations boxes camera representations anchors targets losses decode"
+PAPER = "rotations boxes camera heads representations anchors targets losses decode"
 FLOORS = (
+    ("mtnet_jax.version",),
     ("mtnet_jax.errors",),
     ("mtnet_jax.shipped",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),

@@ -224,7 +224,7 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pict
     # Inside our own files, but raised by NumPy.
     bad_head = argparse.Namespace(box=(1, 2, 3), score=0.5, rotation=np.eye(2))
     with pytest.raises(ValueError, match="reshape"):
-        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.predictor.as_arrays([bad_head]))
+        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.head.as_arrays([bad_head]))
 
 
 def main_that_runs(monkeypatch, command) -> int:

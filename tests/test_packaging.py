@@ -30,7 +30,7 @@ def pins(name: str) -> dict[str, str]:
     ("extra", "file"),
     [
         (None, "requirements.txt"),
-        ("onnx", "requirements-onnx.txt"),
+        ("export", "requirements-export.txt"),
         ("studio", "requirements-studio.txt"),
         ("beam", "requirements-beam.txt"),
         ("docs", "requirements-docs.txt"),

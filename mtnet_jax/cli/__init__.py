@@ -6,9 +6,9 @@ Heavy imports wait for the one that needs them.
 import argparse
 import sys
 
-from mtnet_jax import __version__
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError
+from mtnet_jax.version import __version__
 
 COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
 

@@ -24,8 +24,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
-        metavar="DIR",
-        help="work directory, export, or the name of weights that ship (default: %(default)s)",
+        metavar="PATH",
+        help="work directory, exported folder or file, or the name of weights that ship "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -39,12 +40,52 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
     parser.add_argument(
+        "--iou",
+        type=arguments.share,
+        metavar="IOU",
+        help="heads that overlap a surer one by more are left out (default: as trained)",
+    )
+    _add_input_options(parser)
+    parser.add_argument(
         "--runtime",
-        choices=("jax", "onnxruntime"),
-        default="jax",
-        help="what computes the network: jax (default), or onnxruntime on the CPU",
+        choices=("auto", "jax", "onnxruntime"),
+        default="auto",
+        help="what computes the network (default auto: onnxruntime on CPUs where the weights have "
+        "an exported file, else jax)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "tpu"), help="of jax (default: the best)"
     )
     parser.set_defaults(run=run)
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="side of the network's input, a multiple of 32 (default: as trained); a larger one "
+        "finds smaller heads in large images",
+    )
+    parser.add_argument(
+        "--tile",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="look at larger images in overlapping tiles of this side too",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="of the image's longer side: then the JSON has rotation_camera too",
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=arguments.intrinsics,
+        metavar="FX,FY,CX,CY",
+        help="of the camera in pixels, instead of --fov",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +109,17 @@ def run(args: argparse.Namespace) -> int:
         if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
             raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
     pictures = find_pictures(inputs, leave_out=args.out)
-    predictor = Predictor.load(args.weights, score_threshold=args.score, runtime=args.runtime)
+    predictor = Predictor(
+        args.weights,
+        score_threshold=args.score,
+        iou_threshold=args.iou,
+        runtime=args.runtime,
+        device=args.device,
+        size=args.size,
+        tile=args.tile,
+        fov=args.fov,
+        intrinsics=args.intrinsics,
+    )
     failed = 0
     if inputs:
         failed += _predict_pictures(args, predict_files, predictor, pictures)

@@ -24,7 +24,7 @@ def keep_large_buffers() -> bool:
       Whether glibc was told: it is not where JAX could use an accelerator, which has an allocator
       of its own, nor with another C library.
     """
-    if not _glibc() or _accelerator_installed():
+    if not _glibc() or accelerator_installed():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(
@@ -48,6 +48,6 @@ def _glibc() -> bool:
     return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 
-def _accelerator_installed() -> bool:
+def accelerator_installed() -> bool:
     """Whether JAX may find a backend other than the CPU; without asking it, which starts it."""
     return any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))

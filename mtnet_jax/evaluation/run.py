@@ -13,7 +13,6 @@ from tqdm import tqdm
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.records import RecordSource
-from mtnet_jax.decode import Heads
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
@@ -22,12 +21,9 @@ from mtnet_jax.evaluation.metrics import (
     evaluate,
 )
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
-from mtnet_jax.predict.inference import (
-    EVAL_SCORE_THRESHOLD,
-    Detector,
-    heads_in_picture,
-    make_detector,
-)
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.predict.placing import heads_in_picture
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 

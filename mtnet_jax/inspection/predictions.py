@@ -6,7 +6,8 @@ import numpy as np
 
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import Predictor, as_arrays, write_picture
+from mtnet_jax.predict.head import as_arrays
+from mtnet_jax.predict.predictor import Predictor, write_picture
 
 
 def write_predictions(

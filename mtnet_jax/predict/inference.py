@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.cpu import onednn
-from mtnet_jax.data import geometry
-from mtnet_jax.decode import DecodeOptions, Heads, decode
+from mtnet_jax.decode import DecodeOptions, decode
+from mtnet_jax.heads import Heads
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.folding import Folded, apply_folded, fold
 from mtnet_jax.system import System
@@ -83,30 +82,3 @@ def compile_for_prediction(function: Callable) -> Callable:
             return compiled(*args)
 
     return call
-
-
-def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:
-    """One picture's heads, moved back from the network's input into the picture.
-
-    Args:
-      heads: of a batch, as NumPy arrays.
-      row: which picture of the batch.
-      matrix: the map that made the input from the picture (a letterbox: no turn, no mirroring).
-      shape: of the picture, height first. Boxes are clipped to it, and heads of which nothing is
-        left (they lie in the grey beside the picture) are left out.
-
-    Returns:
-      {"boxes" (m, 4) xyxy pixels of the picture, "scores" (m,), "labels" (m,),
-      "rotations" (m, 3, 3)} by falling score.
-    """
-    height, width = shape[:2]
-    valid = heads.valid[row]
-    boxes = geometry.map_boxes(heads.boxes[row][valid], geometry.invert(matrix))
-    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-    shown = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    return {
-        "boxes": boxes[shown],
-        "scores": heads.scores[row][valid][shown],
-        "labels": heads.labels[row][valid][shown],
-        "rotations": heads.rotations[row][valid][shown],
-    }

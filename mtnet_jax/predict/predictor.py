@@ -1,148 +1,146 @@
-"""Heads and poses from a picture, in three lines:
+"""Heads and poses from an image, in three lines:
 
 import mtnet_jax
-predictor = mtnet_jax.Predictor.load("runs/quickstart")
-heads = predictor("picture.jpg")
+predictor = mtnet_jax.Predictor()
+heads = predictor("image.jpg")
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mtnet_jax.data import geometry
+from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.decode import Heads
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
+from mtnet_jax.heads import Heads
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.inference import Detector, heads_in_picture, make_detector
+from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
+from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.runtimes import Wanted, open_weights
+from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
-from mtnet_jax.system import System, build_system
-from mtnet_jax.weights import load_weights
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
-RUNTIMES = ("jax", "onnxruntime")  # what computes the network
 
-
-@dataclass(frozen=True)
-class Head:
-    """One head of a picture.
-
-    Attributes:
-      box: left, top, right, bottom in pixels of the picture, 0 at its outer edge.
-      score: 0 to 1.
-      rotation: (3, 3) head axes to camera axes (see `mtnet_jax.rotations`); the face looks along
-        minus its third column.
-      yaw: degrees, canonical: + turns the face to the left of the picture; +-180 is the back of a
-        head.
-      pitch: degrees, canonical: + looks up.
-      roll: degrees, canonical: + is clockwise in the picture.
-      label: name of the class, one of the predictor's `class_names`.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    rotation: np.ndarray
-    yaw: float
-    pitch: float
-    roll: float
-    label: str
-
-    def to_json(self, *, label: bool = False) -> dict[str, Any]:
-        """Plain numbers and lists, with the label (where a network knows several) if asked."""
-        numbers = {
-            "box": [round(v, 2) for v in self.box],
-            "score": round(self.score, 4),
-            "rotation": [[round(float(v), 6) for v in row] for row in self.rotation],
-            "yaw": round(self.yaw, 3),
-            "pitch": round(self.pitch, 3),
-            "roll": round(self.roll, 3),
-        }
-        return {**numbers, "label": self.label} if label else numbers
+Image = np.ndarray | str | os.PathLike
 
 
 class Predictor:
-    """A trained network that takes pictures of any size. Compiles once, at the first picture."""
+    """A trained network that takes images of any size and shape.
+
+    Attributes:
+      class_names: the labels that heads may have.
+      frame: what rotations are relative to, "camera" or "ray" (`mtnet_jax.camera`).
+      size: side of the network's input in pixels, into which every image is scaled.
+      runtime: what computes the network, "jax" or "onnxruntime".
+    """
 
     def __init__(
         self,
-        config: ConfigDict,
-        variables: dict[str, Any],
-        *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
-        runtime: str = "jax",
-    ):
-        self._system = build_system(config)
-        make = _detector_of(runtime)
-        self._detect = make(self._system, config, score_threshold)(variables)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The labels that heads may have."""
-        return self._system.class_names
-
-    @classmethod
-    def load(
-        cls,
         weights: str | os.PathLike = DEFAULT_WEIGHTS,
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
-        runtime: str = "jax",
-    ) -> "Predictor":
-        """Reads a work directory of `mtnet train` or a folder of `mtnet export`.
+        iou_threshold: float | None = None,
+        runtime: str = "auto",
+        device: str | None = None,
+        size: int | None = None,
+        tile: int | None = None,
+        fov: float | None = None,
+        intrinsics: Sequence[float] | None = None,
+    ):
+        """Opens weights; those that ship if none are named.
 
         Args:
-          weights: the directory, or the name of weights that ship.
+          weights: a work directory of `mtnet train`, a folder of `mtnet export`, or one of its
+            files (.onnx); or the name of weights that ship.
           score_threshold: heads of a lower score are left out.
-          runtime: what computes the network. "jax" runs everywhere, "onnxruntime" on the CPU.
-            The heads are the same up to rounding; docs/performance.md compares the times.
+          iou_threshold: heads that overlap a better one by more are left out; None: as trained.
+          runtime: "onnxruntime" (CPU, starts fast), "jax", or "auto": onnxruntime where the weights
+            have an exported file and no accelerator is there, else JAX. The heads are the same up
+            to rounding.
+          device: of JAX: "cpu", "gpu" or "tpu"; None: the best there is.
+          size: side of the network's input, a multiple of 32; None: as trained. A larger one finds
+            smaller heads in large images, and takes longer.
+          tile: images larger than this many pixels are also looked at in overlapping tiles of this
+            side, each as closely as a small image.
+          fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
+          intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.
 
         Raises:
           FileNotFoundError: no weights there.
-          ValueError: damaged weights, weights that do not fit their configuration, or a runtime
-            that does not exist.
-          RuntimeError: onnxruntime or onnx is not installed.
+          ValueError: damaged weights, weights that do not fit their configuration, or an option
+            that cannot be.
+          RuntimeError: a package that the runtime needs is not installed.
         """
-        config, variables = load_weights(weights_folder(weights))
-        return cls(config, variables, score_threshold=score_threshold, runtime=runtime)
+        wanted = Wanted(score_threshold, iou_threshold, runtime, size, device)
+        config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
+        self.class_names = tuple(config.class_names)
+        self.frame = config.frame
+        self.size = config.input.size
+        self._iou_threshold = config.decode.iou_threshold
+        self._tile = tile
+        self._fov, self._intrinsics = fov, intrinsics
 
-    def __call__(self, picture: np.ndarray | str | os.PathLike) -> list[Head]:
-        """Finds the heads of a picture.
+    @classmethod
+    def load(cls, weights: str | os.PathLike = DEFAULT_WEIGHTS, **options: Any) -> "Predictor":
+        """The same as `Predictor(weights, **options)`."""
+        return cls(weights, **options)
+
+    def __call__(self, image: Image) -> list[Head]:
+        """Finds the heads of an image.
 
         Args:
-          picture: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
+          image: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
 
         Returns:
           The heads by falling score.
 
         Raises:
-          ValueError: an array of another shape or type, or a file that is no picture, by name.
+          ValueError: an array of another shape or type, or a file that is no image, by name.
           OSError: a file that cannot be read.
         """
-        image = picture if isinstance(picture, np.ndarray) else read_picture(picture)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise BadInput(
-                f"A picture must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
-            )
-        size = self._system.grid.size
-        matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
-        inputs = geometry.map_picture(image, matrix, size)[None]
-        # On the CPU the arrays are only looked at; jax.device_get would take longer than to draw up
-        # the heads.
-        found = Heads(*map(np.asarray, self._detect(inputs)))
-        return self._as_heads(heads_in_picture(found, 0, matrix, image.shape))
+        return self.predict_batch([image])[0]
 
-    def _as_heads(self, arrays: dict[str, np.ndarray]) -> list[Head]:
+    def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
+        """Finds the heads of several images, each of any size, in one call of the network.
+
+        JAX compiles once for each number of images. Tiles go through the network one by one.
+        """
+        pixels = [_checked(image) for image in images]
+        inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
+        found = self._detect(np.stack(inputs))
+        placed = [
+            heads_in_picture(found, row, matrix, image.shape)
+            for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
+        ]
+        return [
+            self._as_heads(self._with_tiles(image, arrays), image.shape)
+            for image, arrays in zip(pixels, placed, strict=True)
+        ]
+
+    def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds what the tiles of a large image show."""
+        if self._tile is None or max(image.shape[:2]) <= self._tile:
+            return whole
+        parts = [whole]
+        for window in windows(image.shape[1], image.shape[0], self._tile):
+            left, top, right, bottom = window
+            tile = image[top:bottom, left:right]
+            network_input, matrix = letterboxed(tile, self.size)
+            heads: Heads = self._detect(network_input[None])
+            parts.append(moved(heads_in_picture(heads, 0, matrix, tile.shape), window, image.shape))
+        return merge(parts, self._iou_threshold)
+
+    def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
         # The angles of all heads at once: one by one they would cost as much as a small network.
         angles = rotation_to_euler(arrays["rotations"].astype(np.float64), convention="canonical")
         columns = (
@@ -151,6 +149,7 @@ class Predictor:
             arrays["rotations"],
             angles.tolist(),
             arrays["labels"],
+            self._in_camera(arrays, shape),
         )
         return [
             Head(
@@ -161,19 +160,38 @@ class Predictor:
                 pitch,
                 roll,
                 self.class_names[label],
+                self.frame,
+                rotation_camera,
             )
-            for box, score, rotation, (yaw, pitch, roll), label in zip(*columns, strict=True)
+            for box, score, rotation, (yaw, pitch, roll), label, rotation_camera in zip(
+                *columns, strict=True
+            )
         ]
 
+    def _in_camera(
+        self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> Sequence[np.ndarray | None]:
+        """Rotations in camera axes, None for each where the camera is not known."""
+        rotations = arrays["rotations"]
+        if self._intrinsics is not None:
+            intrinsics = np.asarray(self._intrinsics, np.float64)
+        elif self._fov is not None:
+            intrinsics = intrinsics_of_view(self._fov, shape[1], shape[0])
+        else:
+            return [None] * len(rotations)
+        if self.frame == "camera":
+            return list(rotations)
+        return list(ray_to_camera(rotations, arrays["boxes"], intrinsics))
 
-def _detector_of(runtime: str) -> Callable[[System, ConfigDict, float], Detector]:
-    if runtime not in RUNTIMES:
-        raise BadInput(f"There is no runtime {runtime!r}: choose {' or '.join(RUNTIMES)}.")
-    if runtime == "onnxruntime":
-        from mtnet_jax.predict.onnx_runtime import make_onnx_detector  # its packages are optional
 
-        return make_onnx_detector
-    return make_detector
+def _checked(image: Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an array or a file."""
+    image = image if isinstance(image, np.ndarray) else read_picture(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise BadInput(
+            f"An image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
+        )
+    return image
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
@@ -280,26 +298,6 @@ def predict_files(
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     return failed
-
-
-def heads_to_json(
-    image: np.ndarray, heads: list[Head], class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """Size and heads of a picture, ready for JSON; heads name their label if there are several."""
-    return {
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "heads": [head.to_json(label=len(class_names) > 1) for head in heads],
-    }
-
-
-def as_arrays(heads: list[Head]) -> dict[str, np.ndarray]:
-    """Heads as the arrays that drawing and metrics take."""
-    return {
-        "boxes": np.array([h.box for h in heads], np.float32).reshape(-1, 4),
-        "scores": np.array([h.score for h in heads], np.float32),
-        "rotations": np.array([h.rotation for h in heads], np.float32).reshape(-1, 3, 3),
-    }
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

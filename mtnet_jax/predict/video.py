@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.predictor import Predictor, as_arrays, heads_to_json
+from mtnet_jax.predict.head import as_arrays, heads_to_json
+from mtnet_jax.predict.predictor import Predictor
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 WINDOW = "mtnet: q or Esc ends"

@@ -6,8 +6,6 @@ network that changes cannot be exported wrongly. Maps are (B, H, W, C) in the tr
 in the model, which is what ONNX's convolutions take; arrays of other ranks keep their axes.
 """
 
-import importlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,76 +21,73 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, Var
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
-from mtnet_jax.errors import Failed
+from mtnet_jax.export.graph import Graph, require, write_model
+from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
 from mtnet_jax.network.folding import Folded, fold
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import prediction_config
 
-NETWORK = "network.onnx"  # in an exported folder
-INPUT, OUTPUT = "images", "predictions"
-CONFIG_KEY = "mtnet_config"  # of the metadata: the configuration as JSON
-# The oldest in which every operator used here means what it means here: readers of 2021 know it.
-OPSET, IR_VERSION = 15, 8
-
 _PIXELS = "pixels"  # the network's input, 0 to 255
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def require(package: str) -> ModuleType:
-    """Imports onnx or onnxruntime, which are optional.
-
-    Raises:
-      RuntimeError: it is not installed; the message says how to install it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise Failed(f"This needs the package {package}: pip install -e '.[onnx]'") from error
+def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: str) -> None:
+    """Writes the model of `make_network`."""
+    write_model(path, make_network(config, variables, **stated))
 
 
-def write_onnx(path: str | os.PathLike, config: ConfigDict, variables: dict[str, Any]) -> None:
-    """Writes the network, BatchNorm folded, as an ONNX file.
+def make_network(config: ConfigDict, variables: dict[str, Any], **stated: str) -> Any:
+    """The network, BatchNorm folded, as an `onnx.ModelProto`: images -> raw predictions.
+
+    It computes in float32 whatever the configuration says; what differs between training and
+    predicting is not in it.
 
     Args:
-      path: of the file; it is replaced whole.
-      config: of the network; the part that predicting needs goes into the file.
+      config: of the network; the part that predicting needs goes into the model.
       variables: {"params", "batch_stats"}.
+      **stated: for `mtnet_jax.export.metadata.describe`.
 
     Raises:
       RuntimeError: the package onnx is missing.
       NotImplementedError: the network does something that has no translation yet.
-      OSError: the file cannot be written.
     """
-    path = Path(path)
-    data = make_model(config, variables).SerializeToString()
-    part = path.with_name("partial-" + path.name)
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def make_model(config: ConfigDict, variables: dict[str, Any]) -> Any:
-    """The network, BatchNorm folded, as an `onnx.ModelProto`; see `write_onnx`.
-
-    It computes in float32 whatever the configuration says; what differs between training and
-    predicting is not in it.
-    """
-    onnx = require("onnx")
     system = build_system(config)
+    size = system.grid.size
+    graph, predictions, shape = start_graph(system, variables)
+    graph.add("Identity", [predictions], outputs=[OUTPUT])
+    return graph.model(
+        "multitask_net",
+        {INPUT: (graph.types.UINT8, ["batch", size, size, 3])},
+        {OUTPUT: (graph.types.FLOAT, ["batch", *shape])},
+        describe(prediction_config(config), **stated),
+    )
+
+
+def start_graph(system: System, variables: dict[str, Any]) -> tuple[Graph, str, tuple[int, int]]:
+    """A graph that holds the network: from `INPUT`, (batch, size, size, 3) uint8, on.
+
+    Returns:
+      The graph, the name of the raw predictions (batch, N, C), and (N, C).
+    """
     # None of these changes what is computed: only how precisely, and what training keeps.
     model = system.model.clone(dtype=jnp.float32, remat="none")
     folded = jax.jit(partial(fold, model, winograd=False))(variables)
-    weights = jax.device_get(_weights(folded))
-
-    graph = _Graph(onnx, weights)
-    size = system.grid.size
+    graph = _NetworkGraph(require("onnx"), jax.device_get(_weights(folded)))
     maps = graph.add("Transpose", [INPUT], perm=_TO_CHANNELS_FIRST)
-    graph.add("Cast", [maps], to=onnx.TensorProto.FLOAT, outputs=[_PIXELS])
-    trace = _trace(model, size)
+    graph.add("Cast", [maps], to=graph.types.FLOAT, outputs=[_PIXELS])
+    trace = _trace(model, system.grid.size)
     (predictions,) = _translate(graph, trace.jaxpr, [_PIXELS])
-    graph.add("Identity", [predictions], outputs=[OUTPUT])
-    return graph.model(system, trace.out_avals[0].shape, prediction_config(config))
+    return graph, predictions, trace.out_avals[0].shape[1:]
+
+
+class _NetworkGraph(Graph):
+    """A graph that knows the weights of its layers."""
+
+    def __init__(self, onnx: ModuleType, weights: dict[str, tuple[np.ndarray, np.ndarray]]):
+        super().__init__(onnx)
+        self.weights = weights
 
 
 def _weights(folded: Folded) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -143,52 +138,10 @@ def _trace(model: MultitaskNet, size: int) -> ClosedJaxpr:
         return jax.make_jaxpr(predictions)(images)
 
 
-# --- the model -----------------------------------------------------------------------------------
+# --- its nodes ----------------------------------------------------------------------------------
 
 
-class _Graph:
-    """An ONNX model in the making: nodes in their order, and the arrays they read."""
-
-    def __init__(self, onnx: ModuleType, weights: dict[str, tuple[np.ndarray, np.ndarray]]):
-        self._onnx = onnx
-        self.weights = weights
-        self._nodes: list[Any] = []
-        self._arrays: list[Any] = []
-
-    def add(
-        self, operator: str, inputs: list[str], *, outputs: list[str] | None = None, **attributes
-    ) -> str:
-        """Adds a node, gives the name of its (first) output."""
-        outputs = outputs or [f"{operator.lower()}_{len(self._nodes)}"]
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, outputs, **attributes))
-        return outputs[0]
-
-    def array(self, values: np.ndarray, name: str | None = None) -> str:
-        """Adds a constant, gives its name."""
-        name = name or f"array_{len(self._arrays)}"
-        values = np.ascontiguousarray(values)
-        self._arrays.append(self._onnx.numpy_helper.from_array(values, name))
-        return name
-
-    def model(self, system: System, out_shape: tuple[int, ...], config: ConfigDict) -> Any:
-        """The finished model; the batch may be of any size."""
-        helper, types = self._onnx.helper, self._onnx.TensorProto
-        size = system.grid.size
-        graph = helper.make_graph(
-            self._nodes,
-            "multitask_net",
-            [helper.make_tensor_value_info(INPUT, types.UINT8, ["batch", size, size, 3])],
-            [helper.make_tensor_value_info(OUTPUT, types.FLOAT, ["batch", *out_shape[1:]])],
-            self._arrays,
-        )
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], producer_name="mtnet_jax")
-        model.ir_version = IR_VERSION
-        helper.set_model_props(model, {CONFIG_KEY: config.to_json()})
-        return model
-
-
-def _translate(graph: _Graph, jaxpr: Jaxpr, inputs: list[str]) -> list[str]:
+def _translate(graph: _NetworkGraph, jaxpr: Jaxpr, inputs: list[str]) -> list[str]:
     """Adds a node for each operation of a trace; gives the names of its results."""
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     for operation in jaxpr.eqns:
@@ -228,7 +181,7 @@ def _axis(axis: int, rank: int) -> int:
     return _TO_CHANNELS_FIRST.index(axis) if rank == 4 else axis
 
 
-def _add_layer(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_layer(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     path, stride = operation.params["path"], operation.params["stride"]
     kernel, bias = graph.weights[path]
     if read == [_PIXELS]:
@@ -250,24 +203,24 @@ def _add_layer(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]
     return [maps]
 
 
-def _add_sum(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_sum(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     return [graph.add("Add", read)]
 
 
-def _add_tanh(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_tanh(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     return [graph.add("Tanh", read)]
 
 
-def _add_nothing(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_nothing(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     return read
 
 
-def _add_concatenation(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_concatenation(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     rank = _aval(operation.outvars[0]).ndim
     return [graph.add("Concat", read, axis=_axis(operation.params["dimension"], rank))]
 
 
-def _add_split(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_split(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     rank, sizes = _aval(operation.invars[0]).ndim, operation.params["sizes"]
     outputs = [f"{read[0]}_part{number}" for number in range(len(sizes))]
     inputs = [*read, graph.array(np.array(sizes, np.int64))]
@@ -275,7 +228,7 @@ def _add_split(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]
     return outputs
 
 
-def _add_repetition(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_repetition(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     """Maps (B, H, W, C) as (B, H, a, W, b, C): no node yet, they are repeated by `_add_reshape`."""
     shape, wanted = _shapes(operation)
     axes = {4: (0, 1, 3, 5), 6: (0, 1, 2, 3, 4, 5)}.get(len(shape))
@@ -286,7 +239,7 @@ def _add_repetition(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list
     return read
 
 
-def _add_reshape(graph: _Graph, operation: JaxprEqn, read: list[str]) -> list[str]:
+def _add_reshape(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     shape, wanted = _shapes(operation)
     if len(shape) == 6:
         batch, height, down, width, right, channels = shape
