@@ -30,6 +30,7 @@ def pins(name: str) -> dict[str, str]:
     ("extra", "file"),
     [
         (None, "requirements.txt"),
+        ("track", "requirements-track.txt"),
         ("export", "requirements-export.txt"),
         ("studio", "requirements-studio.txt"),
         ("beam", "requirements-beam.txt"),
