@@ -16,6 +16,7 @@ from mtnet_jax.data.packing import PackOptions
 from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
 from mtnet_jax.shipped import shipped, shipped_names
+from mtnet_jax.targets import AssignOptions
 
 
 def record_set(
@@ -108,6 +109,8 @@ def default_config() -> ConfigDict:
     config.augment = ConfigDict(AugmentOptions()._asdict())
     config.pack = ConfigDict(PackOptions()._asdict())  # inputs made of crops of several records
     config.loader_threads = 2  # that read, decode and augment, on each host
+
+    config.assign = ConfigDict(AssignOptions()._asdict())  # predictions that answer for a head
 
     config.pose_loss = ConfigDict()
     config.pose_loss.vectors = "squared"  # eq. 2; "norm": without the square; "geodesic"
