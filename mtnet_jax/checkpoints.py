@@ -89,6 +89,13 @@ class Checkpoints:
             metadata = self._checkpointer.checkpointables_metadata(step)
             return Position(**metadata.custom_metadata)
 
+    def latest_phase(self) -> int | None:
+        """The phase of the latest checkpoint of which that can be read, None where there is none."""
+        for step in self.steps():
+            with contextlib.suppress(DamagedCheckpoint):
+                return self.position(step).phase
+        return None
+
     def set_aside(self, step: int) -> Path:
         """Moves a checkpoint that cannot be read out of the way; returns where it lies now."""
         folder = self._folder.with_name(DAMAGED)

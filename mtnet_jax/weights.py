@@ -98,7 +98,7 @@ def write_weights(
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
     outputs = outputs or Outputs("export")
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.asarray(value, np.float32)
         for name, value in flatten_dict(variables, sep="/").items()
     }

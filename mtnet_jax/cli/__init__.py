@@ -16,6 +16,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError, Terminated, Unavailable
+from mtnet_jax.version import __version__
 
 COMPILING = ("quickstart", "train", "eval", "predict", "export")  # commands that run the network
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
     )
+    parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (quickstart, train, evaluate, predict, export, data, studio):
         command.add_parser(commands)

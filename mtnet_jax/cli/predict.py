@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput, MtnetError
+from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -23,9 +24,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
+        default=DEFAULT_WEIGHTS,
         metavar="PATH",
-        help="work directory, exported folder or file (default: the weights that ship)",
+        help="work directory, exported folder or file, or the name of weights that ship "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.outputs import Outputs
     from mtnet_jax.predict.files import find_pictures
-    from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, Predictor
+    from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if images.left_out:
         print(images, file=sys.stderr)
     predictor = Predictor(
-        args.weights or DEFAULT_WEIGHTS,
+        args.weights,
         score_threshold=args.score,
         iou_threshold=args.iou,
         runtime=args.runtime,

@@ -105,11 +105,12 @@ def _train(
         for phase, count in zip(phases, steps, strict=True)
     ]
     with Stopping() as stopping, Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        position, state, said = _resume(checkpoints, system, optimizers, replicated)
-        said += claim(workdir, config, train_sources, position.phase if state else None)
+        # Claimed first: what another configuration cannot read is no damaged checkpoint.
+        said = claim(workdir, config, train_sources, checkpoints.latest_phase())
+        position, state, set_aside = _resume(checkpoints, system, optimizers, replicated)
         variables = None
         with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
-            for line in said:
+            for line in (*said, *set_aside):
                 log.say(line)
             log.say(describe(config, train_sources, eval_sources))
             _describe(log, shapes, phases, steps, position)
@@ -147,6 +148,7 @@ def _train(
                     raise TrainingDiverged(f"{phase.name}: {error}. {cure}") from error
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
                 state = None
+    assert variables is not None, "check_ranges refuses a run of nothing"
     return variables
 
 
@@ -190,7 +192,8 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics, in_flight = Meter(phase.batch_size), None, deque()
+    meter, metrics = Meter(phase.batch_size), None
+    in_flight: deque[Any] = deque()
 
     def evaluate_where_owed() -> None:
         """Makes the evaluations of this position, but those that an earlier run has made."""
