@@ -90,7 +90,7 @@ class Checkpoints:
             return Position(**metadata.custom_metadata)
 
     def latest_phase(self) -> int | None:
-        """The phase of the latest checkpoint of which that can be read, None where there is none."""
+        """The phase of the latest checkpoint that says it, None where none does."""
         for step in self.steps():
             with contextlib.suppress(DamagedCheckpoint):
                 return self.position(step).phase
