@@ -335,4 +335,7 @@ def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> l
 def _size(image: dict, place: str) -> tuple[int, int] | None:
     if image.get("width") is None or image.get("height") is None:
         return None
-    return tuple(whole(image[f], f"{place}: field {f!r}") for f in ("width", "height"))
+    return (
+        whole(image["width"], f"{place}: field 'width'"),
+        whole(image["height"], f"{place}: field 'height'"),
+    )

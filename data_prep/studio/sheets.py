@@ -49,11 +49,11 @@ def main() -> None:
     rows = [
         _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
     ]
-    people = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
-    write_picture(outputs, args.out / "studio_people.jpg", people)
+    turned = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
+    write_picture(outputs, args.out / "studio_people.jpg", turned)
 
     people = [make_person(figure, identity, args.seed) for identity in range(len(ASIDE))]
-    write_picture(args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
+    write_picture(outputs, args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
     scenes: list[np.ndarray] = []

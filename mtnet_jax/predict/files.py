@@ -43,7 +43,7 @@ def find_pictures(
         if not entry.is_dir():
             found.images.append(entry)
             continue
-        inside = list_images(entry, but=leave_out and Path(leave_out))
+        inside = list_images(entry, but=None if leave_out is None else Path(leave_out))
         if not inside.images:
             raise MissingFile(
                 f"No image in the folder {entry} (looked for {', '.join(IMAGE_SUFFIXES)})"

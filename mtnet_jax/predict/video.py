@@ -22,7 +22,7 @@ from mtnet_jax.predict.following import Following, write_summary
 from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.summary import Person
-from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter
+from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, described
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
@@ -93,6 +93,7 @@ def predict_video(
       OSError: the numbers cannot be written; or there is no screen for a window.
     """
     with ExitStack() as closing:
+        sink: _Window | _Files
         if out is None:
             _check_screen()
             sink = _Window()
@@ -176,6 +177,11 @@ def _stem(source: Source) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
+def _address(source: int | str) -> str:
+    """A camera or an address as notes keep it, without a password."""
+    return described(source) if isinstance(source, str) else f"camera {source}"
+
+
 def _with_first(first: TimedImage, others: Iterator[TimedImage]) -> Iterator[TimedImage]:
     yield first
     yield from others
@@ -191,7 +197,7 @@ class _Files:
     """JSON lines and an annotated video. What becomes of the video never stops the lines."""
 
     def __init__(self, outputs: Outputs, out: Path, source: Source):
-        of = str(source.resolve()) if isinstance(source, Path) else f"{source}"
+        of = str(source.resolve()) if isinstance(source, Path) else _address(source)
         lines = outputs.own_name(out, _stem(source), ".jsonl", of)
         self._video_path = lines.with_suffix(".mp4")
         outputs.check(self._video_path, of)
@@ -225,6 +231,7 @@ class _Files:
         self._video = VideoWriter(file, shape[1], shape[0])
 
     def _end_video(self) -> None:
+        assert self._video is not None
         self._video.close()
         self._video = None
         self._writing_video.__exit__(None, None, None)

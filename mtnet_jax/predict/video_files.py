@@ -44,7 +44,7 @@ class VideoReader:
         """
         self.name = described(source)
         self._live = isinstance(source, str)
-        if not self._live:
+        if isinstance(source, Path):
             with source.open("rb"):  # a file that is missing or locked says so better than FFmpeg
                 pass
         options = {"rtsp_transport": "tcp"} if str(source).startswith("rtsp") else {}
@@ -70,8 +70,8 @@ class VideoReader:
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
 
     def __iter__(self) -> Iterator[TimedImage]:
-        start = self._container.start_time
-        start = None if start is None else start / av.time_base
+        began = self._container.start_time
+        start = None if began is None else began / av.time_base
         for frame in self._frames():
             seconds = frame.time if frame.time is not None else self._count / self.rate
             if start is None:
@@ -119,11 +119,12 @@ class VideoReader:
         """Seconds of video that the file announces, None where nobody knows."""
         if self._live:
             return None
-        if self._stream.duration is not None:
+        if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
-        alone = len(self._container.streams) == 1  # sound may be longer than its images
-        known = alone and self._container.duration is not None
-        return self._container.duration / av.time_base if known else None
+        whole = self._container.duration
+        if whole is None or len(self._container.streams) > 1:  # sound may be longer than its images
+            return None
+        return whole / av.time_base
 
 
 class VideoWriter:
@@ -173,6 +174,7 @@ class VideoWriter:
         for name in ENCODERS:
             try:
                 stream = self._container.add_stream(name, options=ENCODER_OPTIONS.get(name, {}))
+                assert isinstance(stream, av.VideoStream)
                 stream.width, stream.height = self._size
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)

@@ -44,7 +44,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value of every option of a tree of dicts."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat

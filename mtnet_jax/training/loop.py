@@ -295,7 +295,8 @@ def _resume(
     Raises:
       DamagedCheckpoint: the only one there is.
     """
-    abstract, said = abstract_variables(system), []
+    abstract = abstract_variables(system)
+    said: list[str] = []
     steps = checkpoints.steps()
     for step in steps:
         try:

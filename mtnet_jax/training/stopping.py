@@ -15,9 +15,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopping:
     """While the block runs a signal is kept until it is asked for; a second one ends at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._received: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
