@@ -45,14 +45,16 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
+    from mtnet_jax.evaluation.summary import format_summary
     from mtnet_jax.outputs import Outputs
 
     outputs = Outputs("eval")
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
+    found = {}
     for path, split in sets:
-        evaluate_records(
+        results = evaluate_records(
             args.workdir,
             path,
             split,
@@ -64,4 +66,9 @@ def run(args: argparse.Namespace) -> int:
             limit=args.limit or 0,
             outputs=outputs,
         )
+        alike = [other for other, _ in sets if other.name == path.name and other != path]
+        found[f"{path if alike else path.name}:{split}"] = results["network"]
+    if len(found) > 1:
+        print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
+        print(format_summary(found))
     return 0
