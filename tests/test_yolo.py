@@ -155,7 +155,7 @@ def test_yolo_missing_parts(raw_yolo, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No images .* for split 'night'"):
         yolo.conversion(raw_yolo.raw, name="own", splits=("night",))
     (tmp_path / "data.yaml").write_text("names: [head]")
-    with pytest.raises(FileNotFoundError, match="No SPLIT/images folder"):
+    with pytest.raises(FileNotFoundError, match="No SPLIT/images and no images/SPLIT folder"):
         yolo.conversion(tmp_path, name="own", splits=())
     (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"OpenCV cannot decode.*four\.jpg"):
