@@ -28,12 +28,12 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.predict.inference import compile_for_prediction, make_detector
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, make_session, open_heads
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, find_pictures, read_picture
+from mtnet_jax.predict.predictor import find_pictures, read_picture
 from mtnet_jax.rotations import geodesic_degrees
+from mtnet_jax.shipped import shipped, weights_folder
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 
-DEMO = Path(__file__).resolve().parents[1] / "demo" / "pictures"
 SCORE, IOU = 0.1, 0.5
 SAME_HEAD = 0.5  # least IoU of a head of the export with one of JAX
 NOISE_IMAGES = 4
@@ -175,8 +175,8 @@ def inputs(source: Path, size: int) -> np.ndarray:
 def table(results: list[Parity]) -> str:
     """The results in Markdown."""
     lines = [
-        "| format | heads of JAX found | others | largest box difference, pixels | largest rotation "
-        "difference, degrees | size, MB | time of JAX's |",
+        "| format | heads of JAX found | others | largest difference of a box, pixels "
+        "| of a rotation, degrees | size, MB | time of JAX's |",
         "|---|---|---|---|---|---|---|",
     ]
     for r in results:
@@ -189,14 +189,15 @@ def table(results: list[Parity]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
-    parser.add_argument("--images", type=Path, default=DEMO)
+    parser.add_argument("--weights", help="default: those that ship")
+    parser.add_argument("--images", type=Path, default=shipped("demo/pictures"))
     parser.add_argument("--write", type=Path, help="a page whose table is replaced")
     args = parser.parse_args()
-    size = load_weights(args.weights)[0].input.size
+    weights = weights_folder(args.weights)
+    size = load_weights(weights)[0].input.size
     images = inputs(args.images, size)
     with tempfile.TemporaryDirectory() as folder:
-        export(args.weights, folder, formats=tuple(FORMATS), calibration=images[:-NOISE_IMAGES])
+        export(weights, folder, formats=tuple(FORMATS), calibration=images[:-NOISE_IMAGES])
         text = table(parity(Path(folder), images))
     print(text)
     if args.write:

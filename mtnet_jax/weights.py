@@ -89,7 +89,7 @@ def write_weights(
     out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
-    arrays = flat_arrays(variables)
+    arrays: dict[str, Any] = flat_arrays(variables)
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
     write_config(out, prediction_config(config))

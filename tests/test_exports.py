@@ -16,7 +16,8 @@ from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, read_picture
+from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.shipped import weights_folder
 from mtnet_jax.weights import flat_arrays, load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
@@ -34,9 +35,9 @@ def demo_inputs(size: int) -> np.ndarray:
 def exported(tmp_path_factory) -> Path:
     """The weights that ship, in every format."""
     folder = tmp_path_factory.mktemp("exported") / "all"
-    inputs = demo_inputs(load_weights(DEFAULT_WEIGHTS)[0].input.size)
+    inputs = demo_inputs(load_weights(weights_folder())[0].input.size)
     export(
-        DEFAULT_WEIGHTS,
+        weights_folder(),
         folder,
         formats=tuple(FORMATS),
         half=True,
@@ -120,7 +121,7 @@ def test_the_card_says_what_the_weights_are(exported):
         assert f"`{format.file}`" in text
     for section in ("Conventions", "Training data", "Licence", "Measured", "Limits"):
         assert f"## {section}\n" in text
-    assert "Frame `camera`" in text
+    assert f"Frame `{load_weights(exported)[0].frame}`" in text
 
 
 def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):

@@ -17,42 +17,45 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.export.folder import export
 from mtnet_jax.predict.inference import make_detector
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS, read_picture, write_picture
+from mtnet_jax.predict.predictor import read_picture, write_picture
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import read_config, write_config
+from mtnet_jax.shipped import weights_folder
 from mtnet_jax.system import at_size, build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
+from tests.tiny import SCORE
 
 IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
-TRAINED = 224  # of the weights that ship
+WEIGHTS = weights_folder()
+TRAINED = read_config(WEIGHTS).input.size
+LARGER = TRAINED + 6 * STRIDES[0]
 
 
 def test_anchors_keep_their_pixels():
-    config, _ = load_weights(DEFAULT_WEIGHTS)
+    config, _ = load_weights(WEIGHTS)
     trained = build_system(config).grid
-    larger = build_system(at_size(config, 416)).grid
-    assert larger.size == 416
+    larger = build_system(at_size(config, LARGER)).grid
+    assert larger.size == LARGER
     np.testing.assert_allclose(larger.level_anchors_wh, trained.level_anchors_wh, rtol=1e-6)
     assert config.input.size == TRAINED  # the given one is left alone
     with pytest.raises(BadInput, match="multiple of 32"):
-        at_size(config, 400)
+        at_size(config, LARGER + 1)
 
 
 def test_the_same_content_gives_the_same_heads_at_another_size():
-    """An input of 224 in the middle of one of 416, whose cells lie alike; the rest is grey."""
-    config, variables = load_weights(DEFAULT_WEIGHTS)
+    """An input in the middle of a larger one, whose cells lie alike; the rest is grey."""
+    config, variables = load_weights(WEIGHTS)
     small = np.stack([letterboxed(read_picture(path), TRAINED)[0] for path in IMAGES])
-    large = np.full((len(small), 416, 416, 3), BORDER_GREY, np.uint8)
-    offset = (416 - TRAINED) // 2
-    assert offset % STRIDES[0] == 0
+    large = np.full((len(small), LARGER, LARGER, 3), BORDER_GREY, np.uint8)
+    offset = (LARGER - TRAINED) // 2
     large[:, offset:-offset, offset:-offset] = small
 
     def detect(config, images):
         return jax.device_get(make_detector(build_system(config), config, 0.3)(variables)(images))
 
-    expected, found = detect(config, small), detect(at_size(config, 416), large)
+    expected, found = detect(config, small), detect(at_size(config, LARGER), large)
     np.testing.assert_array_equal(found.valid, expected.valid)
     valid = expected.valid
     # Zeros round the smaller input are grey in the larger one: that is all the difference.
@@ -64,15 +67,15 @@ def test_the_same_content_gives_the_same_heads_at_another_size():
     wrong = detect(config, large)
     both = wrong.valid & expected.valid
     sizes = (h.boxes[both][:, 2:] - h.boxes[both][:, :2] for h in (wrong, expected))
-    assert np.median(np.divide(*sizes)) == pytest.approx(416 / TRAINED, rel=0.2)
+    assert np.median(np.divide(*sizes)) == pytest.approx(LARGER / TRAINED, rel=0.2)
 
 
 def crowd() -> tuple[np.ndarray, int]:
     """Six photographs of one person each in one large image, and how many there are."""
     images = [read_picture(path) for path in IMAGES]
     rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
-    image = np.full((1400, 2800, 3), BORDER_GREY, np.uint8)
     together = np.concatenate(rows)
+    image = np.full((6 * TRAINED, 12 * TRAINED, 3), BORDER_GREY, np.uint8)
     image[200 : 200 + together.shape[0], 300 : 300 + together.shape[1]] = together
     return image, len(images)
 
@@ -82,7 +85,7 @@ def test_tiles_and_a_larger_input_find_small_heads():
     plain = Predictor(runtime="onnxruntime")
     assert len(plain(image)) < count
     tiled = Predictor(runtime="onnxruntime", tile=700)(image)
-    larger = Predictor(runtime="onnxruntime", size=1344)(image)
+    larger = Predictor(runtime="onnxruntime", size=6 * TRAINED)(image)
     assert len(tiled) == len(larger) == count
     a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
     assert (iou_xyxy(a[:, None], b[None]).max(axis=1) > 0.6).all()
@@ -138,10 +141,10 @@ def test_a_head_seen_twice_is_one():
 def ray_weights(tmp_path_factory):
     """The weights that ship, as if their rotations were relative to the ray."""
     folder = tmp_path_factory.mktemp("ray")
-    config = read_config(DEFAULT_WEIGHTS)
+    config = read_config(WEIGHTS)
     config.frame = "ray"
     write_config(folder, config)
-    (folder / "weights.npz").write_bytes((DEFAULT_WEIGHTS / "weights.npz").read_bytes())
+    (folder / "weights.npz").write_bytes((WEIGHTS / "weights.npz").read_bytes())
     export(folder, folder / "out", formats=["onnx"], half=True)  # starts faster
     return folder / "out"
 
@@ -164,8 +167,9 @@ def test_camera_axes_need_a_camera(ray_weights):
 
 
 def test_camera_axes_of_weights_in_camera_axes(weights):
-    (head,) = Predictor(fov=60)(IMAGES[0])
-    assert head.frame == "camera"
+    predictor = Predictor(weights, fov=60, score_threshold=SCORE)
+    assert predictor.frame == "camera"
+    head = predictor(IMAGES[0])[0]
     np.testing.assert_array_equal(head.rotation_camera, head.rotation)
 
 
@@ -192,5 +196,5 @@ def test_a_size_on_the_command_line(tmp_path):
     write_picture(tmp_path / "crowd.png", image)
     file = tmp_path / "heads.json"
     command = ["predict", str(tmp_path / "crowd.png"), "--json", str(file)]
-    assert main([*command, "--size", "1344", "--runtime", "onnxruntime"]) == 0
+    assert main([*command, "--size", str(6 * TRAINED), "--runtime", "onnxruntime"]) == 0
     assert len(json.loads(file.read_text())[0]["heads"]) == count

@@ -6,8 +6,6 @@ from pathlib import Path
 from mtnet_jax.cli import arguments
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
 
-DEMO_IMAGES = Path(__file__).resolve().parents[2] / "demo" / "pictures"
-
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet export`."""
@@ -20,9 +18,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
-        metavar="DIR",
-        help="of mtnet train, or an exported folder",
+        metavar="PATH",
+        help="of mtnet train, an exported folder or file, or the name of weights that ship",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument(
@@ -62,15 +59,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.export.folder import export
+    from mtnet_jax.shipped import weights_folder
 
+    source = weights_folder(args.workdir)
     written = export(
-        args.workdir,
+        source,
         args.out,
         formats=args.format,
         half=args.half,
         size=args.size,
         license=args.license,
-        calibration=_calibration(args) if CALIBRATED in args.format else (),
+        calibration=_calibration(args, source) if CALIBRATED in args.format else (),
     )
     for path in written:
         print(f"{path}: {_bytes_of(path) / 1e6:.1f} MB")
@@ -79,13 +78,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration(args: argparse.Namespace) -> list:
+def _calibration(args: argparse.Namespace, source: Path) -> list:
     from mtnet_jax.predict.placing import letterboxed
     from mtnet_jax.predict.predictor import find_pictures, read_picture
+    from mtnet_jax.shipped import shipped
     from mtnet_jax.weights import load_weights
 
-    size = args.size or load_weights(args.workdir)[0].input.size
-    images = find_pictures(args.images or [DEMO_IMAGES])
+    size = args.size or load_weights(source)[0].input.size
+    images = find_pictures(args.images or [shipped("demo/pictures")])
     return [letterboxed(read_picture(path), size)[0] for path in images]
 
 

@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
@@ -23,8 +24,6 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
-
-Record = Mapping[str, Any]
 
 
 def evaluate_records(
@@ -63,7 +62,7 @@ def evaluate_records(
         weights, data, split, size=size, batch_size=batch_size, limit=limit
     )
     config = opened.config
-    settings = {
+    settings: dict[str, Any] = {
         "protocol": protocol,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
@@ -143,7 +142,7 @@ def _constant_of(source: RecordSource) -> ConstantPredictor | None:
 
 def predict_records(
     detect: Callable[[np.ndarray], Heads],
-    source: Sequence[Record],
+    source: Records,
     *,
     size: int,
     batch_size: int,
@@ -164,9 +163,9 @@ def predict_records(
       (prediction, truth) in pixels of the picture; the truth is the record without its picture.
     """
     count = min(limit, len(source)) if limit else len(source)
-    indices = np.linspace(0, len(source) - 1, count).round().astype(int) if count else []
+    indices = np.linspace(0, max(len(source) - 1, 0), count).round().astype(int).tolist()
     prepared = (
-        grain.MapDataset.source([int(i) for i in indices])
+        grain.MapDataset.source(indices)
         .map(lambda i: _prepare(source[i], size))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)

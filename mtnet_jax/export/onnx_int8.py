@@ -38,7 +38,10 @@ def make_int8(model: Any, calibration: Iterable[np.ndarray]) -> Any:
     kept = _first_and_last(model)
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(model.SerializeToString())
+        inferred = onnx.shape_inference.infer_shapes(model)
+        # onnxruntime warns, twice, of models that do not say that shapes were inferred.
+        inferred.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+        source.write_bytes(inferred.SerializeToString())
         quantization.quantize_static(
             source,
             result,
