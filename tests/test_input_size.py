@@ -84,7 +84,7 @@ def test_tiles_and_a_larger_input_find_small_heads():
     image, count = crowd()
     plain = Predictor(runtime="onnxruntime")
     assert len(plain(image)) < count
-    tiled = Predictor(runtime="onnxruntime", tile=700)(image)
+    tiled = Predictor(runtime="onnxruntime", tile=500)(image)
     larger = Predictor(runtime="onnxruntime", size=6 * TRAINED)(image)
     assert len(tiled) == len(larger) == count
     a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
