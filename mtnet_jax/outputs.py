@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,11 +53,11 @@ class Outputs:
         _check_folder(path.parent)
         if not path.exists():
             return
-        if path.is_dir():
-            raise FileInTheWay(f"{path} is a folder: name a file, or remove it.")
+        if path.is_dir() and path.name not in self._made_in(path.parent):
+            raise FileInTheWay(f"{path} is a folder: name another place, or remove it.")
         if _identity(path) in self._inputs:
             raise BadInput(f"{path} is one of the inputs: choose another place for the output.")
-        if not path.is_file() or not path.stat().st_size:
+        if not path.is_dir() and (not path.is_file() or not path.stat().st_size):
             return  # a pipe or a device; an empty file, of which nothing is lost
         made = self._made_in(path.parent).get(path.name, [])
         ours = [e["sha256"] for e in made if (e["command"], e["of"]) == (self._command, of)]
@@ -124,6 +125,19 @@ class Outputs:
             else:
                 partial.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def placing(self, path: Path, of: str = "") -> Iterator[Path]:
+        """A place for a writer that wants a path, of a file or a folder; see `writing`."""
+        self.check(path, of)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + PARTIAL)
+        _remove(partial)
+        try:
+            yield partial
+            self._put_in_place(partial, path, of)
+        finally:
+            _remove(partial)
+
     def write(self, path: Path, content: bytes | str, of: str = "") -> None:
         """Writes a whole file; see `writing`."""
         with self.writing(path, of) as file:
@@ -135,6 +149,8 @@ class Outputs:
         self._made_in(path.parent).setdefault(path.name, []).append(entry)
         with (path.parent / MADE).open("a", encoding="utf-8") as made:
             made.write(json.dumps(entry) + "\n")
+        if path.is_dir():
+            _remove(path)
         partial.replace(path)
 
     def _made_in(self, folder: Path) -> dict[str, list[dict]]:
@@ -248,8 +264,20 @@ def _numbered(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder that of the names and the digests of its files."""
+    if path.is_dir():
+        inside = sorted(each for each in path.rglob("*") if each.is_file())
+        text = "".join(f"{each.relative_to(path)} {_digest(each)}\n" for each in inside)
+        return hashlib.sha256(text.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -343,8 +343,7 @@ def _evaluate(
 ) -> dict[str, float | None]:
     """The few numbers that are followed while training; a signal ends it between two images."""
     pairs = predict_records(
-        detector,
-        variables,
+        detector(variables),
         source,
         size=config.input.size,
         batch_size=batch_size,
