@@ -38,6 +38,7 @@ from mtnet_jax.training.meter import Meter
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
 from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
+from mtnet_jax.training.threads import failing_in_one_line
 from mtnet_jax.training.workdir import claim, locked
 from mtnet_jax.weights import load_weights
 
@@ -78,7 +79,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     shapes = abstract_variables(system)["params"]
     for phase in phases:
         make_optimizer(phase, shapes, steps=1, clip_norm=config.clip_norm)
-    with locked(workdir):
+    with locked(workdir), failing_in_one_line():
         return _train(config, workdir, system, phases, train_sources, eval_sources)
 
 
