@@ -52,7 +52,7 @@ def run(capsys):
         errors = [
             line
             for line in lines
-            if line.strip() and not line.endswith(("/image]", "image/s]", "picture/s]"))
+            if line.strip() and not line.endswith(("/image]", "image/s]"))
         ]
         return code, captured.out, errors
 

@@ -1,6 +1,7 @@
 """What threads of libraries say when they fail: one line at most."""
 
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,8 +24,12 @@ def failing_in_one_line() -> Iterator[None]:
             said.add(str(failure.exc_value))
             print(f"in the background: {failure.exc_value}", file=sys.stderr)
 
+    log = logging.getLogger("absl")  # orbax logs what it raises, with every frame of it
+    level = log.level
     threading.excepthook = hook
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         threading.excepthook = before
+        log.setLevel(level)
