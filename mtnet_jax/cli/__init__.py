@@ -6,7 +6,7 @@ Heavy imports wait for the one that needs them.
 import argparse
 import sys
 
-from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
+from mtnet_jax.cli import data, evaluate, export, page, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError
 
 COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (quickstart, train, evaluate, predict, export, data, studio):
+    for command in (quickstart, train, evaluate, predict, export, page, data, studio):
         command.add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "train":
