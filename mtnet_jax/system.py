@@ -11,15 +11,17 @@ from mtnet_jax.anchors import Grid, make_grid
 from mtnet_jax.errors import BadInput
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.representations import Representation, make_representation
+from mtnet_jax.targets import AssignOptions
 
 
 class System(NamedTuple):
-    """What a configuration builds: the network and how its outputs are read."""
+    """What a configuration builds: the network, how its outputs are read and what they answer."""
 
     model: MultitaskNet
     grid: Grid
     representation: Representation
     class_names: tuple[str, ...]
+    assign: AssignOptions
 
 
 def build_system(config: ConfigDict) -> System:
@@ -51,7 +53,11 @@ def build_system(config: ConfigDict) -> System:
         remat=config.model.get("remat", "none"),
     )
     return System(
-        model, make_grid(config.input.size, config.input.anchors), representation, class_names
+        model,
+        make_grid(config.input.size, config.input.anchors),
+        representation,
+        class_names,
+        AssignOptions(**config.get("assign", {})),  # exports do without
     )
 
 

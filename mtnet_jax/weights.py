@@ -82,7 +82,7 @@ def write_weights(
     out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.asarray(value, np.float32)
         for name, value in flatten_dict(variables, sep="/").items()
     }

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from mtnet_jax.anchors import make_grid
 from mtnet_jax.losses import LossWeights, multitask_loss
 from mtnet_jax.representations import VECTOR_LOSSES, make_representation
-from mtnet_jax.targets import Truths
+from mtnet_jax.targets import AssignOptions, Truths
 from tests import slow_loops
 
 SIZE = 64  # 2 x 2, 4 x 4 and 8 x 8 cells, 252 predictions
@@ -117,6 +117,37 @@ def check(outputs, truths, name, weights=WEIGHTS):
     return counts, [np.asarray(g) for g in gradient]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_several_anchors_a_truth_train_as_in_the_loops(seed):
+    rng = np.random.default_rng(seed)
+    outputs, truths = random_outputs(rng, "vectors"), random_truths(rng)
+    loss, parts = multitask_loss(
+        outputs,
+        truths,
+        grid=GRID,
+        representation=make_representation("vectors"),
+        weights=WEIGHTS,
+        assign=AssignOptions(positives=3, shape_iou=0.3),
+    )
+    expected, slow_parts, counts = slow_loops.multitask_loss(
+        outputs,
+        truths,
+        size=SIZE,
+        pose_size=9,
+        name="vectors",
+        weights=WEIGHTS,
+        positives=3,
+        threshold=0.3,
+    )
+    one = slow(outputs, truths, "vectors")[2]
+    assert counts["positives"] > one["positives"]
+    np.testing.assert_allclose(loss, expected, rtol=2e-5)
+    for part in PARTS:
+        np.testing.assert_allclose(parts[part], slow_parts[part], rtol=2e-5, err_msg=part)
+    for count in ("positives", "posed", "shadowed"):
+        assert parts[count] == counts[count], count
+
+
 def put_predictions_on_truths(rng, outputs, truths):
     """Half of the predictions whose cell holds a truth's centre come to lie on its box, roughly."""
     for b, i in zip(*np.nonzero(truths.valid), strict=True):
@@ -171,7 +202,7 @@ def test_gradient_against_differences_of_the_loops(name):
 
 
 def test_default_weights():
-    assert LossWeights() == (0.5, 1.0, 1.0, 1.0, 0.5)
+    assert LossWeights() == (0.5, 1.0, 1.0, 1.0, 0.5, 1.0)
     rng = np.random.default_rng(7)
     check(random_outputs(rng, "vectors"), random_truths(rng), "vectors", LossWeights())
 
@@ -208,7 +239,7 @@ def test_only_ignored_heads():
 def test_sums_are_divided_by_the_positives_of_the_batch():
     rng = np.random.default_rng(11)
     outputs, truths = random_outputs(rng, "vectors"), random_truths(rng)
-    for array in (*outputs, *truths):
+    for array in (*outputs, *(a for a in truths if a is not None)):
         array[1] = array[0]
     _, twice = compiled("vectors")(outputs, truths)[0]
     alone = truths._replace(valid=truths.valid & np.array([[True], [False]]))

@@ -10,12 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from mtnet_jax.page.build import INDEX, write_page
 from mtnet_jax.page.runtime import VERSION, runtime_files
 from mtnet_jax.page.serve import make_server
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import Predictor, read_picture
+from mtnet_jax.predict.summary import DIRECTIONS, direction
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees, rotation_to_euler
 from tests.conftest import REPOSITORY
 
@@ -240,6 +242,19 @@ def test_angles_are_pythons(browser, served):
     assert away[~locked].max() < 1e-3
 
 
+def test_directions_are_pythons(browser, served):
+    rotations = Rotation.random(300, rng=np.random.default_rng(0)).as_matrix()
+    got = Opened(browser, served).tab.evaluate(
+        """async (rotations) => {
+            const {direction} = await import("mtnet/heads");
+            return rotations.map(direction);
+        }""",
+        rotations.reshape(-1, 9).tolist(),
+    )
+    assert got == [direction(rotation) for rotation in rotations]
+    assert set(got) == set(DIRECTIONS)
+
+
 def test_the_camera(browser, served):
     page = Opened(browser, served)
     page.tab.click("#camera")
@@ -340,7 +355,7 @@ def test_by_keyboard_alone(browser, served):
         ("slider", "Least score"),
         ("checkbox", "Cubes instead of axes"),
         ("img", "The image with 1 head drawn on it"),
-        ("table", "Angles in degrees"),
+        ("table", "Heads, the surest first"),
     ):
         assert page.tab.get_by_role(role, name=name).count() == 1, (role, name)
 

@@ -5,12 +5,20 @@ import numpy as np
 import pytest
 
 from mtnet_jax.anchors import COCO_ANCHORS, make_grid
-from mtnet_jax.targets import Truths, assign_anchors
+from mtnet_jax.targets import AssignOptions, Truths, assign_anchors, check_assign_options
 from tests import slow_loops
 
 SIZE = 416
 GRID = make_grid(SIZE)
-assign = jax.jit(lambda truths: assign_anchors(truths, GRID))
+
+
+def of_best_anchor(truths, grid):
+    """The assignment with one prediction a truth, (B, M) each."""
+    found = assign_anchors(truths, grid)
+    return found._replace(flat_index=found.flat_index[..., 0], positive=found.positive[..., 0])
+
+
+assign = jax.jit(lambda truths: of_best_anchor(truths, GRID))
 
 
 def make_truths(boxes, valid=None, ignore=None):
@@ -48,7 +56,7 @@ def expect(truths, size=SIZE, anchors=COCO_ANCHORS):
 
 def check(truths, actual, **grid):
     index, positive, shadowed = expect(truths, **grid)
-    np.testing.assert_array_equal(actual.index, index)
+    np.testing.assert_array_equal(actual.flat_index, index)
     np.testing.assert_array_equal(actual.positive, positive)
     np.testing.assert_array_equal(actual.shadowed, shadowed)
 
@@ -70,12 +78,54 @@ def test_random_truths():
     assert np.asarray(actual.shadowed).sum() > 20
 
 
+@pytest.mark.parametrize(("positives", "threshold"), [(2, 0.0), (3, 0.4), (9, 0.3)])
+def test_several_anchors_answer_for_a_truth(positives, threshold):
+    rng = np.random.default_rng(2)
+    centre = rng.uniform(0, SIZE, (6, 16, 2))
+    centre[:, 8:] = 200 + rng.uniform(-12, 12, (6, 8, 2))  # many claim the same predictions
+    shape = np.exp(rng.uniform(np.log(8), np.log(300), (6, 16, 2)))
+    truths = make_truths(
+        np.concatenate([centre - shape / 2, centre + shape / 2], axis=-1),
+        valid=rng.random((6, 16)) < 0.8,
+        ignore=rng.random((6, 16)) < 0.2,
+    )
+    options = AssignOptions(positives, threshold)
+    actual = jax.jit(lambda t: assign_anchors(t, GRID, options))(truths)
+    lost = 0
+    for b in range(6):
+        places, owner, shadowed = slow_loops.assign_several(
+            truths.boxes[b].astype(np.float64),
+            truths.valid[b],
+            truths.ignore[b],
+            SIZE,
+            COCO_ANCHORS,
+            positives,
+            threshold,
+        )
+        for i, mine in enumerate(places):
+            flat = [slow_loops.flat_index(place, SIZE) for place in mine]
+            claimed = np.asarray(actual.claimed[b, i])
+            np.testing.assert_array_equal(np.asarray(actual.flat_index[b, i])[claimed], flat)
+            trained = np.asarray(actual.flat_index[b, i])[np.asarray(actual.positive[b, i])]
+            expected = [slow_loops.flat_index(p, SIZE) for p in mine if owner.get(p) == i]
+            np.testing.assert_array_equal(trained, expected)
+            lost += len(mine) - len(expected)
+        np.testing.assert_array_equal(np.flatnonzero(actual.shadowed[b]), sorted(shadowed))
+    assert lost > 10  # some claims met
+
+
+@pytest.mark.parametrize("options", [AssignOptions(0), AssignOptions(10), AssignOptions(2, 1.5)])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=r"config\.assign\."):
+        check_assign_options(options)
+
+
 def test_other_size_and_anchors():
     size, anchors = 96, tuple((w, h * 1.5) for w, h in COCO_ANCHORS)
     rng = np.random.default_rng(1)
     centre, shape = rng.uniform(0, size, (4, 30, 2)), rng.uniform(2, size, (4, 30, 2))
     truths = make_truths(np.concatenate([centre - shape / 2, centre + shape / 2], axis=-1))
-    actual = jax.jit(lambda t: assign_anchors(t, make_grid(size, anchors)))(truths)
+    actual = jax.jit(lambda t: of_best_anchor(t, make_grid(size, anchors)))(truths)
     check(truths, actual, size=size, anchors=anchors)
 
 
@@ -86,7 +136,7 @@ def test_each_anchor_answers_for_its_own_shape():
         for anchor in range(3):
             place = (level, 102 // stride, 209 // stride, anchor)
             expected.append(slow_loops.flat_index(place, SIZE))
-    np.testing.assert_array_equal(assign(make_truths([boxes])).index[0], expected)
+    np.testing.assert_array_equal(assign(make_truths([boxes])).flat_index[0], expected)
 
 
 def test_centres_on_and_outside_the_border():
@@ -99,22 +149,22 @@ def test_centres_on_and_outside_the_border():
         column, row = nearest[ends.index(x)], nearest[ends.index(y)]
         if not {x, y} & far:
             place = (1, row, column, 0)
-            assert actual.index[0, n] == slow_loops.flat_index(place, SIZE), (x, y)
-    assert (np.asarray(actual.index) >= 0).all()
-    assert (np.asarray(actual.index) < len(GRID.places.cell)).all()
+            assert actual.flat_index[0, n] == slow_loops.flat_index(place, SIZE), (x, y)
+    assert (np.asarray(actual.flat_index) >= 0).all()
+    assert (np.asarray(actual.flat_index) < len(GRID.places.cell)).all()
 
 
 def test_a_centre_on_the_line_belongs_to_the_cell_right_and_below():
     actual = assign(make_truths([[around(32, 64, 116, 90), around(31.75, 63.75, 116, 90)]]))
     expected = [slow_loops.flat_index(place, SIZE) for place in ((0, 2, 1, 0), (0, 1, 0, 0))]
-    np.testing.assert_array_equal(actual.index[0], expected)
+    np.testing.assert_array_equal(actual.flat_index[0], expected)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_largest_of_three_in_one_cell_wins(order):
     three = [around(100, 100, s, 2 * s) for s in (30, 31, 32)]
     actual = assign(make_truths([[three[i] for i in order]]))
-    assert len(set(np.asarray(actual.index[0]).tolist())) == 1
+    assert len(set(np.asarray(actual.flat_index[0]).tolist())) == 1
     np.testing.assert_array_equal(actual.positive[0], [i == 2 for i in order])
     np.testing.assert_array_equal(actual.shadowed[0], [i != 2 for i in order])
 
@@ -139,7 +189,7 @@ def test_the_same_place_in_two_pictures_is_no_conflict():
 def test_ignored_truths_are_never_positive_and_shadow_nobody():
     larger, box = around(100, 100, 32, 64), around(100, 100, 30, 60)
     actual = assign(make_truths([[larger, box]], ignore=[[True, False]]))
-    assert actual.index[0, 0] == actual.index[0, 1]
+    assert actual.flat_index[0, 0] == actual.flat_index[0, 1]
     np.testing.assert_array_equal(actual.positive, [[False, True]])
     np.testing.assert_array_equal(actual.shadowed, [[False, False]])
     # The smaller one ignored: it is not shadowed either, there was nothing it could lose.
@@ -155,7 +205,7 @@ def test_padding_claims_nothing_whatever_it_holds():
             actual = assign(
                 make_truths([[garbage, box]], valid=[[False, True]], ignore=[[ignore, False]])
             )
-            assert actual.index[0, 0] == 0
+            assert actual.flat_index[0, 0] == 0
             np.testing.assert_array_equal(actual.positive, [[False, True]])
             np.testing.assert_array_equal(actual.shadowed, [[False, False]])
 
@@ -168,7 +218,7 @@ def test_no_truths_at_all():
 
 def test_one_compilation_for_any_number_of_heads():
     rng = np.random.default_rng(2)
-    compiled = jax.jit(lambda truths: assign_anchors(truths, GRID))
+    compiled = jax.jit(lambda truths: of_best_anchor(truths, GRID))
     for heads in (0, 1, 5, 8):
         centre, shape = rng.uniform(0, SIZE, (2, 8, 2)), rng.uniform(5, 200, (2, 8, 2))
         truths = make_truths(

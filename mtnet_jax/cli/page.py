@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
+from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -12,9 +13,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument(
         "--weights",
-        type=Path,
+        default=DEFAULT_WEIGHTS,
         metavar="PATH",
-        help="an exported .onnx, a folder with one, or any weights (default: those that ship)",
+        help="an exported .onnx, a folder with one, any other weights, or the name of weights that "
+        "ship (default: %(default)s)",
     )
     parser.add_argument(
         "--single-file",
@@ -42,10 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.page.build import write_page
     from mtnet_jax.page.serve import make_server
-    from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS
 
     index = write_page(
-        args.weights or DEFAULT_WEIGHTS,
+        weights_folder(args.weights),
         args.out,
         single_file=args.single_file,
         package=args.onnxruntime_web,

@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtnet_jax.data import geometry
+from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
@@ -25,8 +26,6 @@ from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_det
 from mtnet_jax.predict.placing import heads_in_picture
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
-
-Record = Mapping[str, Any]
 
 
 def evaluate_records(
@@ -77,7 +76,7 @@ def evaluate_records(
             desc="evaluate",
         )
     )
-    settings = {
+    settings: dict[str, Any] = {
         "protocol": protocol,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
@@ -122,7 +121,7 @@ def _constant_of(source: RecordSource) -> ConstantPredictor | None:
 def predict_records(
     detector: Detector,
     variables: Mapping[str, Any],
-    source: Sequence[Record],
+    source: Records,
     *,
     size: int,
     batch_size: int,
@@ -145,9 +144,9 @@ def predict_records(
     """
     detect = detector(variables)
     count = min(limit, len(source)) if limit else len(source)
-    indices = np.linspace(0, len(source) - 1, count).round().astype(int) if count else []
+    indices = np.linspace(0, max(len(source) - 1, 0), count).round().astype(int).tolist()
     prepared = (
-        grain.MapDataset.source([int(i) for i in indices])
+        grain.MapDataset.source(indices)
         .map(lambda i: _prepare(source[i], size))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)

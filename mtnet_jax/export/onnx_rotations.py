@@ -134,9 +134,8 @@ def horn_of_columns() -> np.ndarray:
     """(9, 16): three columns of M one after another -> Horn's K, row by row; for q = w, x, y, z."""
     maps = np.zeros((9, 16), np.float32)
     for number in range(9):
-        m = np.zeros(9, np.float32)
-        m[number] = 1
-        m = m.reshape(3, 3).T
+        m = np.zeros((3, 3), np.float32)
+        m.T.flat[number] = 1
         trace = np.trace(m)
         k = np.empty((4, 4), np.float32)
         k[0, 0] = trace

@@ -179,7 +179,8 @@ def label_faults(
             yield "rotation", f"head {i} has {matrix.tolist()}: {_rotation_fault(matrix)}"
         elif unlike_identity[i] and not record["has_pose"][i]:
             yield "rotation", f"head {i} has no pose, but its matrix is not the identity"
-    for i in np.flatnonzero((record["labels"] < 0) | (record["labels"] >= label_count)):
+    strange = (record["labels"] < 0) | (record["labels"] >= label_count)
+    for i in np.flatnonzero(strange).tolist():
         yield "label", f"head {i} has {record['labels'][i]}, not within 0 to {label_count - 1}"
 
 

@@ -25,6 +25,7 @@ from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
 from mtnet_jax.saved_config import differing_fields, read_config, write_config
 from mtnet_jax.system import System, TrainState, abstract_variables, build_system
+from mtnet_jax.targets import check_assign_options
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
 from mtnet_jax.training.step import compile_step, make_train_step
@@ -62,6 +63,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
     check_options(AugmentOptions(**config.augment))
     check_pack_options(PackOptions(**config.pack))
+    check_assign_options(system.assign)
     shapes = abstract_variables(system)["params"]
     _claim_workdir(config, workdir)
 
@@ -109,6 +111,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     log=log,
                 )
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
+    assert variables is not None, "read_phases gives at least one"
     return variables
 
 
@@ -151,7 +154,8 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics, in_flight = _Meter(phase.batch_size), None, deque()
+    meter, metrics = _Meter(phase.batch_size), None
+    in_flight: deque[Any] = deque()
 
     while position.step < steps:
         if len(in_flight) == STEPS_IN_FLIGHT:

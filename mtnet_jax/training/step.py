@@ -45,6 +45,7 @@ def make_train_step(
             grid=system.grid,
             representation=system.representation,
             weights=phase.weights,
+            assign=system.assign,
         )
         return loss, (updated["batch_stats"], parts)
 

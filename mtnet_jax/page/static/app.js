@@ -1,6 +1,7 @@
 // The page: an image or the camera in, boxes, axes and numbers out.
 
 import {drawHeads} from "mtnet/drawing";
+import {direction} from "mtnet/heads";
 import {openNetwork} from "mtnet/network";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
@@ -81,10 +82,11 @@ function speed({prepare, run}) {
 function list(heads) {
   const angle = (value) => `${Math.round(value) + 0}°`;
   const several = settings.classNames.length > 1;
-  const rows = heads.map(({score, label, yaw, pitch, roll}, index) => {
+  const rows = heads.map(({score, label, rotation, yaw, pitch, roll}, index) => {
     const row = document.createElement("tr");
     const name = several ? ` ${settings.classNames[label]}` : "";
-    const cells = [`#${index + 1}${name}`, score.toFixed(2), angle(yaw), angle(pitch), angle(roll)];
+    const angles = [yaw, pitch, roll].map(angle);
+    const cells = [`#${index + 1}${name}`, score.toFixed(2), direction(rotation), ...angles];
     for (const [column, text] of cells.entries()) {
       const cell = document.createElement(column ? "td" : "th");
       if (!column) cell.scope = "row";

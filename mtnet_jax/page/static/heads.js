@@ -5,6 +5,8 @@
 const BORDER_GREY = 114;
 const DEGREES = 180 / Math.PI;
 const GIMBAL_LOCK = 1e-6;
+const CAMERA_WITHIN = 25; // degrees
+const AWAY_BEYOND = 120;
 
 // Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
 // Images that shrink by two or more are averaged down first.
@@ -176,6 +178,16 @@ export function euler(r) {
   const upright = ([, pitch, roll]) => Math.abs(pitch) < quarter && Math.abs(roll) < quarter;
   const useFirst = upright(first) || (!upright(second) && Math.abs(first[1]) < quarter);
   return degrees(...(useFirst ? first : second));
+}
+
+// Where a face looks, as mtnet_jax/predict/summary.py has it: camera, left, right, up, down or away.
+export function direction(r) {
+  const [x, y, z] = [-r[2], -r[5], -r[8]]; // out of the face
+  const off = Math.atan2(Math.hypot(x, y), -z) * DEGREES;
+  if (off <= CAMERA_WITHIN) return "camera";
+  if (off > AWAY_BEYOND) return "away";
+  if (Math.abs(x) >= Math.abs(y)) return x < 0 ? "left" : "right";
+  return y < 0 ? "up" : "down";
 }
 
 function degrees(yaw, pitch, roll) {
