@@ -95,8 +95,13 @@ def _taken_apart(package: bytes, origin: str) -> dict[str, bytes]:
             f"{origin} is not onnxruntime-web {VERSION} (its SHA-512 differs): get it again with "
             f"`npm pack onnxruntime-web@{VERSION}`."
         )
+    files = {}
     with tarfile.open(fileobj=BytesIO(package)) as archive:
-        return {name: archive.extractfile(f"{_FOLDER}/{name}").read() for name in (SCRIPT, WASM)}
+        for name in (SCRIPT, WASM):
+            member = archive.extractfile(f"{_FOLDER}/{name}")
+            assert member is not None  # the checksum says what is inside
+            files[name] = member.read()
+    return files
 
 
 def _fetched() -> bytes:
