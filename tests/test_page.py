@@ -26,7 +26,8 @@ sync_api = pytest.importorskip(
 )
 pytest.importorskip("onnx", reason="weights/small is exported: pip install -e '.[export]'")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 if CHROMIUM is None:
     pytest.skip("needs Chromium: apt install chromium", allow_module_level=True)
 
