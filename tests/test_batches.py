@@ -15,13 +15,13 @@ import pytest
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, random_map
 from mtnet_jax.data.batches import (
-    MIN_VISIBLE,
     augment_record,
     fit_heads,
     pad_heads,
     training_batches,
     truths_of,
 )
+from mtnet_jax.data.fitting import MIN_VISIBLE
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord

@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import Record, Records
-from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.images import image_size
+from mtnet_jax.data.mixture import class_ids
+from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
@@ -20,7 +22,7 @@ from mtnet_jax.evaluation.metrics import (
     constant_predictor,
     evaluate,
 )
-from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
+from mtnet_jax.evaluation.report import format_classes, format_table, format_yaw_bins, write_report
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
 from mtnet_jax.predict.placing import heads_in_picture
@@ -59,7 +61,9 @@ def evaluate_records(
       The results of `metrics.evaluate` by system.
     """
     config, variables = load_weights(weights)
-    source = RecordSource(data, split, frame=config.frame)
+    names = tuple(config.class_names)
+    ids = class_ids(RecordSet.open(data), names)
+    source = RecordSource(data, split, frame=config.frame, label_ids=ids)
     detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
     pairs = list(
         tqdm(
@@ -81,14 +85,15 @@ def evaluate_records(
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
     }
-    results = {"network": evaluate(pairs, **settings)}
-    constant = _constant_of(source)
+    named = {**settings, "class_names": names}
+    results = {"network": evaluate(pairs, **named)}
+    constant = _constant_of(source, ids)
     if constant is not None:
         truths = [truth for _, truth in pairs]
         whole = [(constant.heads(t["width"], t["height"]), t) for t in truths]
-        posed = [(constant.on_boxes(t["boxes"]), t) for t in truths]
-        results["constant"] = evaluate(whole, **settings)
-        results["constant pose"] = evaluate(posed, **settings)
+        posed = [(constant.on_boxes(t["boxes"], t["labels"]), t) for t in truths]
+        results["constant"] = evaluate(whole, **named)
+        results["constant pose"] = evaluate(posed, **named)
 
     info = source.record_set
     folder = out / f"{info.name}-{split}"
@@ -100,22 +105,32 @@ def evaluate_records(
     write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
     print(f"\n{title}")
     print(format_table(results))
+    if len(results["network"]["classes"]) > 1:
+        print(f"\n{format_classes(results)}")
     if results["network"]["counts"]["truths_with_heading"]:
         print(format_yaw_bins(results))
     print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
     return results
 
 
-def _constant_of(source: RecordSource) -> ConstantPredictor | None:
+def _constant_of(source: RecordSource, ids: Sequence[int]) -> ConstantPredictor | None:
     """The constant predictor of the set's training split, None where that has no pose."""
     if "train" not in source.record_set.splits:
         return None
-    path, frame = source.record_set.path, source.frame
-    labels = RecordSource(path, "train", picture=False)
-    if not any(labels[i]["has_pose"].any() for i in range(len(labels))):
+    train = RecordSource(
+        source.record_set.path, "train", frame=source.frame, picture=False, label_ids=ids
+    )
+    numbers = tqdm(range(len(train)), unit="picture", desc="constant", disable=None)
+    truths = [_truth_of(train[i]) for i in numbers]
+    if not any((truth["has_pose"] & ~truth["ignore"]).any() for truth in truths):
         return None
-    train = RecordSource(path, "train", frame=frame)
-    return constant_predictor(train[i] for i in range(len(train)))
+    return constant_predictor(truths)
+
+
+def _truth_of(record: Record) -> dict:
+    """The labels of a record, with the size of its picture instead of the encoded picture."""
+    width, height = image_size(record["image"])
+    return {**record, "image": None, "width": width, "height": height}
 
 
 def predict_records(
