@@ -1,14 +1,18 @@
-"""`config.json`: the configuration that lies beside the weights of a run or an export."""
+"""The configuration of weights: `config.json` beside them, or in the metadata of one file."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtnet_jax.errors import BadInput
+
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
+CONFIG_KEY = "mtnet_config"  # of the metadata of exported files: the configuration as JSON
 
 
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
@@ -26,6 +30,17 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     if not path.exists():
         return None
     return ConfigDict(json.loads(path.read_text()))
+
+
+def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> ConfigDict:
+    """The configuration in the metadata of an exported file.
+
+    Raises:
+      ValueError: there is none; the message names the source.
+    """
+    if CONFIG_KEY not in (metadata or {}):
+        raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
+    return ConfigDict(json.loads(metadata[CONFIG_KEY]))
 
 
 def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:

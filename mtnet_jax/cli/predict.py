@@ -23,10 +23,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--weights",
-        default=DEFAULT_WEIGHTS,
         metavar="PATH",
         help="work directory, exported folder or file, or the name of weights that ship "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_WEIGHTS})",
     )
     parser.add_argument(
         "--out",

@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.images import image_size
 from mtnet_jax.data.mixture import class_ids
@@ -24,10 +23,9 @@ from mtnet_jax.evaluation.metrics import (
 )
 from mtnet_jax.evaluation.report import format_classes, format_table, format_yaw_bins, write_report
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
-from mtnet_jax.predict.placing import heads_in_picture
-from mtnet_jax.system import build_system
-from mtnet_jax.weights import load_weights
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
+from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
 
 
 def evaluate_records(
@@ -41,6 +39,7 @@ def evaluate_records(
     iou_threshold: float = 0.5,
     batch_size: int = 8,
     limit: int = 0,
+    size: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates weights on a split; prints the table, writes all files of a report.
 
@@ -56,30 +55,16 @@ def evaluate_records(
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
       batch_size: pictures a call.
       limit: at most so many pictures, evenly spread; 0: all.
+      size: side of the network's input in pixels; None: as trained.
 
     Returns:
       The results of `metrics.evaluate` by system.
     """
-    config, variables = load_weights(weights)
-    names = tuple(config.class_names)
-    ids = class_ids(RecordSet.open(data), names)
-    source = RecordSource(data, split, frame=config.frame, label_ids=ids)
-    detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
-    pairs = list(
-        tqdm(
-            predict_records(
-                detector,
-                variables,
-                source,
-                size=config.input.size,
-                batch_size=batch_size,
-                limit=limit,
-            ),
-            total=min(limit, len(source)) if limit else len(source),
-            unit="picture",
-            desc="evaluate",
-        )
+    opened, source, pairs = _predict_split(
+        weights, data, split, size=size, batch_size=batch_size, limit=limit
     )
+    config = opened.config
+    names = tuple(config.class_names)
     settings: dict[str, Any] = {
         "protocol": protocol,
         "score_threshold": score_threshold,
@@ -87,7 +72,7 @@ def evaluate_records(
     }
     named = {**settings, "class_names": names}
     results = {"network": evaluate(pairs, **named)}
-    constant = _constant_of(source, ids)
+    constant = _constant_of(source, names)
     if constant is not None:
         truths = [truth for _, truth in pairs]
         whole = [(constant.heads(t["width"], t["height"]), t) for t in truths]
@@ -113,12 +98,53 @@ def evaluate_records(
     return results
 
 
-def _constant_of(source: RecordSource, ids: Sequence[int]) -> ConstantPredictor | None:
+def measure(weights: str | os.PathLike, data: str | os.PathLike, split: str) -> dict[str, Any]:
+    """Evaluates weights, or an exported file that gives heads, on a split; writes nothing."""
+    opened, _, pairs = _predict_split(weights, data, split, size=None, batch_size=8, limit=0)
+    return evaluate(pairs, class_names=tuple(opened.config.class_names))
+
+
+def _predict_split(
+    weights: str | os.PathLike,
+    data: str | os.PathLike,
+    split: str,
+    *,
+    size: int | None,
+    batch_size: int,
+    limit: int,
+) -> tuple[Opened, RecordSource, list[tuple[dict, dict]]]:
+    path = Path(weights)
+    wanted = Wanted(
+        score_threshold=EVAL_SCORE_THRESHOLD,
+        iou_threshold=None,
+        runtime="auto" if path.suffix == ".onnx" else "jax",
+        size=size,
+        device=None,
+    )
+    opened = open_weights(path, wanted)
+    ids = class_ids(RecordSet.open(data), opened.config.class_names)
+    source = RecordSource(data, split, label_ids=ids, frame=opened.config.frame)
+    predicted = predict_records(
+        opened.detect,
+        source,
+        size=opened.config.input.size,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    total = min(limit, len(source)) if limit else len(source)
+    return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
+
+
+def _constant_of(source: RecordSource, class_names: Sequence[str]) -> ConstantPredictor | None:
     """The constant predictor of the set's training split, None where that has no pose."""
     if "train" not in source.record_set.splits:
         return None
     train = RecordSource(
-        source.record_set.path, "train", frame=source.frame, picture=False, label_ids=ids
+        source.record_set.path,
+        "train",
+        picture=False,
+        label_ids=class_ids(source.record_set, class_names),
+        frame=source.frame,
     )
     numbers = tqdm(range(len(train)), unit="picture", desc="constant", disable=None)
     truths = [_truth_of(train[i]) for i in numbers]
@@ -134,8 +160,7 @@ def _truth_of(record: Record) -> dict:
 
 
 def predict_records(
-    detector: Detector,
-    variables: Mapping[str, Any],
+    detect: Callable[[np.ndarray], Heads],
     source: Records,
     *,
     size: int,
@@ -146,8 +171,7 @@ def predict_records(
     """Predicts every record in order.
 
     Args:
-      detector: from `make_detector`.
-      variables: of the network.
+      detect: images (B, size, size, 3) uint8 -> heads in them.
       source: random access to decoded records.
       size: side of the network's input.
       batch_size: pictures a call; the last batch is filled up, so nothing recompiles.
@@ -157,7 +181,6 @@ def predict_records(
     Yields:
       (prediction, truth) in pixels of the picture; the truth is the record without its picture.
     """
-    detect = detector(variables)
     count = min(limit, len(source)) if limit else len(source)
     indices = np.linspace(0, max(len(source) - 1, 0), count).round().astype(int).tolist()
     prepared = (
@@ -179,11 +202,11 @@ def predict_records(
 
 def _prepare(record: Record, size: int) -> dict:
     image = record["image"]
-    matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
+    network_input, matrix = letterboxed(image, size)
     truth = {name: value for name, value in record.items() if name != "image"}
     truth["width"], truth["height"] = image.shape[1], image.shape[0]
     return {
-        "input": geometry.map_picture(image, matrix, size),
+        "input": network_input,
         "matrix": matrix,
         "shape": image.shape,
         "truth": truth,

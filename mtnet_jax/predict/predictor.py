@@ -26,7 +26,7 @@ from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
-from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
+from mtnet_jax.shipped import weights_folder
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
@@ -46,7 +46,7 @@ class Predictor:
 
     def __init__(
         self,
-        weights: str | os.PathLike = DEFAULT_WEIGHTS,
+        weights: str | os.PathLike | None = None,
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
         iou_threshold: float | None = None,
@@ -91,7 +91,7 @@ class Predictor:
         self._fov, self._intrinsics = fov, intrinsics
 
     @classmethod
-    def load(cls, weights: str | os.PathLike = DEFAULT_WEIGHTS, **options: Any) -> "Predictor":
+    def load(cls, weights: str | os.PathLike | None = None, **options: Any) -> "Predictor":
         """The same as `Predictor(weights, **options)`."""
         return cls(weights, **options)
 

@@ -41,8 +41,10 @@ def shipped_names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in found if path.is_dir()))
 
 
-def weights_folder(weights: str | os.PathLike) -> Path:
-    """The folder that is meant: the one of this path, or the shipped weights of this name."""
+def weights_folder(weights: str | os.PathLike | None = None) -> Path:
+    """What is meant: this path, or the shipped weights of this name; None: the default ones."""
+    if weights is None:  # whatever lies in the working directory
+        return shipped(f"weights/{DEFAULT_WEIGHTS}")
     folder = Path(weights)
     if not folder.exists() and str(weights) in shipped_names("weights"):
         return shipped(f"weights/{weights}")

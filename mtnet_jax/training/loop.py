@@ -316,8 +316,7 @@ def _evaluate(
 ) -> dict[str, float | None]:
     """The few numbers that are followed while training."""
     pairs = predict_records(
-        detector,
-        variables,
+        detector(variables),
         source,
         size=config.input.size,
         batch_size=batch_size,
