@@ -151,10 +151,10 @@ def format_classes(results: Results) -> str:
         head = [f"{name}: class", "truths", *(title for _, title, _ in _CLASS_COLUMNS)]
         lines: list[list[str] | None] = [head, None]
         for each in result["classes"]:
-            cells = [_cell(each[key], unit) for key, _, unit in _CLASS_COLUMNS]
-            lines.append([each["name"], _cell(each["truths"], ""), *cells])
+            cells = [cell(each[key], unit) for key, _, unit in _CLASS_COLUMNS]
+            lines.append([each["name"], cell(each["truths"], ""), *cells])
         if len(result["classes"]) > 1:
-            blocks.append(_align(lines))
+            blocks.append(align(lines))
     return "\n\n".join(blocks)
 
 
