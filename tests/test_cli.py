@@ -50,9 +50,7 @@ def run(capsys):
         captured = capsys.readouterr()
         lines = captured.err.splitlines()
         errors = [
-            line
-            for line in lines
-            if line.strip() and not line.endswith(("/image]", "image/s]"))
+            line for line in lines if line.strip() and not line.endswith(("/image]", "image/s]"))
         ]
         return code, captured.out, errors
 

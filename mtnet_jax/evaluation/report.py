@@ -70,6 +70,13 @@ _BIN_COLUMNS = (
     ("geodesic_median", "median", "°"),
 )
 
+_CLASS_COLUMNS = (
+    ("predictions", "found", ""),
+    ("ap50", "AP50", "%"),
+    ("ap50_95", "AP50:95", "%"),
+    ("recall", "recall", "%"),
+    ("mean_iou_matched", "IoU", "%"),
+)
 _HEADING_COLUMNS = (
     ("evaluated", "found", ""),
     ("mean", "mean", "°"),
@@ -143,6 +150,20 @@ def format_yaw_bins(results: Results) -> str:
     return "\n\n".join(blocks)
 
 
+def format_classes(results: Results) -> str:
+    """A line for each class of each result; nothing where all is of one class."""
+    blocks = []
+    for name, result in results.items():
+        head = [f"{name}: class", "truths", *(title for _, title, _ in _CLASS_COLUMNS)]
+        lines: list[list[str] | None] = [head, None]
+        for each in result["classes"]:
+            cells = [cell(each[key], unit) for key, _, unit in _CLASS_COLUMNS]
+            lines.append([each["name"], cell(each["truths"], ""), *cells])
+        if len(result["classes"]) > 1:
+            blocks.append(align(lines))
+    return "\n\n".join(blocks)
+
+
 def as_json(results: Results) -> str:
     """The results as strict JSON (a NaN would be an error, undefined numbers are null)."""
     return json.dumps(results, indent=1, allow_nan=False) + "\n"
@@ -167,7 +188,8 @@ def write_report(
     Raises:
       ValueError: no results, or settings that differ.
     """
-    text = "\n\n".join(filter(None, [title, format_table(results), format_yaw_bins(results)]))
+    parts = [title, format_table(results), format_classes(results), format_yaw_bins(results)]
+    text = "\n\n".join(filter(None, parts))
     paths = [folder / name for name in REPORT_FILES]
     outputs.write(paths[0], text + "\n", of)
     outputs.write(paths[1], as_json(results), of)

@@ -21,6 +21,7 @@ from mtnet_jax.checkpoints import (
 )
 from mtnet_jax.config import check_ranges
 from mtnet_jax.cpu.allocator import keep_large_buffers
+from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
@@ -70,6 +71,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     keep_large_buffers()
     check_ranges(config)
     system, phases = build_system(config), read_phases(config)
+    system = system._replace(model=fastest(system.model))
     train_sources, eval_sources = open_sources(config)
     _check_devices(phases)
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
