@@ -38,7 +38,7 @@ def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> 
     Raises:
       ValueError: there is none; the message names the source.
     """
-    if CONFIG_KEY not in (metadata or {}):
+    if metadata is None or CONFIG_KEY not in metadata:
         raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
     return ConfigDict(json.loads(metadata[CONFIG_KEY]))
 
