@@ -40,13 +40,14 @@ def forward(width: float, size: int, batch: int) -> Run:
 
     from mtnet_jax.cpu import onednn
     from mtnet_jax.cpu.allocator import keep_large_buffers
-    from mtnet_jax.cpu.convolution import compiler_options
+    from mtnet_jax.cpu.choice import fastest, training_options
     from mtnet_jax.network import normalise_images
     from mtnet_jax.system import build_system
 
     keep_large_buffers()
     config = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)
     system = build_system(config)
+    system = system._replace(model=fastest(system.model))
     variables = fresh_variables(system)
     images = jax.device_put(random_batch(size, batch, config.input.max_heads)["image"])
 
@@ -55,7 +56,7 @@ def forward(width: float, size: int, batch: int) -> Run:
 
     with onednn.compiling():
         compiled = (
-            jax.jit(network, compiler_options=compiler_options()).lower(variables, images).compile()
+            jax.jit(network, compiler_options=training_options()).lower(variables, images).compile()
         )
     return lambda: jax.block_until_ready(compiled(variables, images)), {}
 

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from benchmarks.timing import Contender, measure, table, write_json
 from mtnet_jax import Predictor
 from mtnet_jax.config import default_config
-from mtnet_jax.cpu.convolution import compiler_options
+from mtnet_jax.cpu.choice import fastest, training_options
 from mtnet_jax.data import geometry
 from mtnet_jax.decode import DecodeOptions, decode
 from mtnet_jax.network import normalise_images
@@ -104,10 +104,10 @@ def network_alone(**source: Any) -> tuple[Callable, dict[str, Any]]:
 
 def network_as_trained(**source: Any) -> tuple[Callable, dict[str, Any]]:
     config, variables = read_weights(**source)
-    model = build_system(config).model
+    model = fastest(build_system(config).model)
     variables = jax.device_put(variables)
     network = jax.jit(
-        lambda v, x: model.apply(v, normalise_images(x)), compiler_options=compiler_options()
+        lambda v, x: model.apply(v, normalise_images(x)), compiler_options=training_options()
     )
     images = jax.device_put(network_input(config.input.size))
     return lambda: jax.block_until_ready(network(variables, images)), {}

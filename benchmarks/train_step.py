@@ -54,6 +54,7 @@ def prepare_step(
     import jax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+    from mtnet_jax.cpu.choice import fastest
     from mtnet_jax.system import TrainState, build_system
     from mtnet_jax.training.phases import make_optimizer, read_phases
     from mtnet_jax.training.step import compile_step, make_train_step
@@ -61,6 +62,7 @@ def prepare_step(
     config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
     config.model.remat = remat
     system, phase = build_system(config), read_phases(config)[0]
+    system = system._replace(model=fastest(system.model))
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
     data = jax.device_put(
@@ -83,11 +85,11 @@ def mtnet_step(width: float, size: int, batch: int, *, plain: bool = False, **op
     """
     import jax
 
+    from mtnet_jax.cpu import choice
     from mtnet_jax.cpu.allocator import keep_large_buffers
-    from mtnet_jax.training import step as step_module
 
     if plain:
-        with mock.patch.object(step_module, "compiler_options", dict):
+        with mock.patch.object(choice, "training_options", dict):
             prepared = prepare_step(width, size, batch, **options)
     else:
         keep_large_buffers()

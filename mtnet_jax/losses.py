@@ -7,8 +7,11 @@ Beyond the paper, a head may know its heading alone: the direction its face look
 above. It then adds lambda_heading L_heading in the place of its L_pose.
 
 Each part is a sum over the batch divided by the number of heads that train it: heads with an
-assigned prediction for the box parts, those of them with a known pose or heading for L_pose. Under
-jit over several devices the sums and counts run over the whole batch.
+assigned prediction for the box parts, those of them with a known pose or heading for L_pose.
+Objectness, which images without heads train too, is divided by the number of images where that is
+larger: else a batch without heads would weigh as much as all its background, sixteen times what it
+weighs beside sixteen heads. Under jit over several devices the sums and counts run over the whole
+batch.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from mtnet_jax import boxes as box_ops
-from mtnet_jax.anchors import Grid, Place, decode_boxes, flatten_outputs
+from mtnet_jax.anchors import ANCHORS_PER_CELL, Grid, Place, decode_boxes, flatten_outputs
 from mtnet_jax.representations import Representation
 from mtnet_jax.targets import (
     ONE_ANCHOR,
@@ -67,7 +70,8 @@ def multitask_loss(
     Returns:
       The scalar loss and {"xy", "wh", "obj", "cls", "pose", "heading", "positives", "posed",
       "headed", "shadowed"}: the parts before weighting and the counts they were divided by, but
-      that pose and heading are weighed together as the mean over posed and headed heads.
+      that obj is divided by at least the number of images, and that pose and heading are weighed
+      together as the mean over posed and headed heads.
     """
     raw = flatten_outputs(outputs)  # (B, N, C)
     num_classes = raw.shape[-1] - 5 - representation.size
@@ -115,7 +119,7 @@ def multitask_loss(
     parts = {
         "xy": (positive * xy).sum() / count,
         "wh": (positive * wh).sum() / count,
-        "obj": objectness / count,
+        "obj": objectness / jnp.maximum(count, raw.shape[0]),
         "cls": (positive * cls).sum() / count,
         "pose": (posed * pose).sum() / posed_count,
         "heading": (headed * heading).sum() / headed_count,
@@ -175,7 +179,8 @@ def _objectness_loss(
     """Sum of BCE over all predictions but the neutral ones.
 
     Neutral are predictions, other than the assigned ones, that overlap any truth (ignored ones
-    included) by more than `NEUTRAL_IOU`, and those that an ignored truth would have been assigned.
+    included) by more than `NEUTRAL_IOU`, those that an ignored truth would have been assigned, and
+    those of cells that a head without a slot touches.
     """
     batch, n = raw.shape[:2]
     picture = jnp.arange(batch)[:, None, None]
@@ -186,6 +191,9 @@ def _objectness_loss(
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
     close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)
-    counted = positive | ~(close | owned_by_ignored)
+    neutral = close | owned_by_ignored
+    if truths.unlabelled is not None:
+        neutral |= jnp.repeat(truths.unlabelled, ANCHORS_PER_CELL, axis=1)
+    counted = positive | ~neutral
     bce = optax.sigmoid_binary_cross_entropy(raw[..., 4], positive.astype(raw.dtype))
     return (bce * counted).sum()

@@ -28,6 +28,9 @@ class Truths(NamedTuple):
     # canonical yaw of a level head, and (B, M) bool. None: no head has a heading.
     headings: jax.Array | None = None
     has_heading: jax.Array | None = None
+    # Cells of the three grids, coarse to fine and row by row, that a head without a slot touches:
+    # (B, sum of K^2) bool. Nothing there is background. None: every head has a slot.
+    unlabelled: jax.Array | None = None
 
 
 class AssignOptions(NamedTuple):

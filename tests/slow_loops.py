@@ -261,6 +261,7 @@ def multitask_loss(
         part: total / max(counts["posed" if part == "pose" else "positives"], 1)
         for part, total in sums.items()
     }
+    parts["obj"] = sums["obj"] / max(counts["positives"], len(truths.boxes))
     bbox = (
         weights.xy * parts["xy"]
         + weights.wh * parts["wh"]

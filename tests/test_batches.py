@@ -15,13 +15,13 @@ import pytest
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, random_map
 from mtnet_jax.data.batches import (
-    MIN_VISIBLE,
     augment_record,
     fit_heads,
     pad_heads,
     training_batches,
     truths_of,
 )
+from mtnet_jax.data.fitting import MIN_VISIBLE
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
@@ -53,6 +53,9 @@ def record(boxes, *, width=100, height=80, **fields) -> dict:
         "has_pose": np.ones(n, bool),
         "ignore": np.zeros(n, bool),
         "labels": np.arange(n, dtype=np.int32),
+        "headings": np.zeros(n, np.float32),
+        "has_heading": np.zeros(n, bool),
+        "intrinsics": np.zeros(4, np.float32),
         "image_id": "picture",
         "source": "test",
         **fields,
@@ -249,6 +252,18 @@ def test_padding_keeps_the_largest_first_and_counts_the_rest():
     assert not roomy["has_pose"][5:].any()
 
 
+def test_cells_of_heads_without_a_slot_are_known():
+    """Of two heads the smaller finds no slot; what it touches is counted by hand."""
+    boxes = np.array([[0, 0, 30, 30], [40, 9, 47, 17]], np.float32)
+    fitted = letterboxed(record(boxes), 64, 64, 64)
+    padded = pad_heads({"image": np.zeros((64, 64, 3), np.uint8), **fitted}, 1)
+    coarse, middle, fine = np.split(padded["unlabelled"], [4, 20])
+    assert np.argwhere(coarse.reshape(2, 2)).tolist() == [[0, 1]]
+    assert np.argwhere(middle.reshape(4, 4)).tolist() == [[0, 2], [1, 2]]
+    assert np.argwhere(fine.reshape(8, 8)).tolist() == [[1, 5], [2, 5]]
+    assert not pad_heads({"image": padded["image"], **fitted}, 2)["unlabelled"].any()
+
+
 def test_padding_keeps_the_fields_of_a_head_together():
     rotations = axis_rotation("y", np.array([10.0, 20.0, 30.0])).astype(np.float32)
     heads = record(
@@ -277,7 +292,10 @@ def test_batches_have_fixed_shapes_and_give_truths():
         "has_pose": ((4, 2), "bool"),
         "ignore": ((4, 2), "bool"),
         "labels": ((4, 2), "int32"),
+        "headings": ((4, 2), "float32"),
+        "has_heading": ((4, 2), "bool"),
         "valid": ((4, 2), "bool"),
+        "unlabelled": ((4, 21), "bool"),
         "dropped": ((4,), "int32"),
     }
     truths = truths_of(batch)

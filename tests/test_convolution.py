@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mtnet_jax.cpu.convolution import compiler_options, conv2d
-from mtnet_jax.network.normalisation import batch_norm_leaky
+from mtnet_jax.cpu.choice import training_options
+from mtnet_jax.network.convolution import conv2d
+from mtnet_jax.network.normalisation import batch_norm_leaky, lean_batch_norm_leaky
 
 EPS, SLOPE = 1e-5, 0.1
 CONV_CASES = [  # (batch, height, width, in, out, kernel, stride)
@@ -72,7 +73,7 @@ def plain_norm(x, scale, bias):
 
 def compiled(function, *operands):
     """Compiles as the project does, and calls."""
-    return jax.jit(function, compiler_options=compiler_options())(*operands)
+    return jax.jit(function, compiler_options=training_options())(*operands)
 
 
 def as_float32(*arrays):
@@ -115,7 +116,7 @@ def test_conv_keeps_bfloat16():
 @pytest.mark.parametrize("shape", NORM_SHAPES)
 def test_norm_equals_the_two_pass_formula(shape):
     operands = norm_operands(shape)
-    actual = compiled(lambda *a: batch_norm_leaky(*a, EPS, SLOPE), *as_float32(*operands))
+    actual = compiled(lambda *a: lean_batch_norm_leaky(*a, EPS, SLOPE), *as_float32(*operands))
     for value, expected in zip(actual, slow_norm(*operands), strict=True):
         assert value.dtype == jnp.float32
         np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5)
@@ -126,7 +127,7 @@ def test_norm_gradients_equal_finite_differences(shape):
     operands = norm_operands(shape)
     generator = np.random.default_rng(2)
     dy = generator.normal(size=shape)
-    loss = lambda *a: jnp.sum(batch_norm_leaky(*a, EPS, SLOPE)[0] * as_float32(dy)[0])  # noqa: E731
+    loss = lambda *a: jnp.sum(lean_batch_norm_leaky(*a, EPS, SLOPE)[0] * as_float32(dy)[0])  # noqa: E731
     gradients = compiled(jax.grad(loss, (0, 1, 2)), *as_float32(*operands))
     for index, gradient in enumerate(gradients):
         direction = generator.normal(size=operands[index].shape)
@@ -148,7 +149,7 @@ def test_norm_and_its_gradients_equal_the_two_layers(dtype, tolerance):
     x = x.astype(dtype)
     dy = jnp.asarray(np.random.default_rng(3).normal(size=x.shape), dtype)
     y, pull = jax.vjp(plain_norm, x, scale, bias)
-    fused, pull_fused = jax.vjp(lambda *a: batch_norm_leaky(*a, EPS, SLOPE)[0], x, scale, bias)
+    fused, pull_fused = jax.vjp(lambda *a: lean_batch_norm_leaky(*a, EPS, SLOPE)[0], x, scale, bias)
     assert fused.dtype == y.dtype == dtype
     expected = [y, *pull(dy)]
     for value, other in zip([fused, *pull_fused(dy)], expected, strict=True):
@@ -161,16 +162,16 @@ def test_norm_and_its_gradients_equal_the_two_layers(dtype, tolerance):
 
 def test_norm_of_a_constant_map_is_finite():
     x, ones = jnp.full((2, 4, 4, 3), 1000.1, jnp.float32), jnp.ones(3)
-    y, _, variance = batch_norm_leaky(x, ones, ones, EPS, SLOPE)
+    y, _, variance = lean_batch_norm_leaky(x, ones, ones, EPS, SLOPE)
     assert np.all(variance >= 0)
     assert np.all(np.isfinite(y))
-    gradient = jax.grad(lambda x: batch_norm_leaky(x, ones, ones, EPS, SLOPE)[0].sum())(x)
+    gradient = jax.grad(lambda x: lean_batch_norm_leaky(x, ones, ones, EPS, SLOPE)[0].sum())(x)
     assert np.all(np.isfinite(gradient))
 
 
 def test_statistics_carry_no_gradient():
     x, scale, bias = as_float32(*norm_operands((2, 4, 4, 3)))
-    gradient = jax.grad(lambda x: batch_norm_leaky(x, scale, bias, EPS, SLOPE)[1].sum())(x)
+    gradient = jax.grad(lambda x: lean_batch_norm_leaky(x, scale, bias, EPS, SLOPE)[1].sum())(x)
     assert not np.any(gradient)
 
 
@@ -184,6 +185,31 @@ def test_barriers_reach_the_fusions():
 
     x = jnp.ones((8, 8))
     lowered = jax.jit(twice).lower(x)
-    kept = lowered.compile(compiler_options()).as_text()
+    kept = lowered.compile(training_options()).as_text()
     assert "opt-barrier(" in kept
     assert "opt-barrier(" not in lowered.compile().as_text()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_lean_normalisation_is_the_plain_one(dtype):
+    """Same values, bit for bit; gradients by formula and by differentiation agree."""
+    rng = np.random.default_rng(5)
+    x = jnp.asarray(rng.normal(1, 2, (3, 5, 4, 6)), dtype)
+    scale, bias = as_float32(rng.normal(size=6), rng.normal(size=6))
+    dy = jnp.asarray(rng.normal(size=x.shape), dtype)
+    both = []
+    for function in (batch_norm_leaky, lean_batch_norm_leaky):
+        y, pull, statistics = jax.vjp(
+            lambda *a, f=function: (lambda out: (out[0], out[1:]))(f(*a, EPS, SLOPE)),
+            *(x, scale, bias),
+            has_aux=True,
+        )
+        both.append((y, statistics, pull(dy)))
+    (y, statistics, gradients), (lean_y, lean_statistics, lean_gradients) = both
+    np.testing.assert_array_equal(y, lean_y)
+    for a, b in zip(statistics, lean_statistics, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(gradients, lean_gradients, strict=True):
+        a, b = (np.asarray(v, np.float32) for v in (a, b))
+        scale_of = np.abs(a).max() * (2e-2 if dtype == jnp.bfloat16 else 1e-5)
+        np.testing.assert_allclose(a, b, atol=scale_of)

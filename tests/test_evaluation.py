@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.evaluation import run
 from mtnet_jax.evaluation.matching import match_picture, pair_by_iou, pairwise_iou
 from mtnet_jax.evaluation.metrics import (
     EMPTY,
@@ -21,6 +23,7 @@ from mtnet_jax.evaluation.metrics import (
     vector_errors,
 )
 from mtnet_jax.evaluation.report import (
+    format_classes,
     format_table,
     format_yaw_bins,
     plot_geodesic,
@@ -31,6 +34,7 @@ from mtnet_jax.evaluation.report import (
 )
 from mtnet_jax.evaluation.summary import format_summary
 from mtnet_jax.rotations import euler_to_rotation
+from tests.tiny import DEMO_RECORDS
 
 
 def a_pred(boxes, scores, rotations=None):
@@ -48,7 +52,8 @@ def a_truth(boxes, rotations=None, ignore=None, has_pose=None):
         "rotations": _rotations(rotations, n),
         "has_pose": np.full(n, rotations is not None) if has_pose is None else np.array(has_pose),
         "ignore": np.zeros(n, bool) if ignore is None else np.array(ignore, bool),
-        "image": np.zeros((200, 400, 3), np.uint8),
+        "width": 400,
+        "height": 200,
         "image_id": "made",
     }
 
@@ -492,6 +497,43 @@ def test_unknown_protocol():
         evaluate([(NOTHING, a_truth([]))], protocol="best")
 
 
+# --- classes -----------------------------------------------------------------------------------
+
+
+def two_classes(labels):
+    """A picture with two heads of class 0 and one of class 1, all found, with these labels."""
+    boxes = [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50]]
+    truth = {**a_truth(boxes), "labels": np.array([0, 0, 1])}
+    return [({**a_pred(boxes, [0.9, 0.8, 0.7]), "labels": np.array(labels)}, truth)]
+
+
+def test_heads_of_another_class_do_not_match():
+    right = evaluate(two_classes([0, 0, 1]))["detection"]
+    assert (right["ap50"], right["recall"], right["false_positives"]) == (1.0, 1.0, 0)
+    swapped = evaluate(two_classes([1, 1, 0]))["detection"]
+    assert (swapped["ap50"], swapped["recall"], swapped["false_positives"]) == (0.0, 0.0, 3)
+
+
+def test_average_precision_is_the_mean_of_the_classes():
+    result = evaluate(two_classes([0, 0, 0]), class_names=("head", "helmet", "hat"))
+    head, helmet, hat = result["classes"]
+    assert [each["name"] for each in (head, helmet, hat)] == ["head", "helmet", "hat"]
+    assert (head["ap50"], helmet["ap50"], hat["ap50"]) == (1.0, 0.0, None)
+    assert [each["truths"] for each in (head, helmet, hat)] == [2, 1, 0]
+    assert [each["predictions"] for each in (head, helmet, hat)] == [3, 0, 0]
+    assert result["detection"]["ap50"] == 0.5
+    assert "helmet" in format_classes({"network": result})
+    assert format_classes({"network": evaluate(two_classes([0, 0, 1])[:0])}) == ""
+
+
+def test_an_ignored_head_absorbs_its_own_class_alone():
+    boxes = [[0, 0, 50, 50]]
+    truth = {**a_truth(boxes, ignore=[True]), "labels": np.array([1])}
+    for label, false_positives in ((1, 0), (0, 1)):
+        pred = {**a_pred(boxes, [0.9]), "labels": np.array([label])}
+        assert evaluate([(pred, truth)])["detection"]["false_positives"] == false_positives
+
+
 # --- the constant predictor ---------------------------------------------------------------------
 
 
@@ -510,7 +552,7 @@ def test_constant_predictor():
     heads = constant.heads(width=800, height=40)
     assert heads["boxes"] == pytest.approx(np.array([[100, 10, 400, 30]]))
     assert heads["scores"].tolist() == [1.0]
-    pairs = [(constant.on_boxes(t["boxes"]), t) for t in truths]
+    pairs = [(constant.on_boxes(t["boxes"], np.zeros(len(t["boxes"]), int)), t) for t in truths]
     result = evaluate(pairs)
     assert result["pose"]["yaw"] == pytest.approx(20, abs=1e-3)
     assert result["detection"]["recall"] == 1.0
@@ -523,6 +565,31 @@ def test_constant_predictor_is_the_chordal_mean():
     constant = constant_predictor([a_truth(np.tile([0, 0, 9, 9], (50, 1)), poses.as_matrix())])
     # scipy's mean minimises the same squared chordal distance.
     assert constant.rotation == pytest.approx(poses.mean().as_matrix(), abs=1e-6)
+
+
+def test_constant_predictor_says_the_most_frequent_class():
+    truth = a_truth(np.tile([0, 0, 9, 9], (3, 1)), np.tile(np.eye(3), (3, 1, 1)))
+    constant = constant_predictor([{**truth, "labels": np.array([1, 0, 1])}])
+    assert constant.heads(10, 10)["labels"].tolist() == [1]
+
+
+def test_the_constant_is_learned_without_decoding_an_image(monkeypatch):
+    source = RecordSource(DEMO_RECORDS, "test")
+    train = RecordSource(DEMO_RECORDS, "train")
+    decoded = (train[i] for i in range(len(train)))
+    expected = constant_predictor(
+        {**record, "width": record["image"].shape[1], "height": record["image"].shape[0]}
+        for record in decoded
+    )
+
+    def refuse(encoded):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("mtnet_jax.data.records.decode_image", refuse)
+    monkeypatch.setattr("mtnet_jax.data.images.decode_image", refuse)
+    constant = run._constant_of(source, ("head",))
+    np.testing.assert_array_equal(constant.box, expected.box)
+    np.testing.assert_array_equal(constant.rotation, expected.rotation)
 
 
 def test_constant_predictor_of_nothing():

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from mtnet_jax.cpu.choice import folded_convolution
 from mtnet_jax.cpu.winograd import transform_kernel, winograd_conv
 from mtnet_jax.network import MultitaskNet
-from mtnet_jax.network.folding import Folded, apply_folded, fold
+from mtnet_jax.network.folding import PLAIN, Folded, apply_folded, fold
 from tests.tiny import trained_variables
 
 
@@ -47,9 +48,9 @@ def test_folded_network_is_the_network(name):
     variables = trained_variables(model, 96)
     images = np.random.default_rng(1).uniform(size=(2, 96, 96, 3)).astype(np.float32)
     expected = jax.jit(model.apply)(variables, images)
-    for winograd in (False, True):
-        folded = jax.jit(partial(fold, model, winograd=winograd))(variables)
-        found = jax.jit(partial(apply_folded, model))(folded, images)
+    for convolution in (PLAIN, folded_convolution(np.float32)):
+        folded = jax.jit(partial(fold, model, convolution=convolution))(variables)
+        found = jax.jit(partial(apply_folded, model, convolution=convolution))(folded, images)
         for level, wanted in zip(found, expected, strict=True):
             assert np.asarray(wanted).std() > 0.1
             np.testing.assert_allclose(level, wanted, atol=2e-5 * np.abs(wanted).max())
@@ -67,8 +68,8 @@ def test_only_kernels_that_gain_are_transformed():
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     plain, fast = (
-        kernels_of(jax.eval_shape(lambda v, w=winograd: fold(model, v, winograd=w), abstract))
-        for winograd in (False, True)
+        kernels_of(jax.eval_shape(partial(fold, model, convolution=convolution), abstract))
+        for convolution in (PLAIN, folded_convolution(np.float32))
     )
     assert len(plain) == 52 + 18 + 2 + 3  # backbone, neck with laterals, hidden layers of the poses
     changed = {name for name in plain if plain[name] != fast[name]}
@@ -87,7 +88,7 @@ def test_bfloat16_stays_near_float32():
     variables = trained_variables(exact, 64)
     images = np.random.default_rng(1).uniform(size=(1, 64, 64, 3)).astype(np.float32)
     model = MultitaskNet(1, 9, dtype=jax.numpy.bfloat16, **settings)
-    folded = jax.jit(partial(fold, model, winograd=False))(variables)
+    folded = jax.jit(partial(fold, model))(variables)
     found = jax.jit(partial(apply_folded, model))(folded, images)
     for level, wanted in zip(found, jax.jit(exact.apply)(variables, images), strict=True):
         assert level.dtype == np.float32

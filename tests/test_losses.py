@@ -12,6 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mtnet_jax.anchors import make_grid
+from mtnet_jax.data.batches import touched_cells
 from mtnet_jax.losses import LossWeights, multitask_loss
 from mtnet_jax.representations import VECTOR_LOSSES, make_representation
 from mtnet_jax.targets import AssignOptions, Truths
@@ -247,9 +248,41 @@ def test_sums_are_divided_by_the_positives_of_the_batch():
     assert twice["positives"] == 2 * once["positives"] > 2
     for part in ("xy", "wh", "cls", "pose"):
         np.testing.assert_allclose(twice[part], once[part], rtol=1e-5)
-    # A picture without heads adds its background to the sum and nothing to the count.
+    # A picture without heads adds its background to the sum and nothing to the count (which is
+    # larger than the number of images here).
     background = sum(np.logaddexp(0, o[1, ..., 4]).sum() for o in outputs) / once["positives"]
     np.testing.assert_allclose(once["obj"], twice["obj"] + background, rtol=1e-5)
+
+
+def test_a_batch_without_heads_weighs_no_more_than_one_with_heads():
+    """The same background, sixteen images: without heads, and with one head in each."""
+    rng = np.random.default_rng(14)
+    outputs = [np.concatenate(8 * [o]) for o in random_outputs(rng, "vectors")]
+    one = truths_of(around(20, 20, 10, 20))._asdict().items()  # in the first of two images
+    some = Truths(**{n: np.repeat(a[:1], 16, axis=0) for n, a in one if a is not None})
+    none = some._replace(valid=np.zeros_like(some.valid))
+    with_heads, without = (compiled("vectors")(outputs, t)[0][1] for t in (some, none))
+    assert len(some.valid) == len(outputs[0]) == 16 == with_heads["positives"]
+    np.testing.assert_allclose(without["obj"], with_heads["obj"], rtol=0.05)
+
+
+def test_a_head_without_a_slot_is_no_background():
+    """Its prediction learns nothing; with a slot it is pushed up, as background down."""
+    outputs = random_outputs(np.random.default_rng(15), "vectors")
+    kept, beyond = around(20, 20, 10, 20), around(50, 30, 30, 30)
+    both = truths_of(kept, beyond)
+    one = truths_of(kept)
+    cells = touched_cells(np.array([beyond], np.float32), SIZE)[None]
+    pushed = {}
+    for name, truths in {
+        "slot": both,
+        "background": one,
+        "no slot": one._replace(unlabelled=cells),
+    }.items():
+        gradient = compiled("vectors")(outputs, truths)[1]
+        pushed[name] = float(at(gradient, place_of(beyond))[4])
+    assert pushed["slot"] < 0 < pushed["background"]
+    assert pushed["no slot"] == 0
 
 
 def test_of_three_heads_at_one_place_only_the_largest_counts():

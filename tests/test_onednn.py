@@ -1,13 +1,16 @@
 """oneDNN's convolutions and gradients: against XLA's, NumPy's, and in the steps of training."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtnet_jax.cpu import onednn
-from mtnet_jax.cpu.convolution import compiler_options, conv2d, xla_conv2d
+from mtnet_jax.cpu.choice import fast_conv2d, folded_convolution, training_options
 from mtnet_jax.network import normalise_images
+from mtnet_jax.network.convolution import conv2d
 from mtnet_jax.network.folding import apply_folded, fold
 from mtnet_jax.training.step import compile_step
 from tests.test_convolution import slow_conv
@@ -46,7 +49,7 @@ def operands(case):
 
 def run(function, *args):
     with onednn.compiling():
-        return jax.jit(function, compiler_options=compiler_options())(*args)
+        return jax.jit(function, compiler_options=training_options())(*args)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -60,8 +63,8 @@ def test_convolution_and_gradients_equal_those_of_xla(case):
 
         return values
 
-    theirs = jax.jit(all_of(xla_conv2d))(x, kernel, dy)
-    for ours, expected in zip(run(all_of(conv2d), x, kernel, dy), theirs, strict=True):
+    theirs = jax.jit(all_of(conv2d))(x, kernel, dy)
+    for ours, expected in zip(run(all_of(fast_conv2d), x, kernel, dy), theirs, strict=True):
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, atol=2e-6 * np.abs(expected).max())
     np.testing.assert_allclose(
@@ -80,7 +83,7 @@ def test_transposed_product(rows, m, n):
 def test_the_calls_are_made_and_only_for_float32():
     def text(dtype):
         x, kernel = jnp.zeros((1, 4, 4, 2), dtype), jnp.zeros((3, 3, 2, 2), dtype)
-        return jax.jit(lambda x, kernel: conv2d(x, kernel)).lower(x, kernel).as_text()
+        return jax.jit(lambda x, kernel: fast_conv2d(x, kernel)).lower(x, kernel).as_text()
 
     assert "__onednn$convolution" in text(jnp.float32)
     assert "onednn" not in text(jnp.bfloat16)
@@ -90,7 +93,7 @@ def test_the_environment_turns_it_off(monkeypatch):
     monkeypatch.setenv("MTNET_ONEDNN", "0")
     assert not onednn.available()
     x, kernel = jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2))
-    text = jax.jit(lambda x, kernel: conv2d(x, kernel)).lower(x, kernel).as_text()
+    text = jax.jit(lambda x, kernel: fast_conv2d(x, kernel)).lower(x, kernel).as_text()
     assert "onednn" not in text
 
 
@@ -146,8 +149,10 @@ def test_the_folded_network_equals_the_network():
     system, variables = tiny_system(config)
     images = normalise_images(random_batch(config, 2)["image"])
     expected = run(system.model.apply, variables, images)
-    folded = fold(system.model, variables, winograd=True)
-    found = run(lambda folded, x: apply_folded(system.model, folded, x), folded, images)
+    convolution = folded_convolution(jnp.float32)
+    folded = fold(system.model, variables, convolution)
+    network = partial(apply_folded, system.model, convolution=convolution)
+    found = run(network, folded, images)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
 
@@ -158,7 +163,7 @@ def test_nothing_is_offered_to_the_persistent_cache(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     try:
         x, kernel, _ = operands((1, 6, 6, 3, 5, 3, 1))
-        run(lambda x, kernel: conv2d(x, kernel) + 1, x, kernel)
+        run(lambda x, kernel: fast_conv2d(x, kernel) + 1, x, kernel)
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert not list(tmp_path.iterdir())

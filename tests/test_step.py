@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accelerator import faults_of
-from mtnet_jax.cpu.convolution import compiler_options
+from mtnet_jax.cpu.choice import training_options
 from mtnet_jax.network import normalise_images
 from mtnet_jax.system import TrainState
 from mtnet_jax.training.phases import make_optimizer, read_phases
@@ -142,7 +142,7 @@ def test_a_few_steps_on_one_batch_learn_it(representation):
     config.phases.b.learning_rate = 1e-2
     system, variables = tiny_system(config)
     step, state = make_step(config, system, variables, EVERYTHING)
-    step = jax.jit(step, compiler_options=compiler_options())
+    step = jax.jit(step, compiler_options=training_options())
     batch = random_batch(config, 4)
     losses = []
     for _ in range(30):

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.config import default_config, phase, record_set
+from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.saved_config import write_config
 from mtnet_jax.system import System, abstract_variables, build_system
@@ -57,8 +58,9 @@ def random_batch(config: ConfigDict, batch_size: int, seed: int = 0) -> dict[str
 
 
 def tiny_system(config: ConfigDict) -> tuple[System, dict]:
-    """The network of a configuration and its fresh variables."""
+    """The network of a configuration as commands train it, and its fresh variables."""
     system = build_system(config)
+    system = system._replace(model=fastest(system.model))
     size = config.input.size
     images = np.zeros((1, size, size, 3), np.float32)
     return system, jax.jit(system.model.init)(jax.random.key(0, impl="rbg"), images)

@@ -52,8 +52,9 @@ def multitask_loss(maps, batch, anchors, size, *, alpha, cls_weight=0.5) -> torc
         posed += int(known.sum())
         truth = batch["rotations"][picture, slot][mine][known]
         total["pose"] += _vectors(answer[known, 6:].reshape(-1, 3, 3), truth.transpose(1, 2))
-    box = total["xy"] + total["wh"] + total["obj"] + cls_weight * total["cls"]
-    return alpha * box / positives + (1 - alpha) * total["pose"] / max(posed, 1)
+    box = (total["xy"] + total["wh"] + cls_weight * total["cls"]) / positives
+    box = box + total["obj"] / max(positives, len(maps[0]))
+    return alpha * box + (1 - alpha) * total["pose"] / max(posed, 1)
 
 
 def _best_anchor(wh, anchors):

@@ -47,8 +47,8 @@ def main() -> None:
     rows = [
         _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
     ]
-    people = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
-    write_picture(args.out / "studio_people.jpg", people)
+    sheet = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
+    write_picture(args.out / "studio_people.jpg", sheet)
 
     people = [make_person(figure, identity, args.seed) for identity in range(len(ASIDE))]
     write_picture(args.out / "frames.jpg", contact_sheet(*_two_frames(people)))

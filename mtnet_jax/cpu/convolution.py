@@ -1,8 +1,7 @@
-"""The convolution every layer of the network is built on, and how to compile it for the CPU.
+"""The convolution of the network by oneDNN, gradients included, on x86 CPUs.
 
-GPUs and TPUs run XLA's convolution. On x86 CPUs the same sums go to oneDNN, gradients included,
-written as the convolutions and products it is fast at: this file is the one place where a platform
-makes a difference to the network.
+The same sums as `mtnet_jax.network.convolution`, written as the convolutions and products that
+oneDNN is fast at.
 """
 
 from functools import partial
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax.cpu import onednn
+from mtnet_jax.network.convolution import conv2d, darknet_padding
 
 Array = jax.Array
 
@@ -18,44 +18,14 @@ Array = jax.Array
 MOST_WEIGHTS_FOR_ONE_PRODUCT = 128 * 256
 
 
-def conv2d(x_BxHxWxC: Array, kernel_HxWxIxO: Array, stride: int = 1) -> Array:
-    """2-D convolution with Darknet's padding, (k - 1) // 2 on every side at every stride.
-
-    Args:
-      x_BxHxWxC: maps.
-      kernel_HxWxIxO: 1x1 or 3x3.
-      stride: 1, or 2 with a 3x3 kernel.
-
-    Returns:
-      (B, ceil(H / stride), ceil(W / stride), O).
-    """
-    if onednn.usable(x_BxHxWxC, kernel_HxWxIxO):
-        return _onednn_conv2d(x_BxHxWxC, kernel_HxWxIxO, stride)
-    return xla_conv2d(x_BxHxWxC, kernel_HxWxIxO, stride)
-
-
-def xla_conv2d(x_BxHxWxC: Array, kernel_HxWxIxO: Array, stride: int = 1) -> Array:
-    """`conv2d` as XLA computes it on every platform."""
-    return jax.lax.conv_general_dilated(
-        x_BxHxWxC,
-        kernel_HxWxIxO,
-        window_strides=(stride, stride),
-        padding=_padding(kernel_HxWxIxO),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def _padding(kernel_HxWxIxO: Array) -> tuple[tuple[int, int], ...]:
-    return tuple(2 * ((size - 1) // 2,) for size in kernel_HxWxIxO.shape[:2])
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _onednn_conv2d(x: Array, kernel: Array, stride: int) -> Array:
-    return onednn.convolution(x, kernel, stride, _padding(kernel))
+def onednn_conv2d(x: Array, kernel: Array, stride: int) -> Array:
+    """As `conv2d`, where `onednn.usable`; it has a gradient and no other transformation."""
+    return onednn.convolution(x, kernel, stride, darknet_padding(kernel))
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return _onednn_conv2d(x, kernel, stride), (x, kernel)
+    return onednn_conv2d(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
@@ -66,11 +36,11 @@ def _backward(stride: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array
     if stride == 2:
         return _strided_maps_gradient(kernel, dy, x.shape), _strided_kernel_gradient(x, dy)
     turned = kernel[::-1, ::-1]
-    dx = onednn.convolution(dy, turned, 1, _padding(kernel), inputs_last=True)
+    dx = onednn.convolution(dy, turned, 1, darknet_padding(kernel), inputs_last=True)
     return dx, _kernel_gradient(x, kernel, dy)
 
 
-_onednn_conv2d.defvjp(_forward, _backward)
+onednn_conv2d.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x_BxHxWxI: Array, kernel_HxWxIxO: Array, dy_BxHxWxO: Array) -> Array:
@@ -82,10 +52,10 @@ def _kernel_gradient(x_BxHxWxI: Array, kernel_HxWxIxO: Array, dy_BxHxWxO: Array)
     """
     size, _, channels, features = kernel_HxWxIxO.shape
     if size > 1 and channels * features > MOST_WEIGHTS_FOR_ONE_PRODUCT:
-        _, pull = jax.vjp(partial(xla_conv2d, x_BxHxWxI), kernel_HxWxIxO)
+        _, pull = jax.vjp(partial(conv2d, x_BxHxWxI), kernel_HxWxIxO)
         return pull(dy_BxHxWxO)[0]
     width, last = x_BxHxWxI.shape[2], size - 1
-    x = jnp.pad(x_BxHxWxI, ((0, 0), *_padding(kernel_HxWxIxO), (0, 0)))
+    x = jnp.pad(x_BxHxWxI, ((0, 0), *darknet_padding(kernel_HxWxIxO), (0, 0)))
     beside = [x[:, :, j : j + width] for j in range(size)]
     below = [jnp.pad(dy_BxHxWxO, ((0, 0), (i, last - i), (0, 0), (0, 0))) for i in range(size)]
     product = onednn.transposed_product(_pixels(_stack(beside)), _pixels(_stack(below)))
@@ -148,24 +118,3 @@ def _strided_maps_gradient(
     second = onednn.convolution(dy_BxYxXxO, pairs[::-2], 1, ((0, 1), (0, 1)), inputs_last=True)
     dx = jnp.stack([first, second], axis=2).reshape(batch, 2 * rows, 2 * columns, channels)
     return dx[:, : shape[1], : shape[2]]
-
-
-def compiler_options() -> dict[str, str]:
-    """Options every `jax.jit` round the network passes on: `jax.jit(f, compiler_options=...)`.
-
-    On the CPU, jax 0.10 hands convolutions to the YNNPACK library, which runs them at half the rate
-    of XLA's own (Eigen) kernels, and their gradients at less. These options leave it reductions and
-    matrix products alone. The compiler pass that takes optimisation barriers out before operations
-    are fused is turned off: `_backward` and rematerialisation count on them. Other backends keep
-    their defaults.
-
-    Returns:
-      Names and values of XLA options for the default backend.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    libraries = "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_DOT"
-    return {
-        "xla_cpu_experimental_ynn_fusion_type": libraries,
-        "xla_disable_hlo_passes": "cse_barrier_expander",
-    }

@@ -11,6 +11,7 @@ import cv2
 import grain
 import numpy as np
 
+from mtnet_jax.anchors import STRIDES
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
 from mtnet_jax.data.fitting import Record, Records, fit_heads
@@ -61,7 +62,8 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
       `image`, the fields of `Truths`, and `dropped`: how many heads found no slot.
     """
     boxes = fitted["boxes"]
-    largest = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_heads]
+    order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
+    largest, rest = order[:max_heads], order[max_heads:]
     count = len(largest)
     padded: dict[str, Any] = {
         "boxes": np.zeros((max_heads, 4), np.float32),
@@ -78,13 +80,37 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
     return {
         "image": fitted["image"],
         **padded,
-        "dropped": np.int32(len(boxes) - count),
+        "unlabelled": touched_cells(boxes[rest], fitted["image"].shape[0]),
+        "dropped": np.int32(len(rest)),
     }
+
+
+def touched_cells(boxes: np.ndarray, size: int) -> np.ndarray:
+    """Which cells of the three grids share area with any of some boxes.
+
+    A prediction that overlaps a box by half has its centre in it, hence in one of these cells.
+
+    Args:
+      boxes: (n, 4) xyxy pixels of the input.
+      size: side of the input.
+
+    Returns:
+      (sum of K^2,) bool, coarse to fine, row by row, as the predictions are numbered.
+    """
+    grids = []
+    for stride in STRIDES:
+        touched = np.zeros((size // stride, size // stride), bool)
+        first = np.floor(boxes[:, :2] / stride).astype(int).clip(0)
+        last = np.ceil(boxes[:, 2:] / stride).astype(int)
+        for (left, top), (right, bottom) in zip(first, last, strict=True):
+            touched[top:bottom, left:right] = True
+        grids.append(touched.ravel())
+    return np.concatenate(grids)
 
 
 def truths_of(batch: Mapping[str, Any]) -> Truths:
     """The true heads of a batch."""
-    return Truths(**{name: batch[name] for name in Truths._fields})
+    return Truths(**{name: batch[name] for name in Truths._fields if name in batch})
 
 
 def training_batches(

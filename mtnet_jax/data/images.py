@@ -11,6 +11,7 @@ from mtnet_jax.errors import BadRecord
 
 # A marker that is no escaped 0xFF of coded data (00), no restart (D0 to D7) and no filling (FF).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END, _JPEG_EXIF = 0xD9, 0xE1
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # headers that give the size
 # The gray flags alone, with the flag of RGB: the colour flags that shrink hold the one of BGR.
@@ -31,6 +32,23 @@ def decode_image(encoded: bytes) -> np.ndarray:
       BadRecord: not a picture, or a JPEG that was cut short (OpenCV would fill it with grey).
     """
     return _decode(encoded, cv2.IMREAD_COLOR_RGB)
+
+
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an encoded picture as `decode_image` gives it.
+
+    The header of a JPEG or PNG tells it. A JPEG that EXIF may turn, and other formats, are decoded.
+
+    Raises:
+      BadRecord: see `decode_image`.
+    """
+    width, height, may_be_turned = _jpeg_header(encoded)
+    if width and height and not may_be_turned:
+        return width, height
+    if encoded[:8] == _PNG and encoded[12:16] == b"IHDR" and b"eXIf" not in encoded:
+        return int.from_bytes(encoded[16:20]), int.from_bytes(encoded[20:24])
+    height, width = decode_image(encoded).shape[:2]
+    return width, height
 
 
 class ShrunkImage(NamedTuple):

@@ -1,6 +1,6 @@
 """The record sets that a configuration mixes: opened, compared with each other, and described."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -13,8 +13,8 @@ Sources = dict[str, RecordSource]
 def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
     """The training and the evaluation sources of a configuration, by name.
 
-    Labels of the training records become indices into `config.class_names`, by name; pictures of
-    the training records stay encoded, as `batches.training_batches` takes them.
+    Labels become indices into `config.class_names`, by name; pictures of the
+    training records stay encoded, as `batches.training_batches` takes them.
 
     Raises:
       ValueError: nothing to train on, a record set with a label that the configuration does not
@@ -32,7 +32,12 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
                 frame=config.frame,
             )
         if entry.eval_split:
-            eval_sources[name] = RecordSource(entry.path, entry.eval_split, frame=config.frame)
+            eval_sources[name] = RecordSource(
+                entry.path,
+                entry.eval_split,
+                label_ids=_class_ids(config, name, RecordSet.open(entry.path)),
+                frame=config.frame,
+            )
     if not train_sources:
         raise BadInput(
             "Nothing to train on: config.data has no record set with a train_split and a weight."
@@ -104,6 +109,25 @@ def _row(use: str, name: str, source: RecordSource, weight: str, share: str) -> 
     )
     rule = source.record_set.box_rule
     return (use, name, source.split, f"{len(source):,}", heads, with_pose, weight, share, rule)
+
+
+def class_ids(record_set: RecordSet, class_names: Sequence[str]) -> list[int]:
+    """The class of each label of a record set that is evaluated: by name.
+
+    For a network of one class every label is that class.
+
+    Raises:
+      BadInput: a label that is none of several classes.
+    """
+    if len(class_names) == 1:
+        return [0] * len(record_set.label_names)
+    unknown = sorted(set(record_set.label_names) - set(class_names))
+    if unknown:
+        raise BadInput(
+            f"{record_set.path} has the labels {', '.join(unknown)}, the network only the classes "
+            f"{', '.join(class_names)}: convert the set again with --label-map."
+        )
+    return [list(class_names).index(label) for label in record_set.label_names]
 
 
 def _class_ids(config: ConfigDict, name: str, record_set: RecordSet) -> list[int]:

@@ -9,6 +9,8 @@ The rule, in this order:
    which then counts neither for nor against. One ignored truth absorbs any number of predictions.
 4. Else the prediction is a false positive.
 
+Heads of different classes never match: their IoU counts as 0.
+
 Truths not taken are missed, except ignored ones, which never count. Since predictions of lower
 score choose later, dropping all predictions below some score changes nothing for the others.
 """
@@ -39,7 +41,7 @@ class Match(NamedTuple):
 
 
 def match_picture(pred: dict, truth: dict, iou_threshold: float) -> Match:
-    """Match one picture's predictions to its truths by the rule of this module.
+    """Match one picture's predictions to its truths, all of one class, by the rule of this module.
 
     Args:
       pred: "boxes" (m, 4) xyxy in pixels and "scores" (m,), any order.
@@ -51,7 +53,14 @@ def match_picture(pred: dict, truth: dict, iou_threshold: float) -> Match:
     """
     iou = pairwise_iou(pred["boxes"], truth["boxes"])
     ignore = np.asarray(truth["ignore"], bool).reshape(-1)
-    taken = match_thresholds(iou, pred["scores"], ignore, np.array([iou_threshold]))[0]
+    return match_heads(iou, np.asarray(pred["scores"]), ignore, iou_threshold)
+
+
+def match_heads(
+    iou: np.ndarray, scores: np.ndarray, ignore: np.ndarray, iou_threshold: float
+) -> Match:
+    """As `match_picture`, of IoUs (m, n), which are 0 between heads of different classes."""
+    taken = match_thresholds(iou, scores, ignore, np.array([iou_threshold]))[0]
     absorbed = np.zeros(len(taken), bool)
     absorbed[taken >= 0] = ignore[taken[taken >= 0]]
     prediction_of_truth = np.full(len(ignore), -1)

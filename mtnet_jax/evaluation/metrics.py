@@ -10,7 +10,8 @@ Every number is defined in docs/evaluation.md.
 """
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.matching import (
-    match_picture,
+    match_heads,
     match_thresholds,
     pair_by_iou,
     pairwise_iou,
@@ -43,6 +44,7 @@ TRUTH_ROW = np.dtype(
     [
         ("prediction", np.int64),  # that matched, its index in the picture; -1 where missed
         ("matched", np.bool_),
+        ("label", np.int64),  # class of the truth
         ("iou", np.float64),  # 0 where missed
         ("has_pose", np.bool_),
         ("invalid", np.bool_),  # matched and has_pose, but the predicted matrix is no rotation
@@ -79,6 +81,7 @@ class State(NamedTuple):
     ignored: int  # truths marked so
     false_positives: int  # at the settings' score and IoU thresholds
     scores: np.ndarray  # (predictions,) float64
+    labels: np.ndarray  # (predictions,) int64, class
     outcomes: (
         np.ndarray
     )  # (predictions, 10) int8 at AP_IOU_THRESHOLDS: 1 true, 0 false, -1 absorbed
@@ -92,6 +95,7 @@ EMPTY = State(
     0,
     0,
     np.zeros(0),
+    np.zeros(0, np.int64),
     np.zeros((0, len(AP_IOU_THRESHOLDS)), np.int8),
     np.zeros(0, bool),
     np.zeros(0, TRUTH_ROW),
@@ -104,17 +108,20 @@ def evaluate(
     protocol: str = "matched",
     iou_threshold: float = 0.5,
     score_threshold: float = 0.3,
+    class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All metrics over pictures.
 
     Args:
       pairs: (prediction, truth) of each picture. A prediction has "boxes" (m, 4) xyxy in pixels,
-        "scores" (m,) and "rotations" (m, 3, 3); a truth has "boxes" (n, 4), "rotations" (n, 3, 3),
-        "has_pose" (n,) and "ignore" (n,), and optionally "headings" (n,) and "has_heading" (n,).
-        The picture itself is not needed.
+        "scores" (m,), "rotations" (m, 3, 3) and "labels" (m,); a truth has "boxes" (n, 4),
+        "rotations" (n, 3, 3), "has_pose" (n,), "ignore" (n,) and "labels" (n,), and optionally
+        "headings" (n,) and "has_heading" (n,). Heads match within their class; without
+        labels all are of class 0. The picture itself is not needed.
       protocol: see `Settings`.
       iou_threshold: see `Settings`.
       score_threshold: see `Settings`.
+      class_names: of the labels, for the rows by class.
 
     Returns:
       A nested dict of numbers, strings, lists and None (undefined, such as the mean of nothing),
@@ -124,7 +131,8 @@ def evaluate(
       ValueError: unknown protocol, or a true pose that is no rotation.
     """
     settings = Settings(protocol, iou_threshold, score_threshold)
-    return summarise(merge_states(picture_state(p, t, settings) for p, t in pairs), settings)
+    state = merge_states(picture_state(p, t, settings) for p, t in pairs)
+    return summarise(state, settings, class_names)
 
 
 def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
@@ -152,7 +160,9 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
     scores = np.asarray(pred["scores"], np.float64).reshape(-1)
     scores = np.where(np.isnan(scores), -np.inf, scores)  # the least certain of all
     ignore = np.asarray(truth["ignore"], bool).reshape(-1)
+    labels = _labels(pred, len(pred_boxes))
     iou = pairwise_iou(pred_boxes, truth["boxes"])
+    iou = np.where(labels[:, None] == _labels(truth, len(ignore)), iou, 0.0)
     counted = scores >= settings.score_threshold
 
     if settings.protocol == "authors":
@@ -164,8 +174,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
         ]
         false_positives = 0
     else:
-        boxes_counted = {"boxes": pred_boxes[counted], "scores": scores[counted]}
-        match = match_picture(boxes_counted, truth, settings.iou_threshold)
+        match = match_heads(iou[counted], scores[counted], ignore, settings.iou_threshold)
         taken = match.prediction_of_truth
         prediction_of_truth = np.full(len(ignore), -1)
         prediction_of_truth[taken >= 0] = np.flatnonzero(counted)[taken[taken >= 0]]
@@ -181,6 +190,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
         ignored=int(ignore.sum()),
         false_positives=false_positives,
         scores=scores,
+        labels=labels,
         outcomes=outcomes,
         counted=counted,
         rows=_truth_rows(pred, truth, prediction_of_truth, iou)[~ignore],
@@ -193,12 +203,13 @@ def merge_states(states: Iterable[State]) -> State:
     return State(*(sum(c) for c in columns[:4]), *(np.concatenate(c) for c in columns[4:]))
 
 
-def summarise(state: State, settings: Settings) -> dict[str, Any]:
+def summarise(state: State, settings: Settings, class_names: Sequence[str] = ()) -> dict[str, Any]:
     """The numbers of a state, ready for JSON.
 
     Args:
       state: merged states of the pictures.
       settings: those the state was made with.
+      class_names: of the labels; a label without a name is called by its number.
 
     Returns:
       "settings"; "counts" (pictures, pictures_skipped, truths, truths_with_pose, ignored,
@@ -208,15 +219,17 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
       maev_front, maev, geodesic_mean, geodesic_median); "heading" (evaluated, mean, median,
       beyond_90) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
       recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a list with
-      low, high, truths and the figures of "heading"; "curves" (precision at IoU .5 over recall,
-      cumulative geodesic error).
+      low, high, truths and the figures of "heading"; "classes", a list with name, truths,
+      predictions, ap50, ap50_95, recall and mean IoUs (the average precisions of "detection" are
+      means over the classes that have truths, as COCO's); "curves" (precision at IoU .5 over
+      recall, cumulative geodesic error).
     """
     rows = state.rows
-    precision = [
-        interpolated_precision(state.scores, state.outcomes[:, i], len(rows))
-        for i in range(len(AP_IOU_THRESHOLDS))
-    ]  # 10 of (101,) or None
-    average = [None if p is None else _mean(p) for p in precision]
+    present = np.unique(rows["label"]).tolist()
+    by_class = [p for label in present if (p := _precisions(state, label)) is not None]
+    precision = np.mean(by_class, axis=0) if by_class else None  # (10, 101)
+    no_average: list[float | None] = [None] * len(AP_IOU_THRESHOLDS)
+    average = no_average if precision is None else [_mean(p) for p in precision]
     matched = int(rows["matched"].sum())
     absolute_yaw = np.abs(rows["yaw"])
     return {
@@ -245,9 +258,13 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
         "heading": _heading_figures(rows),
         "yaw_bins": [_yaw_bin(rows, absolute_yaw, low, high) for low, high in pairwise(YAW_BINS)],
         "heading_bins": [_heading_bin(rows, low, high) for low, high in pairwise(YAW_BINS)],
+        "classes": [
+            _class_row(state, label, class_names)
+            for label in sorted({*present, *state.labels.tolist(), *range(len(class_names))})
+        ],
         "curves": {
             "recall": RECALL_POINTS.tolist(),
-            "precision50": None if precision[0] is None else precision[0].tolist(),
+            "precision50": None if precision is None else precision[0].tolist(),
             "geodesic_degrees": GEODESIC_POINTS.tolist(),
             "geodesic_fraction": _cumulative_geodesic(rows),
         },
@@ -290,25 +307,28 @@ class ConstantPredictor(NamedTuple):
     Attributes:
       box: (4,) xyxy as fractions of the width and height of the picture.
       rotation: (3, 3) chordal mean of the training poses.
+      label: the most frequent class of the training truths.
     """
 
     box: np.ndarray
     rotation: np.ndarray
+    label: int
 
     def heads(self, width: int, height: int) -> dict[str, np.ndarray]:
         """One head of score 1: the mean box and mean pose, for a picture of the given size."""
-        return _constant_heads(self.box[None] * [width, height, width, height], self.rotation)
+        box = self.box[None] * [width, height, width, height]
+        return _constant_heads(box, np.array([self.label]), self.rotation)
 
-    def on_boxes(self, boxes: np.ndarray) -> dict[str, np.ndarray]:
-        """The mean pose on every given (n, 4) box, score 1: to compare the pose error alone."""
-        return _constant_heads(boxes, self.rotation)
+    def on_boxes(self, boxes: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """The mean pose on given boxes (n, 4) of classes (n,): to compare the pose error alone."""
+        return _constant_heads(boxes, labels, self.rotation)
 
 
 def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
     """The mean box and the mean pose of training pictures; ignored truths are left out.
 
     Args:
-      train_truths: decoded records ("image" gives the size of the picture), read once.
+      train_truths: records with the "width" and "height" of their picture, read once.
 
     Returns:
       The predictor. The mean pose is the rotation nearest to the sum of the rotations, which is
@@ -317,27 +337,33 @@ def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
     Raises:
       ValueError: no box, or no pose, in any truth.
     """
-    box_sum, boxes, rotation_sum, poses = np.zeros(4), 0, np.zeros((3, 3)), 0
+    box_sum, rotation_sum, poses = np.zeros(4), np.zeros((3, 3)), 0
+    classes: Counter[int] = Counter()
     for truth in train_truths:
-        height, width = truth["image"].shape[:2]
+        width, height = truth["width"], truth["height"]
         keep = ~np.asarray(truth["ignore"], bool)
         kept = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)[keep]
         box_sum += (kept / [width, height, width, height]).sum(axis=0)
-        boxes += len(kept)
+        classes.update(_labels(truth, len(keep))[keep].tolist())
         posed = keep & np.asarray(truth["has_pose"], bool)
         rotations = np.asarray(truth["rotations"], np.float64).reshape(-1, 3, 3)
         rotation_sum += rotations[posed].sum(axis=0)
         poses += int(posed.sum())
+    boxes = classes.total()
     if boxes == 0 or poses == 0:
         raise BadInput(f"A mean box and pose need training truths: got {boxes} and {poses}.")
-    return ConstantPredictor(box_sum / boxes, nearest_rotation(rotation_sum))
+    label = classes.most_common(1)[0][0]
+    return ConstantPredictor(box_sum / boxes, nearest_rotation(rotation_sum), label)
 
 
-def _constant_heads(boxes: np.ndarray, rotation: np.ndarray) -> dict[str, np.ndarray]:
+def _constant_heads(
+    boxes: np.ndarray, labels: np.ndarray, rotation: np.ndarray
+) -> dict[str, np.ndarray]:
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     return {
         "boxes": boxes,
         "scores": np.ones(len(boxes), np.float32),
+        "labels": np.asarray(labels),
         "rotations": np.tile(rotation.astype(np.float32), (len(boxes), 1, 1)),
     }
 
@@ -356,6 +382,7 @@ def _truth_rows(
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
+    rows["label"] = _labels(truth, len(has_pose))
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
     for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
         rows[field] = np.nan
@@ -418,6 +445,37 @@ def vector_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     sine = np.linalg.norm(np.cross(a, b, axis=-2), axis=-2)
     return np.rad2deg(np.arctan2(sine, (a * b).sum(axis=-2)))
+
+
+def _labels(heads: dict, count: int) -> np.ndarray:
+    """(count,) classes of predictions or truths; 0 where they have no labels."""
+    return np.asarray(heads.get("labels", np.zeros(count)), np.int64).reshape(count)
+
+
+def _precisions(state: State, label: int) -> np.ndarray | None:
+    """(10, 101) interpolated precision of a class at `AP_IOU_THRESHOLDS`; None without truths."""
+    truths = int((state.rows["label"] == label).sum())
+    mine = state.labels == label
+    if truths == 0:
+        return None
+    return np.array(
+        [interpolated_precision(state.scores[mine], o, truths) for o in state.outcomes[mine].T],
+        np.float64,
+    )
+
+
+def _class_row(state: State, label: int, names: Sequence[str]) -> dict[str, Any]:
+    """The figures of the truths and predictions of a class."""
+    rows = state.rows[state.rows["label"] == label]
+    precision = _precisions(state, label)
+    return {
+        "name": names[label] if 0 <= label < len(names) else str(label),
+        "truths": len(rows),
+        "predictions": int((state.counted & (state.labels == label)).sum()),
+        "ap50": None if precision is None else _mean(precision[0]),
+        "ap50_95": None if precision is None else _mean(precision),
+        **_iou_figures(rows),
+    }
 
 
 def _iou_figures(rows: np.ndarray) -> dict[str, Any]:

@@ -69,6 +69,13 @@ _BIN_COLUMNS = (
     ("geodesic_median", "median", "°"),
 )
 
+_CLASS_COLUMNS = (
+    ("predictions", "found", ""),
+    ("ap50", "AP50", "%"),
+    ("ap50_95", "AP50:95", "%"),
+    ("recall", "recall", "%"),
+    ("mean_iou_matched", "IoU", "%"),
+)
 _HEADING_COLUMNS = (
     ("evaluated", "found", ""),
     ("mean", "mean", "°"),
@@ -137,6 +144,20 @@ def format_yaw_bins(results: Results) -> str:
     return "\n\n".join(blocks)
 
 
+def format_classes(results: Results) -> str:
+    """A line for each class of each result; nothing where all is of one class."""
+    blocks = []
+    for name, result in results.items():
+        head = [f"{name}: class", "truths", *(title for _, title, _ in _CLASS_COLUMNS)]
+        lines: list[list[str] | None] = [head, None]
+        for each in result["classes"]:
+            cells = [cell(each[key], unit) for key, _, unit in _CLASS_COLUMNS]
+            lines.append([each["name"], cell(each["truths"], ""), *cells])
+        if len(result["classes"]) > 1:
+            blocks.append(align(lines))
+    return "\n\n".join(blocks)
+
+
 def write_json(results: Results, path: Path | str) -> None:
     """Write the results as strict JSON (a NaN would be an error, undefined numbers are null)."""
     Path(path).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -158,7 +179,8 @@ def write_report(results: Results, folder: Path | str, title: str = "") -> list[
       ValueError: no results, or settings that differ.
     """
     folder = Path(folder)
-    text = "\n\n".join(filter(None, [title, format_table(results), format_yaw_bins(results)]))
+    parts = [title, format_table(results), format_classes(results), format_yaw_bins(results)]
+    text = "\n\n".join(filter(None, parts))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "evaluation.txt", folder / "evaluation.json"]
     paths[0].write_text(text + "\n")

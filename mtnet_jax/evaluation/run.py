@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mtnet_jax.data.fitting import Record, Records
-from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.images import image_size
+from mtnet_jax.data.mixture import class_ids
+from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
@@ -19,7 +21,7 @@ from mtnet_jax.evaluation.metrics import (
     constant_predictor,
     evaluate,
 )
-from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
+from mtnet_jax.evaluation.report import format_classes, format_table, format_yaw_bins, write_report
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
@@ -62,19 +64,21 @@ def evaluate_records(
         weights, data, split, size=size, batch_size=batch_size, limit=limit
     )
     config = opened.config
+    names = tuple(config.class_names)
     settings: dict[str, Any] = {
         "protocol": protocol,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
     }
-    results = {"network": evaluate(pairs, **settings)}
-    constant = _constant_of(source)
+    named = {**settings, "class_names": names}
+    results = {"network": evaluate(pairs, **named)}
+    constant = _constant_of(source, names)
     if constant is not None:
         truths = [truth for _, truth in pairs]
         whole = [(constant.heads(t["width"], t["height"]), t) for t in truths]
-        posed = [(constant.on_boxes(t["boxes"]), t) for t in truths]
-        results["constant"] = evaluate(whole, **settings)
-        results["constant pose"] = evaluate(posed, **settings)
+        posed = [(constant.on_boxes(t["boxes"], t["labels"]), t) for t in truths]
+        results["constant"] = evaluate(whole, **named)
+        results["constant pose"] = evaluate(posed, **named)
 
     info = source.record_set
     folder = out / f"{info.name}-{split}"
@@ -86,6 +90,8 @@ def evaluate_records(
     write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
     print(f"\n{title}")
     print(format_table(results))
+    if len(results["network"]["classes"]) > 1:
+        print(f"\n{format_classes(results)}")
     if results["network"]["counts"]["truths_with_heading"]:
         print(format_yaw_bins(results))
     print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
@@ -94,8 +100,8 @@ def evaluate_records(
 
 def measure(weights: str | os.PathLike, data: str | os.PathLike, split: str) -> dict[str, Any]:
     """Evaluates weights, or an exported file that gives heads, on a split; writes nothing."""
-    _, _, pairs = _predict_split(weights, data, split, size=None, batch_size=8, limit=0)
-    return evaluate(pairs)
+    opened, _, pairs = _predict_split(weights, data, split, size=None, batch_size=8, limit=0)
+    return evaluate(pairs, class_names=tuple(opened.config.class_names))
 
 
 def _predict_split(
@@ -116,7 +122,8 @@ def _predict_split(
         device=None,
     )
     opened = open_weights(path, wanted)
-    source = RecordSource(data, split, frame=opened.config.frame)
+    ids = class_ids(RecordSet.open(data), opened.config.class_names)
+    source = RecordSource(data, split, label_ids=ids, frame=opened.config.frame)
     predicted = predict_records(
         opened.detect,
         source,
@@ -128,16 +135,28 @@ def _predict_split(
     return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
 
 
-def _constant_of(source: RecordSource) -> ConstantPredictor | None:
+def _constant_of(source: RecordSource, class_names: Sequence[str]) -> ConstantPredictor | None:
     """The constant predictor of the set's training split, None where that has no pose."""
     if "train" not in source.record_set.splits:
         return None
-    path, frame = source.record_set.path, source.frame
-    labels = RecordSource(path, "train", picture=False)
-    if not any(labels[i]["has_pose"].any() for i in range(len(labels))):
+    train = RecordSource(
+        source.record_set.path,
+        "train",
+        picture=False,
+        label_ids=class_ids(source.record_set, class_names),
+        frame=source.frame,
+    )
+    numbers = tqdm(range(len(train)), unit="picture", desc="constant", disable=None)
+    truths = [_truth_of(train[i]) for i in numbers]
+    if not any((truth["has_pose"] & ~truth["ignore"]).any() for truth in truths):
         return None
-    train = RecordSource(path, "train", frame=frame)
-    return constant_predictor(train[i] for i in range(len(train)))
+    return constant_predictor(truths)
+
+
+def _truth_of(record: Record) -> dict:
+    """The labels of a record, with the size of its picture instead of the encoded picture."""
+    width, height = image_size(record["image"])
+    return {**record, "image": None, "width": width, "height": height}
 
 
 def predict_records(

@@ -73,7 +73,7 @@ def start_graph(system: System, variables: dict[str, Any]) -> tuple[Graph, str, 
     """
     # None of these changes what is computed: only how precisely, and what training keeps.
     model = system.model.clone(dtype=jnp.float32, remat="none")
-    folded = jax.jit(partial(fold, model, winograd=False))(variables)
+    folded = jax.jit(partial(fold, model))(variables)
     graph = _NetworkGraph(require("onnx"), jax.device_get(_weights(folded)))
     maps = graph.add("Transpose", [INPUT], perm=_TO_CHANNELS_FIRST)
     graph.add("Cast", [maps], to=graph.types.FLOAT, outputs=[_PIXELS])

@@ -16,7 +16,6 @@ from jax import export
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
-from mtnet_jax.cpu import onednn
 from mtnet_jax.decode import DecodeOptions, decode_flat
 from mtnet_jax.export.horn import nearest_rotation
 from mtnet_jax.network import normalise_images
@@ -36,10 +35,9 @@ def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: s
     size = config.input.size
     batch = export.symbolic_shape(f"batch, {size}, {size}, 3")
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    with onednn.left_out():
-        exported = export.export(jax.jit(_find_heads(config, variables)), platforms=PLATFORMS)(
-            jax.ShapeDtypeStruct(batch, jnp.uint8), scalar, scalar
-        )
+    exported = export.export(jax.jit(_find_heads(config, variables)), platforms=PLATFORMS)(
+        jax.ShapeDtypeStruct(batch, jnp.uint8), scalar, scalar
+    )
     part = path.with_name("partial-" + path.name)
     part.write_bytes(exported.serialize())
     os.replace(part, path)
@@ -48,7 +46,7 @@ def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: s
 def _find_heads(config: ConfigDict, variables: dict[str, Any]) -> Any:
     system = _without_svd(build_system(config))
     model = system.model.clone(dtype=jnp.float32, remat="none")
-    folded = fold(model, variables, winograd=False)
+    folded = fold(model, variables)
 
     def find_heads(images: jax.Array, score: jax.Array, iou: jax.Array) -> dict[str, jax.Array]:
         raw = flatten_outputs(apply_folded(model, folded, normalise_images(images)))

@@ -5,16 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtnet_jax.anchors import ANCHOR_SIZE, COCO_ANCHORS, cluster_anchors, mean_best_iou
+from mtnet_jax.data.images import image_size
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import parse_selection
 
 
 def letterboxed_sizes(source: RecordSource) -> np.ndarray:
-    """Widths and heights (n, 2) of all boxes that are not ignored, in an input of 416."""
+    """Widths and heights (n, 2) of all boxes that are not ignored, in an input of 416.
+
+    The source leaves pictures encoded: their headers tell their size.
+    """
     sizes = []
     for i in range(len(source)):
         record = source[i]
-        height, width = record["image"].shape[:2]
+        width, height = image_size(record["image"])
         boxes = record["boxes"][~record["ignore"]]
         sizes.append((boxes[:, 2:] - boxes[:, :2]) * (ANCHOR_SIZE / max(height, width)))
     return np.concatenate(sizes) if sizes else np.zeros((0, 2))
@@ -28,7 +32,9 @@ def print_fitted_anchors(data: Sequence[str]) -> None:
     """
     sets = []
     for entry in data:
-        sets.append(letterboxed_sizes(RecordSource(*parse_selection(entry, default="train"))))
+        sets.append(
+            letterboxed_sizes(RecordSource(*parse_selection(entry, default="train"), picture=False))
+        )
         print(f"{entry}: {len(sets[-1])} boxes")
     # Each set counts alike: the larger one would otherwise take all nine anchors.
     most = max(map(len, sets))

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.network.layers import Array, ConvBN, LinearConv, scaled_channels
+from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 ANCHORS_PER_SCALE = 3
 OBJECTNESS = 4  # its place among an anchor's values: tx, ty, tw, th, objectness, classes, pose
@@ -53,10 +55,12 @@ class FaceBranch(nn.Module):
       values_per_anchor: 5 + classes; in version v1, where this head gives the pose too,
         5 + classes + pose.
       dtype: compute type; the outputs are float32.
+      conv: see `MultitaskNet`.
     """
 
     values_per_anchor: int
     dtype: Any = jnp.float32
+    conv: Convolution = conv2d
 
     @nn.compact
     def __call__(self, scales: Sequence[ScaleFeatures]) -> list[Array]:
@@ -66,6 +70,7 @@ class FaceBranch(nn.Module):
                 ANCHORS_PER_SCALE * self.values_per_anchor,
                 bias_init=objectness_prior_bias(self.values_per_anchor),
                 dtype=self.dtype,
+                conv=self.conv,
                 name=f"scale{number}",
             )(scale.face_BxKxKxC)
             for number, scale in enumerate(scales, start=1)
@@ -81,12 +86,15 @@ class PoseBranch(nn.Module):
       aggregate: "none"; or "boxes": the raw outputs of the face branch join the features the
         branch reads. No gradient passes back through them, so poses do not pull at the boxes.
       dtype: compute type; the outputs are float32.
+      conv, norm: see `MultitaskNet`.
     """
 
     pose_size: int
     width: float = 1.0
     aggregate: str = "none"
     dtype: Any = jnp.float32
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(
@@ -110,10 +118,18 @@ class PoseBranch(nn.Module):
             if self.aggregate == "boxes":
                 x = jnp.concatenate([x, jax.lax.stop_gradient(face).astype(x.dtype)], axis=-1)
             hidden = ConvBN(
-                scaled_channels(channels, self.width), 1, dtype=self.dtype, name=f"hidden{number}"
+                scaled_channels(channels, self.width),
+                1,
+                dtype=self.dtype,
+                conv=self.conv,
+                norm=self.norm,
+                name=f"hidden{number}",
             )
             linear = LinearConv(
-                ANCHORS_PER_SCALE * self.pose_size, dtype=self.dtype, name=f"scale{number}"
+                ANCHORS_PER_SCALE * self.pose_size,
+                dtype=self.dtype,
+                conv=self.conv,
+                name=f"scale{number}",
             )
             outputs.append(linear(hidden(x, train=train)))
         return outputs

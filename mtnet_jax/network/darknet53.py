@@ -1,11 +1,14 @@
 """Darknet-53, the backbone (Redmon and Farhadi, YOLOv3; Fig. 1 of the paper)."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.layers import Array, ConvBN, recomputed, scaled_channels
+from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 STAGE_BLOCKS = (1, 2, 8, 8, 4)
 STAGE_CHANNELS = (64, 128, 256, 512, 1024)
@@ -25,12 +28,15 @@ class ResidualBlock(nn.Module):
     """1x1 convolution to half the channels, 3x3 back to all of them, plus the input."""
 
     dtype: Any = jnp.float32
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool) -> Array:
         channels = x_BxHxWxC.shape[-1]
-        y = ConvBN(channels // 2, 1, dtype=self.dtype, name="conv1")(x_BxHxWxC, train=train)
-        conv2 = ConvBN(channels, 3, scale_init=RESIDUAL_SCALE_INIT, dtype=self.dtype, name="conv2")
+        unit = partial(ConvBN, dtype=self.dtype, conv=self.conv, norm=self.norm)
+        y = unit(channels // 2, 1, name="conv1")(x_BxHxWxC, train=train)
+        conv2 = unit(channels, 3, scale_init=RESIDUAL_SCALE_INIT, name="conv2")
         return x_BxHxWxC + conv2(y, train=train)
 
 
@@ -41,13 +47,15 @@ class Darknet53(nn.Module):
       width: multiplier of all channel counts, rounded to multiples of 8.
       depth: multiplier of the residual blocks of each stage, rounded, at least 1.
       dtype: compute type.
-      remat: see `MultitaskNet`.
+      remat, conv, norm: see `MultitaskNet`.
     """
 
     width: float = 1.0
     depth: float = 1.0
     dtype: Any = jnp.float32
     remat: str = "none"
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(self, images_BxHxWx3: Array, *, train: bool) -> tuple[Array, Array, Array]:
@@ -62,17 +70,18 @@ class Darknet53(nn.Module):
           (B, H/32, W/32, 1024) at width 1.
         """
         block_of = recomputed(ResidualBlock) if self.remat == "blocks" else ResidualBlock
-        stem = ConvBN(scaled_channels(32, self.width), 3, dtype=self.dtype, name="stem")
+        settings: dict[str, Any] = {"dtype": self.dtype, "conv": self.conv, "norm": self.norm}
+        stem = ConvBN(scaled_channels(32, self.width), 3, **settings, name="stem")
         x = stem(images_BxHxWx3, train=train)
         outputs = []
         for stage, (channels, blocks) in enumerate(
             zip(STAGE_CHANNELS, STAGE_BLOCKS, strict=True), start=1
         ):
             channels = scaled_channels(channels, self.width)
-            down = ConvBN(channels, 3, stride=2, dtype=self.dtype, name=f"stage{stage}_down")
+            down = ConvBN(channels, 3, stride=2, **settings, name=f"stage{stage}_down")
             x = down(x, train=train)
             for block in range(1, scaled_blocks(blocks, self.depth) + 1):
-                residual = block_of(dtype=self.dtype, name=f"stage{stage}_block{block}")
+                residual = block_of(**settings, name=f"stage{stage}_block{block}")
                 x = residual(x, train)
             outputs.append(x)
         stride8, stride16, stride32 = outputs[-3:]

@@ -1,10 +1,10 @@
 """The network for predicting: the same outputs, fewer operations.
 
 With running statistics BatchNorm is a factor and a shift for each channel. The factor goes into the
-kernel of the convolution before it, the shift becomes its bias. On the CPU, most 3x3 kernels are
-also transformed for `winograd_conv`. Both are done once for a set of weights:
+kernel of the convolution before it, the shift becomes its bias. That is done once for a set of
+weights, with whatever else a convolution wants to have done to a kernel:
 
-    folded = fold(model, variables, winograd=True)
+    folded = fold(model, variables)
     outputs = apply_folded(model, folded, images)  # as model.apply(variables, images)
 """
 
@@ -17,24 +17,25 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtnet_jax.anchors import STRIDES
-from mtnet_jax.cpu import onednn
-from mtnet_jax.cpu.convolution import conv2d, xla_conv2d
-from mtnet_jax.cpu.winograd import transform_kernel, winograd_conv
+from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.layers import BN_EPSILON, LEAKY_SLOPE, ConvBN
 from mtnet_jax.network.multitask_net import MultitaskNet
 
-# On CPUs (docs/performance.md): with fewer input channels Winograd's transforms cost more than the
-# products that they save; oneDNN, where it is, is the faster one up to more channels.
-LEAST_WINOGRAD_CHANNELS, LEAST_WINOGRAD_CHANNELS_BESIDE_ONEDNN = 32, 128
-# oneDNN brings a kernel into its own order at every call. Where kernels are large beside the maps,
-# as in the wide layers of the paper's net, XLA's convolution is faster.
-MOST_WEIGHTS_OF_A_TAP = 64 * 128
+
+class FoldedConvolution(NamedTuple):
+    """How kernels are kept and applied; `mtnet_jax.cpu.choice` has one for CPUs."""
+
+    prepare: Callable[[jax.Array, int], jax.Array]  # (kernel, stride) -> as it is kept
+    apply: Convolution  # (maps, kernel as it is kept, stride) -> maps
+
+
+PLAIN = FoldedConvolution(prepare=lambda kernel, stride: kernel, apply=conv2d)
 
 
 class FoldedUnit(NamedTuple):
     """Weights of a `ConvBN` for predicting."""
 
-    kernel: jax.Array  # (size, size, I, O); (4, 4, I, O) where transformed for Winograd
+    kernel: jax.Array  # (size, size, I, O), or as `FoldedConvolution.prepare` left it
     bias: jax.Array  # (O,)
 
 
@@ -45,14 +46,15 @@ class Folded(NamedTuple):
     params: dict[str, Any]  # of all other layers, as in the variables
 
 
-def fold(model: MultitaskNet, variables: Mapping[str, Any], *, winograd: bool) -> Folded:
+def fold(
+    model: MultitaskNet, variables: Mapping[str, Any], convolution: FoldedConvolution = PLAIN
+) -> Folded:
     """Folds every BatchNorm into the convolution before it.
 
     Args:
       model: the network.
       variables: {"params", "batch_stats"} of it.
-      winograd: transform the 3x3 kernels of stride 1 for `winograd_conv`. They grow by 16 / 9; the
-        outputs change by rounding. Pays on CPUs; other backends choose such algorithms themselves.
+      convolution: what will be given to `apply_folded`.
 
     Returns:
       What `apply_folded` takes.
@@ -64,40 +66,29 @@ def fold(model: MultitaskNet, variables: Mapping[str, Any], *, winograd: bool) -
         kernel, scale, bias = (params.pop(f"{name}/{p}") for p in ("kernel", "bn/scale", "bn/bias"))
         factor = scale * jax.lax.rsqrt(stats[f"{name}/bn/var"] + BN_EPSILON)
         kernel = kernel * factor.reshape(1, 1, 1, -1)
-        if winograd and _suits_winograd(unit, kernel):
-            kernel = transform_kernel(kernel)
+        kernel = convolution.prepare(kernel, unit.stride)
         units[name] = FoldedUnit(kernel, bias - stats[f"{name}/bn/mean"] * factor)
     return Folded(units, unflatten_dict(params, sep="/"))
 
 
-def apply_folded(model: MultitaskNet, folded: Folded, images_BxHxWx3: jax.Array) -> list[jax.Array]:
+def apply_folded(
+    model: MultitaskNet,
+    folded: Folded,
+    images_BxHxWx3: jax.Array,
+    convolution: FoldedConvolution = PLAIN,
+) -> list[jax.Array]:
     """The outputs of `model.apply(variables, images)` with running statistics, up to rounding."""
 
     def compute(name: str, unit: ConvBN, x: jax.Array) -> jax.Array:
-        return _apply_unit(folded.units[name], x.astype(unit.dtype), unit.stride)
+        kernel, bias = folded.units[name]
+        y = convolution.apply(x.astype(unit.dtype), kernel.astype(unit.dtype), unit.stride)
+        z = y.astype(jnp.float32) + bias.reshape(1, 1, 1, -1)
+        return jnp.maximum(z, LEAKY_SLOPE * z).astype(y.dtype)
 
     with _instead_of_units(compute):
         outputs = model.apply({"params": folded.params}, images_BxHxWx3)
     assert isinstance(outputs, list)  # for the type checker: flax may give state beside them
     return outputs
-
-
-def _apply_unit(folded: FoldedUnit, x_BxHxWxC: jax.Array, stride: int) -> jax.Array:
-    kernel = folded.kernel.astype(x_BxHxWxC.dtype)
-    if kernel.shape[0] == 4:
-        y = winograd_conv(x_BxHxWxC, kernel)
-    elif kernel.shape[2] * kernel.shape[3] <= MOST_WEIGHTS_OF_A_TAP:
-        y = conv2d(x_BxHxWxC, kernel, stride)
-    else:
-        y = xla_conv2d(x_BxHxWxC, kernel, stride)
-    z = y.astype(jnp.float32) + folded.bias.reshape(1, 1, 1, -1)
-    return jnp.maximum(z, LEAKY_SLOPE * z).astype(y.dtype)
-
-
-def _suits_winograd(unit: ConvBN, kernel: jax.Array) -> bool:
-    size, _, inputs, _ = kernel.shape
-    least = LEAST_WINOGRAD_CHANNELS_BESIDE_ONEDNN if onednn.available() else LEAST_WINOGRAD_CHANNELS
-    return size == 3 and unit.stride == 1 and inputs >= least
 
 
 def _units(model: MultitaskNet) -> dict[str, ConvBN]:

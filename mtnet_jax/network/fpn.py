@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.layers import Array, ConvBN, recomputed, scaled_channels
+from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 # Channels of the 1x1 and 3x3 convolutions of each scale, stride 32 first.
 SCALE_CHANNELS = ((512, 1024), (256, 512), (128, 256))
@@ -33,12 +35,14 @@ class FeaturePyramid(nn.Module):
     Attributes:
       width: multiplier of all channel counts, rounded to multiples of 8.
       dtype: compute type.
-      remat: see `MultitaskNet`.
+      remat, conv, norm: see `MultitaskNet`.
     """
 
     width: float = 1.0
     dtype: Any = jnp.float32
     remat: str = "none"
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(
@@ -58,7 +62,10 @@ class FeaturePyramid(nn.Module):
 
         def conv(x: Array, channels: int, size: int, name: str) -> Array:
             channels = scaled_channels(channels, self.width)
-            return conv_of(channels, size, dtype=self.dtype, name=name)(x, train)
+            unit = conv_of(
+                channels, size, dtype=self.dtype, conv=self.conv, norm=self.norm, name=name
+            )
+            return unit(x, train)
 
         outputs, fifth = [], None
         for scale, (narrow, wide) in enumerate(SCALE_CHANNELS, start=1):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.cpu.convolution import conv2d
-from mtnet_jax.network.normalisation import batch_norm_leaky
+from mtnet_jax.network.convolution import Convolution, conv2d
+from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 Array = jax.Array
 
@@ -52,6 +52,7 @@ class ConvBN(nn.Module):
       stride: 1 or 2.
       scale_init: initial scale of the BatchNorm.
       dtype: compute type of the convolution and of the output.
+      conv, norm: see `MultitaskNet`.
     """
 
     features: int
@@ -59,6 +60,8 @@ class ConvBN(nn.Module):
     stride: int = 1
     scale_init: float = 1.0
     dtype: Any = jnp.float32
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(self, x_BxHxWxC: Array, train: bool) -> Array:
@@ -74,8 +77,8 @@ class ConvBN(nn.Module):
         """
         shape_HWIO = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_uniform(), shape_HWIO, jnp.float32)
-        y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        return NormLeaky(self.scale_init, name="bn")(y, train=train)
+        y = self.conv(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        return NormLeaky(self.scale_init, self.norm, name="bn")(y, train=train)
 
 
 class NormLeaky(nn.Module):
@@ -83,9 +86,11 @@ class NormLeaky(nn.Module):
 
     Attributes:
       scale_init: initial scale.
+      norm: see `MultitaskNet`.
     """
 
     scale_init: float = 1.0
+    norm: Normalisation = batch_norm_leaky
 
     @nn.compact
     def __call__(self, y_BxHxWxC: Array, *, train: bool) -> Array:
@@ -98,9 +103,7 @@ class NormLeaky(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if train:
-            z, batch_mean, batch_var = batch_norm_leaky(
-                y_BxHxWxC, scale, bias, BN_EPSILON, LEAKY_SLOPE
-            )
+            z, batch_mean, batch_var = self.norm(y_BxHxWxC, scale, bias, BN_EPSILON, LEAKY_SLOPE)
             if not self.is_initializing():
                 mean.value = BN_MOMENTUM * mean.value + (1 - BN_MOMENTUM) * batch_mean
                 var.value = BN_MOMENTUM * var.value + (1 - BN_MOMENTUM) * batch_var
@@ -118,11 +121,13 @@ class LinearConv(nn.Module):
       features: output channels.
       bias_init: initialiser of the bias.
       dtype: compute type of the product; the sum with the bias and the output are float32.
+      conv: see `MultitaskNet`.
     """
 
     features: int
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = jnp.float32
+    conv: Convolution = conv2d
 
     @nn.compact
     def __call__(self, x_BxHxWxC: Array) -> Array:
@@ -131,5 +136,5 @@ class LinearConv(nn.Module):
         # Small weights: an untrained net predicts its anchors and its bias, and no wild boxes.
         kernel = self.param("kernel", nn.initializers.normal(0.01), shape_HWIO, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        y = conv2d(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype))
+        y = self.conv(x_BxHxWxC.astype(self.dtype), kernel.astype(self.dtype), 1)
         return y.astype(jnp.float32) + bias.reshape(1, 1, 1, -1)

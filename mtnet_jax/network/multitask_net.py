@@ -10,9 +10,11 @@ from flax import linen as nn
 from mtnet_jax.anchors import STRIDES
 from mtnet_jax.errors import BadInput
 from mtnet_jax.network.branches import FaceBranch, PoseBranch, split_anchors
+from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.darknet53 import Darknet53
 from mtnet_jax.network.fpn import FeaturePyramid
 from mtnet_jax.network.layers import Array
+from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 GROUPS = ("backbone", "neck", "face", "pose")
 VERSIONS = ("v1", "v2")
@@ -41,6 +43,10 @@ class MultitaskNet(nn.Module):
       remat: "none", or "blocks": training keeps only what goes into each residual block and each
         unit of the neck, and computes the rest again for the gradient. Less memory, more time, the
         same numbers.
+      conv: the convolution, by default XLA's.
+      norm: BatchNorm and LeakyReLU with the statistics of the batch, by default plain JAX. Others
+        (`mtnet_jax.cpu.choice.fastest`) compute the same; with the defaults every transformation
+        and every platform works.
     """
 
     num_classes: int
@@ -53,15 +59,19 @@ class MultitaskNet(nn.Module):
     aggregate: str = "none"
     dtype: Any = jnp.float32
     remat: str = "none"
+    conv: Convolution = conv2d
+    norm: Normalisation = batch_norm_leaky
 
     def setup(self) -> None:
         self._check_options()
-        self.backbone = Darknet53(self.width, self.depth, self.dtype, self.remat)
-        self.neck = FeaturePyramid(self.width, self.dtype, self.remat)
+        both: dict[str, Any] = {"conv": self.conv, "norm": self.norm}
+        self.backbone = Darknet53(self.width, self.depth, self.dtype, self.remat, **both)
+        self.neck = FeaturePyramid(self.width, self.dtype, self.remat, **both)
         shared = self.version == "v1"
-        self.face = FaceBranch(5 + self.num_classes + shared * self.pose_size, self.dtype)
+        values = 5 + self.num_classes + shared * self.pose_size
+        self.face = FaceBranch(values, self.dtype, self.conv)
         if not shared:
-            self.pose = PoseBranch(self.pose_size, self.width, self.aggregate, self.dtype)
+            self.pose = PoseBranch(self.pose_size, self.width, self.aggregate, self.dtype, **both)
 
     def __call__(self, images_BxHxWx3: Array, *, train: Collection[str] = ()) -> list[Array]:
         """Predicts raw values for every cell and anchor.

@@ -1,10 +1,12 @@
-"""BatchNorm with LeakyReLU as one function with a gradient of its own.
+"""BatchNorm with LeakyReLU as one function, plain, and with a gradient of its own.
 
 Differentiating the two layers as they stand keeps the normalised map, the map before the LeakyReLU
 and a mask for the backward pass, and reads them all again. The gradient written here keeps the
-input alone and computes the rest from it, which takes a third off the memory of a training step.
+input alone and computes the rest from it, which takes a third off the memory of a training step;
+but a function with such a gradient has no forward derivative (`jax.jvp`).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,7 +15,10 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+# (maps, scale, bias, eps, slope) -> (maps, mean, variance): the two functions below.
+Normalisation = Callable[[Array, Array, Array, float, float], tuple[Array, Array, Array]]
+
+
 def batch_norm_leaky(
     x_BxHxWxC: Array, scale_C: Array, bias_C: Array, eps: float, slope: float
 ) -> tuple[Array, Array, Array]:
@@ -32,6 +37,15 @@ def batch_norm_leaky(
       The maps in the type of x, and the mean (C,) and biased variance (C,) of x in float32. The two
       are meant for running averages: no gradient flows through them.
     """
+    y, mean, variance = _forward(x_BxHxWxC, scale_C, bias_C, eps, slope)[0]
+    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def lean_batch_norm_leaky(
+    x_BxHxWxC: Array, scale_C: Array, bias_C: Array, eps: float, slope: float
+) -> tuple[Array, Array, Array]:
+    """The same values as `batch_norm_leaky`; its gradient keeps the input alone."""
     return _forward(x_BxHxWxC, scale_C, bias_C, eps, slope)[0]
 
 
@@ -71,4 +85,4 @@ def _affine(x_BxHxWxC, mean_C, factor_C, bias_C):
     return (x_BxHxWxC - _row(mean_C)) * _row(factor_C) + _row(bias_C)
 
 
-batch_norm_leaky.defvjp(_forward, _backward)
+lean_batch_norm_leaky.defvjp(_forward, _backward)

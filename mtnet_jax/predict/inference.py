@@ -5,10 +5,9 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu import choice
 from mtnet_jax.decode import DecodeOptions, decode
 from mtnet_jax.heads import Heads
 from mtnet_jax.network import normalise_images
@@ -17,10 +16,6 @@ from mtnet_jax.system import System
 
 # Evaluation wants the weak predictions too (average precision); pictures for people do not.
 EVAL_SCORE_THRESHOLD = 0.01
-
-# XLA's own kernels are faster than YNNPACK's for every product of the folded network; reductions
-# may stay with that library.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 # Weights -> (images (B, size, size, 3) uint8 -> Heads).
 Detector = Callable[[Mapping[str, Any]], Callable[[Any], Heads]]
@@ -60,25 +55,22 @@ def make_network(
     Returns:
       variables -> (images (B, size, size, 3) uint8 -> what `then` returns).
     """
-    on_cpu = jax.default_backend() == "cpu"
-    winograd = on_cpu and system.model.dtype == jnp.float32
-    prepare = jax.jit(partial(fold, system.model, winograd=winograd))
+    model, convolution = choice.fastest(system.model), choice.folded_convolution(system.model.dtype)
+    prepare = jax.jit(partial(fold, model, convolution=convolution))
 
     @compile_for_prediction
     def run(folded: Folded, images: jax.Array) -> Any:
-        return then(apply_folded(system.model, folded, normalise_images(images)))
+        return then(apply_folded(model, folded, normalise_images(images), convolution))
 
     return lambda variables: partial(run, prepare(variables))
 
 
 def compile_for_prediction(function: Callable) -> Callable:
     """`jax.jit` with the options that make the folded network fast on the default backend."""
-    compiled = jax.jit(
-        function, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else {}
-    )
+    compiled = jax.jit(function, compiler_options=choice.prediction_options())
 
     def call(*args: Any) -> Any:
-        with onednn.compiling():  # the first time for each shape
+        with choice.compiling():  # the first time for each shape
             return compiled(*args)
 
     return call

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.checkpoints import START, Checkpoints, Position, with_sharding
 from mtnet_jax.cpu.allocator import keep_large_buffers
+from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
@@ -58,6 +59,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """
     keep_large_buffers()
     system, phases = build_system(config), read_phases(config)
+    system = system._replace(model=fastest(system.model))
     train_sources, eval_sources = open_sources(config)
     _check_devices(phases)
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu import choice
 from mtnet_jax.cpu.allocator import return_freed_memory
-from mtnet_jax.cpu.convolution import compiler_options
 from mtnet_jax.data.batches import truths_of
 from mtnet_jax.losses import multitask_loss
 from mtnet_jax.network import normalise_images
@@ -96,9 +95,9 @@ def compile_step(
         train_step,
         donate_argnums=0,
         out_shardings=replicated,
-        compiler_options=compiler_options(),
+        compiler_options=choice.training_options(),
     )
-    with onednn.compiling():
+    with choice.compiling():
         step = compiled.lower(state, batch).compile()
     return_freed_memory()
     return step
