@@ -95,6 +95,7 @@ def multitask_loss(
     ).sum(axis=-1)
     pose = representation.loss(pose_answers, rotations)
     headings = jnp.zeros_like(posed) if truths.headings is None else truths.headings
+    headings = jnp.where(trains_heading[..., 0], headings, 0.0)
     heading = heading_loss(representation.facing(heading_answers), headings)
     parts = {
         "xy": (positive * xy).sum() / count,
