@@ -56,7 +56,7 @@ def measure_training(
     """
     import jax
 
-    from mtnet_jax.data.batches import normalise_images
+    from mtnet_jax.network import normalise_images
 
     step, state, data, system, compile_seconds = prepare_step(
         width, size, batch, dtype=dtype, remat=remat
@@ -119,7 +119,7 @@ def main() -> None:
     """Sweeps and prints a table."""
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.cpu.allocator import keep_large_buffers
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)

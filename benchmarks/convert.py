@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Contender, measure, ratio, table, write_json
-from data_prep.runners import cpu_count
+from data_prep.engine.runners import cpu_count
 
 Run = tuple[Callable[[], Any], dict[str, Any]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def limit(raw: Path, out: Path, processes: int) -> None:
 def _read_decode_write(paths: list[Path], out: Path) -> None:
     import cv2
 
-    from mtnet_jax.data.records import decode_image
+    from mtnet_jax.data.images import decode_image
 
     cv2.setNumThreads(1)
     with open(out, "wb") as file:

@@ -38,11 +38,11 @@ def forward(width: float, size: int, batch: int) -> Run:
     """The network alone."""
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
-    from mtnet_jax.config import build_system
-    from mtnet_jax.data.batches import normalise_images
-    from mtnet_jax.network import onednn
-    from mtnet_jax.network.convolution import compiler_options
+    from mtnet_jax.cpu import onednn
+    from mtnet_jax.cpu.allocator import keep_large_buffers
+    from mtnet_jax.cpu.convolution import compiler_options
+    from mtnet_jax.network import normalise_images
+    from mtnet_jax.system import build_system
 
     keep_large_buffers()
     config = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)

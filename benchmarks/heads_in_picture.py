@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.timing import Contender, Result, measure, table, write_json
 from mtnet_jax import Predictor
-from mtnet_jax.predict import read_picture
+from mtnet_jax.predict.predictor import read_picture
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WEIGHTS = str(REPOSITORY / "weights" / "small")

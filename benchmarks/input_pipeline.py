@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 
 from benchmarks.timing import Contender, installed, measure, ratio, table, write_json
-from mtnet_jax.allocator import keep_large_buffers
+from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, random_map
 from mtnet_jax.data.batches import augment_record, pad_heads, training_batches

@@ -13,8 +13,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
-from mtnet_jax.config import build_system
 from mtnet_jax.network.darknet53 import STAGE_BLOCKS, scaled_blocks
+from mtnet_jax.system import build_system
 from tests.torch_twin import TorchTwin
 
 THREADS = 2

@@ -22,14 +22,15 @@ from ml_collections import ConfigDict
 
 from benchmarks.timing import Contender, measure, table, write_json
 from mtnet_jax import Predictor
-from mtnet_jax.config import abstract_variables, build_system, default_config
+from mtnet_jax.config import default_config
+from mtnet_jax.cpu.convolution import compiler_options
 from mtnet_jax.data import geometry
-from mtnet_jax.data.batches import normalise_images
 from mtnet_jax.decode import DecodeOptions, decode
-from mtnet_jax.inference import compile_for_prediction, make_network
+from mtnet_jax.network import normalise_images
 from mtnet_jax.network.branches import ANCHORS_PER_SCALE, objectness_prior_bias
-from mtnet_jax.network.convolution import compiler_options
-from mtnet_jax.weights import load_weights
+from mtnet_jax.predict.inference import compile_for_prediction, make_network
+from mtnet_jax.system import abstract_variables, build_system
+from mtnet_jax.weights import load_weights, write_weights
 
 PICTURE = (480, 640, 3)
 RANDOM_PRIOR = 0.063  # objectness of an anchor in random weights
@@ -83,8 +84,14 @@ def onnx_network(path: str, size: int) -> tuple[Callable, dict[str, Any]]:
     return lambda: network.run(None, {"images": images}), {}
 
 
+def open_predictor(source: dict[str, Any], runtime: str) -> Predictor:
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(folder, *read_weights(**source))
+        return Predictor(folder, runtime=runtime)
+
+
 def whole_way(runtime: str, **source: Any) -> tuple[Callable, dict[str, Any]]:
-    predictor, image = Predictor(*read_weights(**source), runtime=runtime), picture()
+    predictor, image = open_predictor(source, runtime), picture()
     return lambda: predictor(image), {"heads": len(predictor(image))}
 
 

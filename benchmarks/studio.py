@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.runners import cpu_count
+from data_prep.engine.runners import cpu_count
 
 _WARM_UP = 6  # frames
 

@@ -54,9 +54,9 @@ def prepare_step(
     import jax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    from mtnet_jax.config import build_system
+    from mtnet_jax.system import TrainState, build_system
     from mtnet_jax.training.phases import make_optimizer, read_phases
-    from mtnet_jax.training.step import TrainState, compile_step, make_train_step
+    from mtnet_jax.training.step import compile_step, make_train_step
 
     config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
     config.model.remat = remat
@@ -83,7 +83,7 @@ def mtnet_step(width: float, size: int, batch: int, *, plain: bool = False, **op
     """
     import jax
 
-    from mtnet_jax.allocator import keep_large_buffers
+    from mtnet_jax.cpu.allocator import keep_large_buffers
     from mtnet_jax.training import step as step_module
 
     if plain:
@@ -131,7 +131,7 @@ def write_twin(path: str, width: float, size: int, batch: int) -> None:
     """Writes what the step in PyTorch starts from: `fresh_variables`, the batch, the anchors."""
     import torch
 
-    from mtnet_jax.config import build_system
+    from mtnet_jax.system import build_system
     from tests.torch_twin import TorchTwin
 
     config = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)

@@ -1,4 +1,4 @@
-r"""The weights that ship: photographs of many kinds, and rendered people all round.
+r"""The weights that ship: photographs of many kinds, rendered people for the rest of the circle.
 
     mtnet train --config configs/release.py --workdir runs/release
 

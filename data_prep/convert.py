@@ -11,19 +11,20 @@ import shlex
 import sys
 from pathlib import Path
 
-from data_prep import arguments, runners
+from data_prep.engine import arguments, runners
+from mtnet_jax.errors import MissingFile, MtnetError
 
 # Name of the command -> module and one line of help.
 CONVERTERS = {
-    "300w_lp": ("data_prep.w300_lp", "300W-LP: faces rendered at large poses, .mat labels"),
-    "aflw2000": ("data_prep.aflw2000", "AFLW2000-3D: .mat labels, a test set"),
-    "biwi": ("data_prep.biwi", "BIWI Kinect head pose database"),
-    "pointing04": ("data_prep.pointing04", "Pointing'04 head pose database"),
-    "coco": ("data_prep.coco", "COCO json, with Euler angles or without: own data"),
-    "csv": ("data_prep.csv_heads", "a table of heads as CSV: own data"),
-    "directmhp": ("data_prep.directmhp", "CMU-HPE and AGORA-HPE as DirectMHP publishes them"),
+    "300w_lp": ("data_prep.sets.w300_lp", "300W-LP: faces rendered at large poses, .mat labels"),
+    "aflw2000": ("data_prep.sets.aflw2000", "AFLW2000-3D: .mat labels, a test set"),
+    "biwi": ("data_prep.sets.biwi", "BIWI Kinect head pose database"),
+    "pointing04": ("data_prep.sets.pointing04", "Pointing'04 head pose database"),
+    "coco": ("data_prep.own.coco", "COCO json, with Euler angles or without: own data"),
+    "csv": ("data_prep.own.csv_heads", "a table of heads as CSV: own data"),
+    "directmhp": ("data_prep.sets.directmhp", "CMU-HPE and AGORA-HPE as DirectMHP publishes them"),
     "panoptic": ("data_prep.panoptic.converter", "CMU Panoptic: 31 HD cameras, 360 degrees"),
-    "yolo": ("data_prep.yolo", "YOLO txt labels: Hard Hat, Roboflow exports, own data"),
+    "yolo": ("data_prep.own.yolo", "YOLO txt labels: Hard Hat, Roboflow exports, own data"),
 }
 
 
@@ -84,12 +85,13 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.processes > 1 and not args.runner:
         runners.prepare_processes(args.converter_module.__name__)
-    from data_prep.builder import check_target, write_record_set  # imports tensorflow_datasets
+    # This imports tensorflow_datasets.
+    from data_prep.engine.builder import check_target, write_record_set
 
     try:
         check_target(args.out, overwrite=args.overwrite)
         if not args.raw.is_dir():
-            raise FileNotFoundError(f"No folder {args.raw}: --raw must hold the raw data")
+            raise MissingFile(f"No folder {args.raw}: --raw must hold the raw data")
         conversion = args.converter_module.from_arguments(args)
         report = write_record_set(
             conversion,
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             beam_runner=args.runner,
             beam_options=args.runner_options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, MtnetError) as error:
         print(f"mtnet data convert {args.converter}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ __all__ = ["Head", "Predictor"]
 def __getattr__(name: str) -> Any:
     # Importing the package alone stays quick: JAX is loaded by what needs it.
     if name in __all__:
-        from mtnet_jax import predict
+        from mtnet_jax.predict import predictor
 
-        return getattr(predict, name)
+        return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

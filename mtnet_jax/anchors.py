@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax import boxes as box_ops
+from mtnet_jax.errors import BadInput
 
 STRIDES = (32, 16, 8)  # pixels of the network's input a cell, coarse to fine
 ANCHORS_PER_CELL = 3
@@ -58,12 +59,10 @@ def make_grid(size: int, anchors: Sequence[Sequence[float]] = COCO_ANCHORS) -> G
       ValueError: a size or a list of anchors that does not fit.
     """
     if size <= 0 or size % STRIDES[0]:
-        raise ValueError(
-            f"Input size {size}: the network needs a positive multiple of {STRIDES[0]}."
-        )
+        raise BadInput(f"Input size {size}: the network needs a positive multiple of {STRIDES[0]}.")
     level_anchors = np.asarray(anchors, np.float32)
     if level_anchors.shape != (9, 2) or not (level_anchors > 0).all():
-        raise ValueError(f"Anchors must be nine pairs of positive width and height, not {anchors}.")
+        raise BadInput(f"Anchors must be nine pairs of positive width and height, not {anchors}.")
     level_anchors = level_anchors.reshape(3, ANCHORS_PER_CELL, 2) * (size / ANCHOR_SIZE)
 
     cells, strides, anchor_wh, offsets = [], [], [], [0]
@@ -124,10 +123,10 @@ def cluster_anchors(sizes_wh: np.ndarray, *, seed: int = 0, rounds: int = 300) -
     """
     sizes_wh = np.asarray(sizes_wh, np.float64)
     if len(sizes_wh) < 9:
-        raise ValueError(f"Nine anchors need at least nine boxes, got {len(sizes_wh)}.")
+        raise BadInput(f"Nine anchors need at least nine boxes, got {len(sizes_wh)}.")
     bad = ~(np.isfinite(sizes_wh) & (sizes_wh > 0)).all(axis=1)
     if bad.any():
-        raise ValueError(
+        raise BadInput(
             f"{bad.sum()} of {len(sizes_wh)} boxes have no finite, positive width and height, "
             f"the first one {sizes_wh[bad][0].tolist()}."
         )

@@ -12,6 +12,8 @@ zeros stand for a camera that is not known.
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 
 def rays(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Unit vectors (..., 3) in camera axes, from the eye through points (..., 2) in pixels."""
@@ -53,7 +55,7 @@ def intrinsics_of_view(degrees: float, width: float, height: float) -> np.ndarra
       ValueError: not an angle between 0 and 180 degrees.
     """
     if not 0 < degrees < 180:
-        raise ValueError(f"A field of view of {degrees} degrees: it must be between 0 and 180.")
+        raise BadInput(f"A field of view of {degrees} degrees: it must be between 0 and 180.")
     focal = max(width, height) / 2 / np.tan(np.deg2rad(degrees) / 2)
     return np.array([focal, focal, width / 2, height / 2])
 

@@ -1,4 +1,4 @@
-"""The configuration: every option with its unit and default, and the system built from it.
+"""The configuration: every option with its unit and default.
 
 `default_config` is the setting of the paper. Files in `configs/` start from it and change what they
 want; any value can also be changed on the command line (`--config.model.width=0.25`).
@@ -6,69 +6,16 @@ want; any value can also be changed on the command line (`--config.model.width=0
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mtnet_jax.anchors import COCO_ANCHORS, Grid, make_grid
+from mtnet_jax.anchors import COCO_ANCHORS
 from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import PackOptions
+from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
-from mtnet_jax.network import MultitaskNet
-from mtnet_jax.representations import Representation, make_representation
-
-
-class System(NamedTuple):
-    """What a configuration builds: the network and how its outputs are read."""
-
-    model: MultitaskNet
-    grid: Grid
-    representation: Representation
-    class_names: tuple[str, ...]
-
-
-def build_system(config: ConfigDict) -> System:
-    """The network, grid and representation of a configuration.
-
-    Raises:
-      ValueError: an option with a value that does not exist.
-    """
-    representation = make_representation(
-        config.model.representation,
-        vector_loss=config.pose_loss.vectors,
-        orthogonality=config.pose_loss.orthogonality,
-    )
-    dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if config.model.dtype not in dtypes:
-        raise ValueError(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
-    class_names = tuple(config.class_names)
-    model = MultitaskNet(
-        num_classes=len(class_names),
-        pose_size=representation.size,
-        version=config.model.version,
-        width=config.model.width,
-        depth=config.model.depth,
-        box_activation=config.model.box_activation,
-        pose_activation=config.model.pose_activation,
-        aggregate=config.model.aggregate,
-        dtype=dtypes[config.model.dtype],
-        # Work directories and exports of before this option do not have it.
-        remat=config.model.get("remat", "none"),
-    )
-    return System(
-        model, make_grid(config.input.size, config.input.anchors), representation, class_names
-    )
-
-
-def abstract_variables(system: System) -> dict[str, Any]:
-    """Shapes of {"params", "batch_stats"}."""
-    size = system.grid.size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    return jax.eval_shape(system.model.init, jax.random.key(0), images)
+from mtnet_jax.targets import AssignOptions
 
 
 def record_set(
@@ -162,6 +109,8 @@ def default_config() -> ConfigDict:
     config.pack = ConfigDict(PackOptions()._asdict())  # inputs made of crops of several records
     config.loader_threads = 2  # that read, decode and augment, on each host
 
+    config.assign = ConfigDict(AssignOptions()._asdict())  # predictions that answer for a head
+
     config.pose_loss = ConfigDict()
     config.pose_loss.vectors = "squared"  # eq. 2; "norm": without the square; "geodesic"
     config.pose_loss.orthogonality = 1.0  # weight of eq. 3, unordered pairs; 2.0 = ordered pairs
@@ -201,19 +150,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ConfigDict:
       ValueError: no such file, or an argument that is no option of the configuration.
     """
     if not path.is_file():
-        raise ValueError(f"No configuration file {path}.")
+        raise BadInput(f"No configuration file {path}.")
     values = flags.FlagValues()
     arguments = ["mtnet train", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         unused = values(arguments)[1:]
     except flags.Error as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise BadInput(" ".join(str(error).split())) from error
     except (AttributeError, KeyError) as error:
         # ml_collections wraps one error into another and says "did you mean" on a second line.
         said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
         said = " ".join(str(said).split())
-        raise ValueError(f"No such option in the configuration {path}: {said}") from error
+        raise BadInput(f"No such option in the configuration {path}: {said}") from error
     if unused:
-        raise ValueError(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
+        raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config

@@ -13,24 +13,12 @@ import jax.numpy as jnp
 
 from mtnet_jax import boxes as box_ops
 from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
+from mtnet_jax.heads import Heads
 from mtnet_jax.representations import Representation
 
 FEW = 128  # predictions over the threshold; up to so many are decoded in a shorter way
 BLOCK = 64  # boxes that the suppression settles at once
 POSES_AT_ONCE = 16
-
-
-class Heads(NamedTuple):
-    """Decoded heads of a batch, D slots a picture, by falling score. Boxes in pixels of the input.
-
-    An empty slot has score 0; what its other fields hold means nothing.
-    """
-
-    boxes: jax.Array  # (B, D, 4) float32 xyxy
-    scores: jax.Array  # (B, D) float32, objectness * class
-    labels: jax.Array  # (B, D) int32
-    rotations: jax.Array  # (B, D, 3, 3) float32 head to camera
-    valid: jax.Array  # (B, D) bool, False: an empty slot
 
 
 class DecodeOptions(NamedTuple):

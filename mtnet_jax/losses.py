@@ -19,9 +19,16 @@ import jax.numpy as jnp
 import optax
 
 from mtnet_jax import boxes as box_ops
-from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
+from mtnet_jax.anchors import Grid, Place, decode_boxes, flatten_outputs
 from mtnet_jax.representations import Representation
-from mtnet_jax.targets import Assignment, Truths, assign_anchors
+from mtnet_jax.targets import (
+    ONE_ANCHOR,
+    Assignment,
+    AssignOptions,
+    Truths,
+    assign_anchors,
+    repeat_truths,
+)
 
 # A prediction that overlaps a truth by more than this is not punished for objectness (section 3.3).
 NEUTRAL_IOU = 0.5
@@ -45,6 +52,7 @@ def multitask_loss(
     grid: Grid,
     representation: Representation,
     weights: LossWeights,
+    assign: AssignOptions = ONE_ANCHOR,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The total loss of a batch and its parts.
 
@@ -54,6 +62,7 @@ def multitask_loss(
       grid: where the predictions sit.
       representation: of the pose channels.
       weights: see `LossWeights`.
+      assign: how many predictions each truth trains.
 
     Returns:
       The scalar loss and {"xy", "wh", "obj", "cls", "pose", "heading", "positives", "posed",
@@ -62,13 +71,17 @@ def multitask_loss(
     """
     raw = flatten_outputs(outputs)  # (B, N, C)
     num_classes = raw.shape[-1] - 5 - representation.size
-    assignment = assign_anchors(truths, grid)
-    # What the M truths of each picture were answered with; everything but objectness lives here.
-    answers = jnp.take_along_axis(raw, assignment.index[..., None], axis=1)  # (B, M, C)
+    assignment = assign_anchors(truths, grid, assign)
+    objectness = _objectness_loss(raw, truths, assignment, grid)
+    # What the truths of each picture were answered with, a row for each prediction that one of them
+    # trains (M P of them, written M below); everything but objectness lives here.
+    truths = repeat_truths(truths, assign.positives)
+    index, positive = (x.reshape(x.shape[0], -1) for x in (assignment.index, assignment.positive))
+    answers = jnp.take_along_axis(raw, index[..., None], axis=1)  # (B, M, C)
 
     # Truths that train nothing are replaced before any formula sees them, and so are their answers:
     # a weight of 0 alone would turn an overflow or NaN there into a NaN of loss or gradient.
-    trains_box = assignment.positive[..., None]  # (B, M, 1)
+    trains_box = positive[..., None]  # (B, M, 1)
     has_heading = truths.has_heading
     if has_heading is None:
         has_heading = jnp.zeros_like(truths.has_pose)
@@ -89,7 +102,7 @@ def multitask_loss(
         jnp.maximum(x.sum(), 1.0) for x in (positive, posed, headed)
     )
 
-    xy, wh = _box_losses(box_answers, boxes, assignment, grid)
+    xy, wh = _box_losses(box_answers, boxes, grid.at(index), grid.size)
     cls = optax.sigmoid_binary_cross_entropy(
         box_answers[..., 5:], jax.nn.one_hot(truths.labels, num_classes)
     ).sum(axis=-1)
@@ -100,7 +113,7 @@ def multitask_loss(
     parts = {
         "xy": (positive * xy).sum() / count,
         "wh": (positive * wh).sum() / count,
-        "obj": _objectness_loss(raw, truths, assignment, grid) / count,
+        "obj": objectness / count,
         "cls": (positive * cls).sum() / count,
         "pose": (posed * pose).sum() / posed_count,
         "heading": (headed * heading).sum() / headed_count,
@@ -136,20 +149,19 @@ def heading_loss(facing: jax.Array, headings: jax.Array) -> jax.Array:
 
 
 def _box_losses(
-    answers: jax.Array, boxes: jax.Array, assignment: Assignment, grid: Grid
+    answers: jax.Array, boxes: jax.Array, place: Place, size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Centre and size loss of each truth, (B, M) each, both weighted by 2 - w h of the picture.
+    """Centre and size loss of each answer, (B, M) each, both weighted by 2 - w h of the picture.
 
     Squared differences (YOLOv3): of the sigmoid offset in the cell, and of the log ratio to the
     anchor.
     """
     target = box_ops.xyxy_to_cxcywh(boxes)  # (B, M, 4)
-    place = grid.at(assignment.index)
     offset = jnp.clip(target[..., :2] / place.stride - place.cell, 0.0, 1.0)
     log_ratio = jnp.log(jnp.maximum(target[..., 2:], 1e-3) / place.anchor_wh)
 
     # At most the whole picture: a box not clipped to it must not turn the sign of its loss.
-    small_counts_more = 2 - jnp.minimum(target[..., 2] * target[..., 3] / grid.size**2, 1.0)
+    small_counts_more = 2 - jnp.minimum(target[..., 2] * target[..., 3] / size**2, 1.0)
     xy = ((jax.nn.sigmoid(answers[..., :2]) - offset) ** 2).sum(axis=-1)
     wh = ((answers[..., 2:4] - log_ratio) ** 2).sum(axis=-1)
     return small_counts_more * xy, small_counts_more * wh
@@ -161,15 +173,14 @@ def _objectness_loss(
     """Sum of BCE over all predictions but the neutral ones.
 
     Neutral are predictions, other than the assigned ones, that overlap any truth (ignored ones
-    included) by more than `NEUTRAL_IOU`, and the prediction an ignored truth would have been
-    assigned.
+    included) by more than `NEUTRAL_IOU`, and those that an ignored truth would have been assigned.
     """
     batch, n = raw.shape[:2]
-    picture = jnp.arange(batch)[:, None]
-    positive = jnp.zeros((batch, n), bool).at[picture, assignment.index].max(assignment.positive)
-    owned_by_ignored = (
-        jnp.zeros((batch, n), bool).at[picture, assignment.index].max(truths.valid & truths.ignore)
-    )
+    picture = jnp.arange(batch)[:, None, None]
+    nothing = jnp.zeros((batch, n), bool)
+    positive = nothing.at[picture, assignment.index].max(assignment.positive)
+    claimed_by_ignored = assignment.claimed & truths.ignore[..., None]
+    owned_by_ignored = nothing.at[picture, assignment.index].max(claimed_by_ignored)
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
     close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax import rotations
+from mtnet_jax.errors import BadInput
 
 # Below this length a predicted direction carries no information and is replaced by a stated one.
 TINY = 1e-6
@@ -58,7 +59,7 @@ def make_representation(
       ValueError: unknown name or loss.
     """
     if vector_loss not in VECTOR_LOSSES:
-        raise ValueError(f"Unknown vector loss {vector_loss!r}: choose one of {VECTOR_LOSSES}.")
+        raise BadInput(f"Unknown vector loss {vector_loss!r}: choose one of {VECTOR_LOSSES}.")
     table = {
         "euler": Representation(3, encode_euler, decode_euler, euler_loss, euler_facing),
         "vectors": Representation(
@@ -74,7 +75,7 @@ def make_representation(
         ),
     }
     if name not in table:
-        raise ValueError(f"Unknown representation {name!r}: choose one of {sorted(table)}.")
+        raise BadInput(f"Unknown representation {name!r}: choose one of {sorted(table)}.")
     return table[name]
 
 

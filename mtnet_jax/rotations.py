@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 Array = Any  # numpy.ndarray or jax.Array
 
 # Below this length of (cos yaw) the axes of pitch and roll coincide: gimbal lock. It is about the
@@ -135,6 +137,17 @@ def geodesic_degrees(a: Array, b: Array) -> Array:
     sine = xp.sqrt(xp.sum((a - b) ** 2, axis=(-2, -1)) / 8)
     cosine = xp.sqrt(xp.maximum(xp.sum(a * b, axis=(-2, -1)) + 1, 0)) / 2
     return xp.rad2deg(2 * xp.arctan2(sine, cosine))
+
+
+def heading_degrees(rotation: Array) -> Array:
+    """Where a face looks, seen from above: (..., 3, 3) -> (...), degrees within +-180.
+
+    0 is into the camera, +90 to the left of the picture, +-180 away: the canonical yaw of a level
+    head, but for nods beyond 90 degrees. A face that looks straight up or down has none (0 or 180
+    by rounding).
+    """
+    xp = _namespace(rotation)
+    return xp.rad2deg(xp.arctan2(rotation[..., 0, 2], rotation[..., 2, 2]))
 
 
 def mirror(rotation: Array) -> Array:
@@ -299,7 +312,7 @@ def _choose_solution(
 
 def _convention(name: str) -> Convention:
     if name not in CONVENTIONS:
-        raise ValueError(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
+        raise BadInput(f"Unknown Euler convention {name!r}: choose one of {sorted(CONVENTIONS)}.")
     return CONVENTIONS[name]
 
 

@@ -18,16 +18,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import abstract_variables, build_system
-from mtnet_jax.training.checkpoints import (
-    CONFIG,
-    load_model,
-    read_config,
-    with_sharding,
-    write_config,
-)
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config, write_config
+from mtnet_jax.system import abstract_variables, at_size, build_system
 
-WEIGHTS = "weights.npz"
 _NEEDED = (
     "class_names",
     "decode",
@@ -51,11 +45,15 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
     exported = Path(folder) / WEIGHTS
     if exported.exists():
         return config, _read_npz(exported, abstract)
+    from mtnet_jax.checkpoints import load_model, with_sharding  # orbax takes a second to import
+
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return config, load_model(folder, with_sharding(abstract, sharding))
 
 
-def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool) -> Path:
+def export_weights(
+    workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool, size: int | None = None
+) -> Path:
     """Writes the latest checkpoint of a work directory as an exported folder.
 
     Args:
@@ -63,6 +61,7 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
       out: folder to write; made where it does not exist.
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
+      size: side of the network's input in pixels; None: as trained.
 
     Returns:
       The weights file.
@@ -72,8 +71,17 @@ def export_weights(workdir: str | os.PathLike, out: str | os.PathLike, *, half: 
         or a parameter is too large for float16, by name.
     """
     if Path(out).resolve() == Path(workdir).resolve():
-        raise ValueError(f"{out} is the work directory itself: export to another folder.")
+        raise BadInput(f"{out} is the work directory itself: export to another folder.")
     config, variables = load_weights(workdir)
+    if size is not None:
+        config = at_size(config, size)
+    return write_weights(out, config, variables, half=half)
+
+
+def write_weights(
+    out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
+) -> Path:
+    """Writes an exported folder; see `export_weights`."""
     arrays = {
         name: np.asarray(value, np.float32)
         for name, value in flatten_dict(variables, sep="/").items()
@@ -97,7 +105,7 @@ def _halve(name: str, value: np.ndarray) -> np.ndarray:
     if not name.startswith("params/"):
         return value
     if np.abs(value).max() > np.finfo(np.float16).max:
-        raise ValueError(f"{name} is too large for float16: export in full precision.")
+        raise BadInput(f"{name} is too large for float16: export in full precision.")
     return value.astype(np.float16)
 
 
@@ -106,9 +114,9 @@ def _read_config(folder: Path) -> ConfigDict:
     try:
         config = read_config(folder)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise BadInput(f"{path} is not valid JSON: {error}") from error
     if config is None:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} does not exist: give the work directory of `mtnet train` or a folder of "
             "`mtnet export`."
         )
@@ -116,7 +124,7 @@ def _read_config(folder: Path) -> ConfigDict:
         config.frame = "camera"  # written before there was a choice
     for name in _NEEDED:
         if name not in config:
-            raise ValueError(f"{path} has no {name!r}: it was not written by `mtnet train`.")
+            raise BadInput(f"{path} has no {name!r}: it was not written by `mtnet train`.")
     return config
 
 
@@ -127,13 +135,13 @@ def _read_npz(path: Path, abstract: dict[str, Any]) -> dict[str, Any]:
         with path.open("rb") as file, np.load(file) as stored:
             found = {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged, copy or export it again: {error}") from error
+        raise BadInput(f"{path} is damaged, copy or export it again: {error}") from error
     for name in sorted(expected.keys() ^ found.keys()):
         where = "lacks" if name in expected else "has an unexpected"
-        raise ValueError(f"{path} {where} {name}: it belongs to another configuration.")
+        raise BadInput(f"{path} {where} {name}: it belongs to another configuration.")
     for name, leaf in expected.items():
         if found[name].shape != leaf.shape:
-            raise ValueError(f"{path}: {name} has shape {found[name].shape}, not {leaf.shape}.")
+            raise BadInput(f"{path}: {name} has shape {found[name].shape}, not {leaf.shape}.")
     return unflatten_dict(
         {name: jax.numpy.asarray(value, np.float32) for name, value in found.items()}, sep="/"
     )

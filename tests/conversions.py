@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from data_prep.conversion import Conversion, Description
-from data_prep.report import Report
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.report import Report
 
 
 def jpeg(height=40, width=60, seed=0) -> bytes:

@@ -129,6 +129,39 @@ def assign(boxes, valid, ignore, size, anchors=COCO):
     return places, owner, shadowed
 
 
+def assign_several(boxes, valid, ignore, size, anchors, positives, threshold):
+    """As `assign`, with more anchors a truth: its places (best first), {place: truth}, shadowed."""
+    claims = []  # (rank, -area, truth, place) of each claim of a truth that trains
+    places = []
+    for i, box in enumerate(boxes):
+        shape = (box[2] - box[0], box[3] - box[1])
+        ranked = []
+        for level in range(3):
+            for anchor in range(3):
+                overlap = shape_iou(shape, anchor_of((level, 0, 0, anchor), size, anchors))
+                ranked.append((-overlap, level, anchor))
+        ranked.sort()
+        mine = []
+        for rank, (overlap, level, anchor) in enumerate(ranked[:positives]):
+            if rank and not -overlap > threshold:
+                continue
+            cells = size // STRIDES[level]
+            column = math.floor((box[0] + box[2]) / 2 / STRIDES[level])
+            row = math.floor((box[1] + box[3]) / 2 / STRIDES[level])
+            place = (level, min(max(row, 0), cells - 1), min(max(column, 0), cells - 1), anchor)
+            mine.append(place)
+            if valid[i] and not ignore[i]:
+                claims.append((rank, -shape[0] * shape[1], i, place))
+        places.append(mine if valid[i] else [])
+    owner, shadowed = {}, set()
+    for rank, _, i, place in sorted(claims):
+        if place not in owner:
+            owner[place] = i
+        elif rank == 0:
+            shadowed.add(i)
+    return places, owner, shadowed
+
+
 def canonical(rotation):
     """Yaw, pitch, roll in degrees of R = Rx(-pitch) Ry(yaw) Rz(roll), for an upright head."""
     r = rotation
@@ -189,7 +222,9 @@ def heading_loss(name, raw, heading):
     return 2 - 2 * (x / length * math.sin(angle) + z / length * math.cos(angle))
 
 
-def multitask_loss(outputs, truths, *, size, pose_size, name, weights, anchors=COCO):
+def multitask_loss(
+    outputs, truths, *, size, pose_size, name, weights, anchors=COCO, positives=1, threshold=0.5
+):
     """Eq. 1 to 5 over pictures, cells, anchors and truths: the loss, its parts, the counts.
 
     Heads that know their heading alone have its loss in the place of L_pose.
@@ -200,9 +235,11 @@ def multitask_loss(outputs, truths, *, size, pose_size, name, weights, anchors=C
     for b in range(len(truths.boxes)):
         boxes = np.asarray(truths.boxes[b], np.float64).tolist()
         valid, ignore = truths.valid[b], truths.ignore[b]
-        places, owner, shadowed = assign(boxes, valid, ignore, size, anchors)
+        places, owner, shadowed = assign_several(
+            boxes, valid, ignore, size, anchors, positives, threshold
+        )
         counts["shadowed"] += len(shadowed)
-        ignored_places = [p for p, i in zip(places, ignore, strict=True) if p is not None and i]
+        ignored_places = [p for of, i in zip(places, ignore, strict=True) if i for p in of]
         for place in all_places(size):
             level, row, column, anchor = place
             raw = outputs[level][b, row, column, anchor].tolist()

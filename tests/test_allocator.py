@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mtnet_jax.allocator import keep_large_buffers
+from mtnet_jax.cpu.allocator import keep_large_buffers
 from tests.conftest import REPOSITORY
 
 PROGRAM = """
 import numpy as np
-from mtnet_jax.allocator import keep_large_buffers, return_freed_memory
+from mtnet_jax.cpu.allocator import keep_large_buffers, return_freed_memory
 
 def resident():
     with open("/proc/self/status") as file:
@@ -40,5 +40,5 @@ def test_large_buffers_stay_until_they_are_returned():
 
 
 def test_accelerators_are_left_alone(monkeypatch):
-    monkeypatch.setattr("mtnet_jax.allocator._accelerator_installed", lambda: True)
+    monkeypatch.setattr("mtnet_jax.cpu.allocator.accelerator_installed", lambda: True)
     assert not keep_large_buffers()

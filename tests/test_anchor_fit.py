@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mtnet_jax.cli import main
-from mtnet_jax.data.anchor_fit import letterboxed_sizes
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.inspection.anchor_fit import letterboxed_sizes
 from tests.record_sets import WIDTH, a_record, write_record_set
 
 

@@ -16,8 +16,10 @@ from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, random_map
 from mtnet_jax.data.batches import augment_record, pad_heads, training_batches, truths_of
 from mtnet_jax.data.fitting import MIN_VISIBLE, fit_heads
-from mtnet_jax.data.records import BadRecord, RecordSource, decode_image
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import axis_rotation
 from tests.augmentation import NO_AUGMENTATION
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from data_prep.builder import write_record_set
+from data_prep.engine.builder import write_record_set
 from tests.conftest import REPOSITORY
 from tests.conversions import tiny
 from tests.test_builder import assert_same_files, read_but

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data_prep import biwi, head_model
-from data_prep.report import Report
+from data_prep.engine.report import Report
+from data_prep.sets import biwi, head_model
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.records import check_record
 from mtnet_jax.rotations import rotation_to_euler

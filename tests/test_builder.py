@@ -19,8 +19,8 @@ from tensorflow_datasets.core import naming
 from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.core.utils import shard_utils
 
-from data_prep import builder, runners, units
-from data_prep.builder import write_record_set
+from data_prep.engine import builder, runners, units
+from data_prep.engine.builder import write_record_set
 from mtnet_jax.data.records import RecordSet, RecordSource, encode_record
 from tests.conversions import read_tiny, tiny, tiny_record
 

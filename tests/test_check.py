@@ -9,9 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mtnet_jax.cli import main
-from mtnet_jax.data.check import Fault, Tally, check_records
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import index_file, survey_file, write_records
+from mtnet_jax.inspection.check import Fault, Tally, check_records
 from tests.conftest import REPOSITORY
 from tests.record_sets import HEIGHT, WIDTH, a_record, unchecked_bytes, write_record_set
 

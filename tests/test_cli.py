@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mtnet_jax.predict
+import mtnet_jax.predict.predictor
 import mtnet_jax.training.loop
-from data_prep import convert, pointing04
-from mtnet_jax import cli
-from mtnet_jax.cli import main
+from data_prep import convert
+from data_prep.sets import pointing04
+from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
-from mtnet_jax.predict import Predictor, read_picture, write_picture
+from mtnet_jax.predict.predictor import Predictor, read_picture, write_picture
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
 
@@ -216,19 +216,19 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pict
         def slip(*_, error=error, **__):
             raise error("a slip")
 
-        monkeypatch.setattr(mtnet_jax.predict, "find_pictures", slip)
+        monkeypatch.setattr(mtnet_jax.predict.predictor, "find_pictures", slip)
         with pytest.raises(error, match="a slip"):
             main(words)
 
     # Inside our own files, but raised by NumPy.
     bad_head = argparse.Namespace(box=(1, 2, 3), score=0.5, rotation=np.eye(2))
     with pytest.raises(ValueError, match="reshape"):
-        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.as_arrays([bad_head]))
+        main_that_runs(monkeypatch, lambda args: mtnet_jax.predict.head.as_arrays([bad_head]))
 
 
 def main_that_runs(monkeypatch, command) -> int:
     """The exit code of a command that does something else."""
-    monkeypatch.setattr(cli, "_export", command)
+    monkeypatch.setattr(export, "run", command)
     return main(["export", "--workdir", "w", "--out", "o"])
 
 

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from mtnet_jax.compilation_cache import keep_compiled_programs
+from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
 print(keep_compiled_programs())
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mtnet_jax.network.convolution import compiler_options, conv2d
+from mtnet_jax.cpu.convolution import compiler_options, conv2d
 from mtnet_jax.network.normalisation import batch_norm_leaky
 
 EPS, SLOPE = 1e-5, 0.1

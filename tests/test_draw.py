@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mtnet_jax import draw
-from mtnet_jax.draw import contact_sheet, draw_heads, line_width
+from mtnet_jax.predict import draw
+from mtnet_jax.predict.draw import contact_sheet, draw_heads, line_width
 
 GREY = np.full((240, 320, 3), 128, np.uint8)
 

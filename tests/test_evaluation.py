@@ -325,6 +325,7 @@ def test_iou_means_and_counts():
         "pictures_skipped": 0,
         "truths": 2,
         "truths_with_pose": 0,
+        "truths_with_heading": 0,
         "ignored": 1,
         "predictions": 3,
         "predictions_counted": 2,
@@ -539,7 +540,7 @@ def test_tables_show_the_numbers_and_systems():
     assert "score >= 0.3" in lines[0]
     assert len({len(line) for line in lines if line.startswith("---")}) == 1
     bins = format_yaw_bins(results).splitlines()
-    assert len(bins) == 2 * 8 + 1
+    assert len(bins) == 4 * 8 + 3
     assert bins[-1].startswith("150-180°")
 
 
@@ -573,3 +574,29 @@ def test_plots_draw_the_curves_of_the_results():
     curve = plot_geodesic({"network": result}).axes[0].lines[0].get_ydata()
     middle = result["pose"]["geodesic_median"]
     assert curve[math.floor(middle)] <= 0.5 <= curve[math.ceil(middle)]
+
+
+def test_heading_of_rotations_and_of_labels_alone():
+    boxes = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]]
+    turned = [Rotation.from_euler("y", a, degrees=True).as_matrix() for a in (0, 170, -175, 65)]
+    # A nod leaves the direction seen from above.
+    nodded = turned[1] @ Rotation.from_euler("x", 30, degrees=True).as_matrix()
+    pred = a_pred(boxes, [0.9] * 4, [turned[0], nodded, turned[2], turned[3]])
+    truth = a_truth(boxes, rotations=[turned[3], np.eye(3), np.eye(3), np.eye(3)])
+    truth["has_pose"] = np.array([True, False, False, False])
+    truth["has_heading"] = np.array([False, True, True, False])
+    truth["headings"] = np.array([0, 160, 175, 0], np.float32)
+    result = evaluate([(pred, truth)])
+    assert result["counts"]["truths_with_heading"] == 3
+    heading = result["heading"]  # 65 (from the rotation), 10, and 10 over the seam
+    assert heading["evaluated"] == 3
+    assert heading["mean"] == pytest.approx(85 / 3)
+    assert heading["median"] == pytest.approx(10)
+    assert heading["beyond_90"] == 0
+    bins = {(b["low"], b["high"]): b for b in result["heading_bins"]}
+    assert bins[60, 90]["mean"] == pytest.approx(65)
+    assert bins[150, 180]["truths"] == 2
+
+    backwards = a_pred(boxes, [0.9] * 4, [turned[2]] * 4)  # -175
+    far = evaluate([(backwards, truth)])["heading"]
+    assert far["beyond_90"] == pytest.approx(1 / 3)

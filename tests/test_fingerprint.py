@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.fingerprint import code_fingerprint, fingerprint
+from data_prep.engine.fingerprint import code_fingerprint, fingerprint
 from tests.conftest import REPOSITORY
 
 
@@ -88,7 +88,7 @@ def test_files_count_with_size_and_time(tmp_path):
 def test_code_counts(monkeypatch, tmp_path):
     before = code_fingerprint()
     read = Path.read_bytes
-    changed = REPOSITORY / "data_prep" / "heads.py"
+    changed = REPOSITORY / "data_prep" / "engine" / "heads.py"
     code_fingerprint.cache_clear()
     monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"#" * (p == changed))
     assert code_fingerprint() != before

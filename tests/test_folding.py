@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from mtnet_jax.cpu.winograd import transform_kernel, winograd_conv
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.network.folding import Folded, apply_folded, fold
-from mtnet_jax.network.winograd import transform_kernel, winograd_conv
 from tests.tiny import trained_variables
 
 

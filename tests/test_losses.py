@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from mtnet_jax.anchors import make_grid
 from mtnet_jax.losses import LossWeights, heading_loss, multitask_loss
 from mtnet_jax.representations import VECTOR_LOSSES, make_representation
-from mtnet_jax.targets import Truths
+from mtnet_jax.targets import AssignOptions, Truths
 from tests import slow_loops
 
 SIZE = 64  # 2 x 2, 4 x 4 and 8 x 8 cells, 252 predictions
@@ -122,6 +122,37 @@ def check(outputs, truths, name, weights=WEIGHTS):
     np.testing.assert_allclose(loss, expected_loss, rtol=2e-5)
     assert all(np.isfinite(g).all() for g in gradient)
     return counts, [np.asarray(g) for g in gradient]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_anchors_a_truth_train_as_in_the_loops(seed):
+    rng = np.random.default_rng(seed)
+    outputs, truths = random_outputs(rng, "vectors"), random_truths(rng)
+    loss, parts = multitask_loss(
+        outputs,
+        truths,
+        grid=GRID,
+        representation=make_representation("vectors"),
+        weights=WEIGHTS,
+        assign=AssignOptions(positives=3, shape_iou=0.3),
+    )
+    expected, slow_parts, counts = slow_loops.multitask_loss(
+        outputs,
+        truths,
+        size=SIZE,
+        pose_size=9,
+        name="vectors",
+        weights=WEIGHTS,
+        positives=3,
+        threshold=0.3,
+    )
+    one = slow(outputs, truths, "vectors")[2]
+    assert counts["positives"] > one["positives"]
+    np.testing.assert_allclose(loss, expected, rtol=2e-5)
+    for part in PARTS:
+        np.testing.assert_allclose(parts[part], slow_parts[part], rtol=2e-5, err_msg=part)
+    for count in ("positives", "posed", "headed", "shadowed"):
+        assert parts[count] == counts[count], count
 
 
 def put_predictions_on_truths(rng, outputs, truths):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax.data.batches import normalise_images
-from mtnet_jax.network import onednn
-from mtnet_jax.network.convolution import compiler_options, conv2d, xla_conv2d
+from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu.convolution import compiler_options, conv2d, xla_conv2d
+from mtnet_jax.network import normalise_images
 from mtnet_jax.network.folding import apply_folded, fold
 from mtnet_jax.training.step import compile_step
 from tests.test_convolution import slow_conv

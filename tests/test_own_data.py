@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data_prep import coco, csv_heads, directmhp, yolo
-from data_prep.builder import write_record_set
-from data_prep.report import Report
+from data_prep.engine.builder import write_record_set
+from data_prep.engine.report import Report
+from data_prep.own import coco, csv_heads, yolo
+from data_prep.sets import directmhp
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSet, RecordSource
 

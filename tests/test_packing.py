@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.config import default_config
 from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
-from mtnet_jax.data.records import BadRecord, decode_at_scale
+from mtnet_jax.errors import BadRecord
 from tests.augmentation import NO_AUGMENTATION
 from tests.test_batches import Numbered, assert_same, record, stream
 

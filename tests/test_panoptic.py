@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from data_prep.engine.report import Report
 from data_prep.panoptic import head_fit, labels, layout
 from data_prep.panoptic.calibration import read_calibration
 from data_prep.panoptic.converter import Options, conversion, frame_heads
 from data_prep.panoptic.labels import HeadRule
 from data_prep.panoptic.sphere import sphere_box
-from data_prep.report import Report
 from mtnet_jax.rotations import geodesic_degrees
 from tests.panoptic_raw import (
     HEAD,

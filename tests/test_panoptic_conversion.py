@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.builder import write_record_set
+from data_prep.engine.builder import write_record_set
+from data_prep.engine.report import Report
 from data_prep.panoptic import converter, layout, splits
 from data_prep.panoptic.converter import Options, conversion
-from data_prep.report import Report
 from mtnet_jax.data.records import RecordSet, RecordSource
 from tests.panoptic_raw import (
     HEAD,

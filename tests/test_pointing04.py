@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data_prep import pointing04
-from data_prep.builder import write_record_set
+from data_prep.engine.builder import write_record_set
+from data_prep.sets import pointing04
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.records import RecordSet, RecordSource
 from tests.conversions import jpeg

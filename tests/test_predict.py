@@ -15,13 +15,13 @@ from flax.traverse_util import flatten_dict
 
 import mtnet_jax
 from mtnet_jax.data import geometry
-from mtnet_jax.data.records import BadRecord
-from mtnet_jax.decode import Heads
-from mtnet_jax.inference import heads_in_picture
-from mtnet_jax.predict import (
+from mtnet_jax.errors import BadRecord
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.head import as_arrays
+from mtnet_jax.predict.placing import heads_in_picture
+from mtnet_jax.predict.predictor import (
     Head,
     Predictor,
-    as_arrays,
     find_pictures,
     predict_files,
     read_picture,
@@ -344,7 +344,7 @@ def test_json_of_a_head(rng, predictor):
     """The keys of the documented format, plain numbers, and angles that agree with the rotation."""
     for head in predictor(picture(rng, 80, 60)):
         plain = json.loads(json.dumps(head.to_json(), allow_nan=False))
-        assert list(plain) == ["box", "score", "rotation", "yaw", "pitch", "roll"]
+        assert list(plain) == ["box", "score", "rotation", "frame", "yaw", "pitch", "roll"]
         assert len(plain["box"]) == 4
         rotation = np.array(plain["rotation"])
         assert rotation.shape == (3, 3)

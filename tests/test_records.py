@@ -14,17 +14,17 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import (
-    BadRecord,
     RecordSet,
     RecordSource,
     check_record,
-    decode_image,
     decode_record,
     encode_record,
     tfds_features,
 )
 from mtnet_jax.data.tfrecord import DamagedRecord, write_records
+from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import axis_rotation
 
 # --- protobuf wire format, written out by hand -------------------------------------------------

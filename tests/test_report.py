@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from data_prep.builder import write_record_set
-from data_prep.report import Report
-from data_prep.report_page import page
+from data_prep.engine.builder import write_record_set
+from data_prep.engine.report import Report
+from data_prep.engine.report_page import page
 from tests.conversions import about, tiny, tiny_record
 
 NO_HEADS = {

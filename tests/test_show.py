@@ -8,12 +8,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mtnet_jax.cli import main
-from mtnet_jax.data import show
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import parse_selection, selected_splits
 from mtnet_jax.evaluation.heads import head_errors, read_head_errors, write_head_errors
 from mtnet_jax.evaluation.metrics import Settings
-from mtnet_jax.predict import read_picture
+from mtnet_jax.inspection import show
+from mtnet_jax.predict.predictor import read_picture
 from tests.record_sets import a_record, write_record_set
 
 YELLOW, GREY = (255, 205, 0), (150, 150, 150)

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install -e '.[studio]'")
 
-from data_prep.report import Report
+from data_prep.engine.report import Report
 from data_prep.studio.assets import read_assets, read_obj
 from data_prep.studio.bend import place_part
 from data_prep.studio.figure import LANDMARKS, cut_mesh, make_figure, to_head_axes

@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install -e '.[studio]'")
 
-from data_prep import biwi, mat_faces, w300_lp
+from data_prep.engine.report import Report
 from data_prep.panoptic import converter
 from data_prep.panoptic.video import read_frames
-from data_prep.report import Report
+from data_prep.sets import biwi, mat_faces, w300_lp
 from data_prep.studio.layouts.biwi import Biwi, centre_of
 from data_prep.studio.layouts.panoptic import Panoptic
 from data_prep.studio.layouts.w300_lp import W300Lp

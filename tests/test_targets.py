@@ -5,12 +5,20 @@ import numpy as np
 import pytest
 
 from mtnet_jax.anchors import COCO_ANCHORS, make_grid
-from mtnet_jax.targets import Truths, assign_anchors
+from mtnet_jax.targets import AssignOptions, Truths, assign_anchors, check_assign_options
 from tests import slow_loops
 
 SIZE = 416
 GRID = make_grid(SIZE)
-assign = jax.jit(lambda truths: assign_anchors(truths, GRID))
+
+
+def of_best_anchor(truths, grid):
+    """The assignment with one prediction a truth, (B, M) each."""
+    found = assign_anchors(truths, grid)
+    return found._replace(index=found.index[..., 0], positive=found.positive[..., 0])
+
+
+assign = jax.jit(lambda truths: of_best_anchor(truths, GRID))
 
 
 def make_truths(boxes, valid=None, ignore=None):
@@ -70,12 +78,54 @@ def test_random_truths():
     assert np.asarray(actual.shadowed).sum() > 20
 
 
+@pytest.mark.parametrize(("positives", "threshold"), [(2, 0.0), (3, 0.4), (9, 0.3)])
+def test_several_anchors_answer_for_a_truth(positives, threshold):
+    rng = np.random.default_rng(2)
+    centre = rng.uniform(0, SIZE, (6, 16, 2))
+    centre[:, 8:] = 200 + rng.uniform(-12, 12, (6, 8, 2))  # many claim the same predictions
+    shape = np.exp(rng.uniform(np.log(8), np.log(300), (6, 16, 2)))
+    truths = make_truths(
+        np.concatenate([centre - shape / 2, centre + shape / 2], axis=-1),
+        valid=rng.random((6, 16)) < 0.8,
+        ignore=rng.random((6, 16)) < 0.2,
+    )
+    options = AssignOptions(positives, threshold)
+    actual = jax.jit(lambda t: assign_anchors(t, GRID, options))(truths)
+    lost = 0
+    for b in range(6):
+        places, owner, shadowed = slow_loops.assign_several(
+            truths.boxes[b].astype(np.float64),
+            truths.valid[b],
+            truths.ignore[b],
+            SIZE,
+            COCO_ANCHORS,
+            positives,
+            threshold,
+        )
+        for i, mine in enumerate(places):
+            flat = [slow_loops.flat_index(place, SIZE) for place in mine]
+            claimed = np.asarray(actual.claimed[b, i])
+            np.testing.assert_array_equal(np.asarray(actual.index[b, i])[claimed], flat)
+            trained = np.asarray(actual.index[b, i])[np.asarray(actual.positive[b, i])]
+            expected = [slow_loops.flat_index(p, SIZE) for p in mine if owner.get(p) == i]
+            np.testing.assert_array_equal(trained, expected)
+            lost += len(mine) - len(expected)
+        np.testing.assert_array_equal(np.flatnonzero(actual.shadowed[b]), sorted(shadowed))
+    assert lost > 10  # some claims met
+
+
+@pytest.mark.parametrize("options", [AssignOptions(0), AssignOptions(10), AssignOptions(2, 1.5)])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=r"config\.assign\."):
+        check_assign_options(options)
+
+
 def test_other_size_and_anchors():
     size, anchors = 96, tuple((w, h * 1.5) for w, h in COCO_ANCHORS)
     rng = np.random.default_rng(1)
     centre, shape = rng.uniform(0, size, (4, 30, 2)), rng.uniform(2, size, (4, 30, 2))
     truths = make_truths(np.concatenate([centre - shape / 2, centre + shape / 2], axis=-1))
-    actual = jax.jit(lambda t: assign_anchors(t, make_grid(size, anchors)))(truths)
+    actual = jax.jit(lambda t: of_best_anchor(t, make_grid(size, anchors)))(truths)
     check(truths, actual, size=size, anchors=anchors)
 
 
@@ -168,7 +218,7 @@ def test_no_truths_at_all():
 
 def test_one_compilation_for_any_number_of_heads():
     rng = np.random.default_rng(2)
-    compiled = jax.jit(lambda truths: assign_anchors(truths, GRID))
+    compiled = jax.jit(lambda truths: of_best_anchor(truths, GRID))
     for heads in (0, 1, 5, 8):
         centre, shape = rng.uniform(0, SIZE, (2, 8, 2)), rng.uniform(5, 200, (2, 8, 2))
         truths = make_truths(

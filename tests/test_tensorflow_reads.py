@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.builder import write_record_set
-from data_prep.conversion import Conversion, Description
-from data_prep.report import Report
+from data_prep.engine.builder import write_record_set
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.report import Report
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
 from mtnet_jax.rotations import axis_rotation

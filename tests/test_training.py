@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.config import record_set
+from mtnet_jax.saved_config import differing_fields, read_config
 from mtnet_jax.training import loop
-from mtnet_jax.training.checkpoints import Checkpoints, differing_fields, read_config
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import TrainingDiverged, train
 from mtnet_jax.weights import export_weights, load_weights

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mtnet_jax import video
 from mtnet_jax.cli import main
-from mtnet_jax.predict import Predictor
-from mtnet_jax.video import as_video, predict_video
+from mtnet_jax.predict import video
+from mtnet_jax.predict.predictor import Predictor
+from mtnet_jax.predict.video import as_video, predict_video
 
 FRAMES, RATE, SIZE = 12, 10.0, (64, 48)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import convert, yolo
-from data_prep.builder import write_record_set
-from data_prep.report import Report
+from data_prep import convert
+from data_prep.engine.builder import write_record_set
+from data_prep.engine.report import Report
+from data_prep.own import yolo
 from mtnet_jax.data.records import RecordSet, RecordSource
 from tests.conversions import jpeg
 

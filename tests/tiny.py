@@ -7,16 +7,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import (
-    System,
-    abstract_variables,
-    build_system,
-    default_config,
-    phase,
-    record_set,
-)
+from mtnet_jax.config import default_config, phase, record_set
 from mtnet_jax.network import MultitaskNet
-from mtnet_jax.training.checkpoints import write_config
+from mtnet_jax.saved_config import write_config
+from mtnet_jax.system import System, abstract_variables, build_system
 from tests.conftest import REPOSITORY
 
 DEMO_RECORDS = REPOSITORY / "demo" / "studio_demo"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import rotation_faults
 
 _HD_PANEL = 0
@@ -94,13 +95,13 @@ def read_calibration(path: Path) -> dict[int, Camera]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON (cut short?): {error}") from error
+        raise BadInput(f"{path} is not valid JSON (cut short?): {error}") from error
     cameras = {}
     for entry in content.get("cameras", ()) if isinstance(content, dict) else ():
         if entry.get("panel") == _HD_PANEL:
             cameras[entry.get("node")] = _camera(entry, path)
     if not cameras:
-        raise ValueError(f"{path} has no camera of panel {_HD_PANEL} (HD): is it a calibration?")
+        raise BadInput(f"{path} has no camera of panel {_HD_PANEL} (HD): is it a calibration?")
     return cameras
 
 
@@ -112,24 +113,24 @@ def _camera(entry: dict, path: Path) -> Camera:
             values = np.array(entry[field], np.float64).reshape(shape)
         except (KeyError, TypeError, ValueError):
             size = " x ".join(map(str, shape))
-            raise ValueError(f"{path}, camera {name}: {field!r} must be {size} numbers") from None
+            raise BadInput(f"{path}, camera {name}: {field!r} must be {size} numbers") from None
         if not np.isfinite(values).all():
-            raise ValueError(f"{path}, camera {name}: {field!r} is not finite")
+            raise BadInput(f"{path}, camera {name}: {field!r} is not finite")
         return values
 
     matrix, rotation = numbers("K", (3, 3)), numbers("R", (3, 3))
     if rotation_faults(rotation):
-        raise ValueError(
+        raise BadInput(
             f"{path}, camera {name}: 'R' is not a rotation (orthonormal, determinant +1)"
         )
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not (matrix[2] == [0, 0, 1]).all():
-        raise ValueError(
+        raise BadInput(
             f"{path}, camera {name}: 'K' is no camera matrix (positive focal lengths, last row "
             "0 0 1)"
         )
     width, height = numbers("resolution", (2,))
     if min(width, height) < 1:
-        raise ValueError(f"{path}, camera {name}: 'resolution' must be width and height in pixels")
+        raise BadInput(f"{path}, camera {name}: 'resolution' must be width and height in pixels")
     distortion = numbers("distCoef", (5,))
     return Camera(
         name,

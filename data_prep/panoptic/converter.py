@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep import arguments
-from data_prep.conversion import Conversion, Description
-from data_prep.heads import HeadsOfPicture, read_picture
+from data_prep.engine import arguments
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.report import Report
 from data_prep.panoptic import layout
 from data_prep.panoptic.calibration import Camera, read_calibration
 from data_prep.panoptic.labels import (
@@ -36,8 +37,8 @@ from data_prep.panoptic.splits import (
     sequences_of_split,
 )
 from data_prep.panoptic.video import VideoFault, read_frames
-from data_prep.report import Report
 from mtnet_jax.camera import intrinsics_of_matrix
+from mtnet_jax.errors import BadInput
 
 HOMEPAGE = "http://domedb.perception.cs.cmu.edu"
 LICENCE = (
@@ -269,14 +270,14 @@ def conversion(
     """
     options = options or Options()
     if not options.heads.sphere_radius > 0:
-        raise ValueError(f"--sphere-radius {options.heads.sphere_radius:g}: give centimetres")
+        raise BadInput(f"--sphere-radius {options.heads.sphere_radius:g}: give centimetres")
     present = layout.find_sequences(raw)
     train = sequences_of_split(train_sequences, PUBLIC_TRAIN, present, "--train-sequences")
     test = sequences_of_split(test_sequences, PUBLIC_TEST, present, "--test-sequences")
     check_disjoint(train, test, test_cameras)
     for name in sequences:
         if name not in train and name not in test:
-            raise ValueError(
+            raise BadInput(
                 f"--sequences names {name!r}, which is in neither split (train: "
                 f"{', '.join(train) or 'none'}; test: {', '.join(test) or 'none'}): name it in "
                 "--train-sequences or --test-sequences"
@@ -286,7 +287,7 @@ def conversion(
         for split, names in (("train", train), ("test", test))
     }
     if not any(splits.values()):
-        raise ValueError(
+        raise BadInput(
             f"No sequence of {raw} ({', '.join(present)}) is in the public split: name them in "
             "--train-sequences and --test-sequences"
         )
@@ -342,7 +343,7 @@ def _cameras(
     numbers = sorted(chosen) or layout.find_cameras(raw, sequence)
     for number in numbers:
         if number not in calibrated:
-            raise ValueError(
+            raise BadInput(
                 f"{layout.calibration_path(raw, sequence)} has no HD camera {number}: leave it out "
                 "with --cameras, or get the whole file"
             )

@@ -15,6 +15,7 @@ from data_prep.panoptic.head_fit import (
     SPHERE_CENTRE,
     fit_similarity,
 )
+from mtnet_jax.errors import BadInput
 
 LANDMARK_COUNT = 70
 JOINT_COUNT = 19
@@ -153,10 +154,10 @@ def _entries(path: Path, key: str) -> list:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"not valid JSON, cut short? ({error})") from error
+        raise BadInput(f"not valid JSON, cut short? ({error})") from error
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise ValueError(f"no list {key!r}")
+        raise BadInput(f"no list {key!r}")
     return entries
 
 
@@ -165,4 +166,4 @@ def _numbers(values: object, shape: tuple[int, ...], place: str) -> np.ndarray:
         return np.array(values, np.float64).reshape(shape)
     except (TypeError, ValueError):
         size = int(np.prod(shape))
-        raise ValueError(f"{place} must be {size} numbers") from None
+        raise BadInput(f"{place} must be {size} numbers") from None

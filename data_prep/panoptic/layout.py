@@ -14,6 +14,8 @@ import os
 import re
 from pathlib import Path
 
+from mtnet_jax.errors import MissingFile
+
 CAMERA_COUNT = 31
 PICTURE_SUFFIXES = (".jpg", ".png")
 
@@ -61,12 +63,12 @@ def find_sequences(raw: Path) -> list[str]:
         if calibration_path(raw, folder.name).name in calibrations:
             found.append(folder.name)
         elif calibrations:
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"{folder} holds {', '.join(calibrations)}, the calibration of another sequence: "
                 f"expected calibration_{folder.name}.json"
             )
     if not found:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No SEQUENCE/calibration_SEQUENCE.json in {raw}: --raw must hold folders such as "
             "171204_pose3, as getData.sh of the Panoptic toolbox makes them"
         )
@@ -82,7 +84,7 @@ def find_cameras(raw: Path, sequence: str) -> list[int]:
     folder = raw / sequence
     cameras = _numbers(folder / "hdVideos", _VIDEO) | _numbers(folder / "hdImgs", _PICTURES)
     if not cameras:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No hdVideos/hd_00_CC.mp4 and no hdImgs/00_CC in {folder}: there are no pictures"
         )
     return sorted(cameras)
@@ -100,7 +102,7 @@ def find_frames(raw: Path, sequence: str, *, body: bool) -> list[int]:
         cure = ""
         if not body and _numbers(body_path(raw, sequence, 0).parent, _BODY):
             cure = "; it has body joints, from which --body-only makes coarse poses"
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No {example.name.replace('0' * 8, 'XXXXXXXX')} in {example.parent}: unpack "
             f"{example.parent.name}.tar, or leave {sequence} out{cure}"
         )

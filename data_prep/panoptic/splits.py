@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from mtnet_jax.errors import BadInput
+
 # The public split; the two lists share no sequence.
 PUBLIC_TRAIN = (
     "171204_pose3",
@@ -50,7 +52,7 @@ def sequences_of_split(
         choice = [name for name in public if name in present]
     for name in choice:
         if name not in present:
-            raise ValueError(f"{option} names {name!r}: there is {', '.join(present)}")
+            raise BadInput(f"{option} names {name!r}: there is {', '.join(present)}")
     return [name for name in present if name in choice]
 
 
@@ -58,7 +60,7 @@ def check_disjoint(train: Sequence[str], test: Sequence[str], test_cameras: Sequ
     """Raises ValueError where one sequence, seen by the same cameras, is in both splits."""
     both = [name for name in train if name in test]
     if both and not test_cameras:
-        raise ValueError(
+        raise BadInput(
             f"{', '.join(both)} would be in train and test: name other --train-sequences or "
             "--test-sequences, or split by camera with --test-cameras"
         )

@@ -17,11 +17,13 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 # Rounding of time stamps to ticks, and the odd duration of a last frame.
 _TICKS = 2
 
 
-class VideoFault(ValueError):
+class VideoFault(BadInput):
     """A video that cannot be read; the message says why."""
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mtnet_jax.errors import BadInput, MissingFile
+
 BODY, LEFT_EYE, RIGHT_EYE = "body", "helper-l-eye", "helper-r-eye"
 VERTICES_OF_HM08 = 19158
 _TEXTURE_SIZE = 1024
@@ -86,7 +88,7 @@ def read_assets(folder: Path) -> Assets:
     """
     base = read_obj(_one(folder, "3dobjs/base.obj", "the base mesh"))
     if len(base.vertices) != VERTICES_OF_HM08:
-        raise ValueError(
+        raise BadInput(
             f"{folder / '3dobjs/base.obj'} has {len(base.vertices)} vertices, the base mesh hm08 "
             f"of MakeHuman has {VERTICES_OF_HM08}"
         )
@@ -130,7 +132,7 @@ def read_obj(path: Path) -> Mesh:
                         faces.setdefault(group, []).append([ids[0], ids[k - 1], ids[k]])
                         uv_faces.setdefault(group, []).append([uv_ids[0], uv_ids[k - 1], uv_ids[k]])
             except (ValueError, IndexError):
-                raise ValueError(f"{path}, line {number}: cannot read {line.strip()!r}") from None
+                raise BadInput(f"{path}, line {number}: cannot read {line.strip()!r}") from None
     return Mesh(
         np.array(vertices),
         np.array(uv),
@@ -163,9 +165,9 @@ def read_garment(path: Path) -> Garment:
             for key in ("x_scale", "y_scale", "z_scale")
         )
     except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path}: the field {error} is missing or damaged") from error
+        raise BadInput(f"{path}: the field {error} is missing or damaged") from error
     if len(rows) != len(mesh.vertices):
-        raise ValueError(f"{path} fits {len(rows)} vertices, its mesh has {len(mesh.vertices)}")
+        raise BadInput(f"{path} fits {len(rows)} vertices, its mesh has {len(mesh.vertices)}")
     # A row is one base vertex, or three with their weights and an offset.
     full = np.array(
         [row if len(row) == 9 else [row[0], row[0], row[0], 1, 0, 0, 0, 0, 0] for row in rows]
@@ -186,7 +188,7 @@ def read_texture(path: Path) -> np.ndarray:
     """(H, W, 3 or 4) uint8 RGB or RGBA, at most 1024 pixels wide."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError(f"{path} is not a picture")
+        raise BadInput(f"{path} is not a picture")
     scale = _TEXTURE_SIZE / image.shape[1]
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -206,7 +208,7 @@ def _texture(mhclo: Path) -> Path:
 def _one(folder: Path, name: str, what: str) -> Path:
     path = folder / name
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{path} ({what}) is missing: --assets must hold MakeHuman's files, see docs/studio.md"
         )
     return path
@@ -215,7 +217,7 @@ def _one(folder: Path, name: str, what: str) -> Path:
 def _some(folder: Path, pattern: str, what: str) -> tuple[Path, ...]:
     paths = tuple(sorted(folder.glob(pattern)))
     if not paths:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"No {folder / pattern} ({what}): --assets must hold MakeHuman's files, see "
             "docs/studio.md"
         )

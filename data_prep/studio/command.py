@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from data_prep import arguments, runners
+from data_prep.engine import arguments, runners
+from mtnet_jax.errors import BadInput, MissingFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         import vtkmodules  # noqa: F401
     except ImportError:
-        raise ValueError(
+        raise BadInput(
             "mtnet studio needs VTK, which is an extra: pip install -e '.[studio]'"
         ) from None
-    from data_prep.builder import check_target, write_record_set
+    from data_prep.engine.builder import check_target, write_record_set
     from data_prep.studio.random_scene import PoseSpread, SceneOptions
     from data_prep.studio.records import conversion
     from data_prep.studio.render import MOST_PEOPLE
@@ -84,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
         usual = layouts.USUAL_POSES[args.layout]
     pose_limit = usual.limit if args.pose_limit is None else args.pose_limit
     if not 0 < pose_limit <= 85:
-        raise ValueError(f"--pose-limit {pose_limit:g}: choose a number up to 85")
+        raise BadInput(f"--pose-limit {pose_limit:g}: choose a number up to 85")
     if args.people[1] > MOST_PEOPLE:
-        raise ValueError(f"--people: a scene holds {MOST_PEOPLE} at most")
+        raise BadInput(f"--people: a scene holds {MOST_PEOPLE} at most")
     poses = PoseSpread(
         yaw_limit=usual.yaw_limit if args.yaw_limit is None else args.yaw_limit,
         nod=args.pitch_spread,
@@ -128,7 +129,7 @@ def _pictures(folder: Path | None) -> tuple[Path, ...]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     found = tuple(p for p in paths if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not found:
-        raise FileNotFoundError(f"No .jpg or .png in {folder}: --backgrounds must hold pictures")
+        raise MissingFile(f"No .jpg or .png in {folder}: --backgrounds must hold pictures")
     return found
 
 

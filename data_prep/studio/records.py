@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.conversion import Conversion, Description
-from data_prep.heads import HeadsOfPicture
-from data_prep.report import Report
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture
+from data_prep.engine.report import Report
 from data_prep.studio.assets import read_assets
 from data_prep.studio.effects import random_effects
 from data_prep.studio.figure import Figure, make_figure
@@ -18,6 +18,7 @@ from data_prep.studio.random_scene import SceneOptions, random_scene
 from data_prep.studio.render import render
 from data_prep.studio.targets import read_targets
 from data_prep.studio.truth import truth
+from mtnet_jax.errors import BadInput
 
 LICENCE = "CC0: rendered from MakeHuman's assets, which are CC0; no person is shown."
 HOMEPAGE = "http://www.makehumancommunity.org"
@@ -97,7 +98,7 @@ def conversion(
       FileNotFoundError, ValueError: see `read_assets`; or too many identities.
     """
     if not 1 <= identities <= TEST_IDENTITIES:
-        raise ValueError(f"--identities {identities}: choose a number up to {TEST_IDENTITIES}")
+        raise BadInput(f"--identities {identities}: choose a number up to {TEST_IDENTITIES}")
     figure_of(assets, targets)  # what is missing is said before any process starts
     description = Description(
         name="studio",

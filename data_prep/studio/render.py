@@ -11,6 +11,8 @@ import os
 import cv2
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 # No threads of Mesa's own: frames are rendered in several processes. Read when Mesa is loaded.
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
@@ -64,7 +66,7 @@ def render(scene: Scene, camera: Camera, *, supersample: float = 1.25) -> Render
       ValueError: more than MOST_PEOPLE people.
     """
     if len(scene.people) > MOST_PEOPLE:
-        raise ValueError(f"{len(scene.people)} people: a scene holds {MOST_PEOPLE} at most")
+        raise BadInput(f"{len(scene.people)} people: a scene holds {MOST_PEOPLE} at most")
     return _renderer().render(scene, camera, supersample)
 
 

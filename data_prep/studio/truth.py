@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep.studio.scene import Camera, HeadTruth, PlacedPerson, Scene
 from mtnet_jax.boxes import box_round
+from mtnet_jax.errors import BadInput
 
 BOX_RULES = ("head", "sphere18")
 SPHERE_RADIUS = 0.18  # metres
@@ -49,7 +50,7 @@ def truth(
       ValueError: an unknown box rule.
     """
     if box_rule not in BOX_RULES:
-        raise ValueError(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+        raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
     limits = np.array([camera.width, camera.height] * 2, float)
     heads, left_out = [], []
     for number, placed in enumerate(scene.people):

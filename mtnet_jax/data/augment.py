@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from mtnet_jax.data import geometry
+from mtnet_jax.errors import BadInput
 
 
 class AugmentOptions(NamedTuple):
@@ -52,7 +53,7 @@ def check_options(options: AugmentOptions) -> None:
     if not 0 < options.scale_min <= options.scale_max:
         faults["scale_min"] = f"must be above 0 and at most scale_max, {options.scale_max}"
     for name, fault in faults.items():
-        raise ValueError(f"config.augment.{name} is {getattr(options, name)}: it {fault}.")
+        raise BadInput(f"config.augment.{name} is {getattr(options, name)}: it {fault}.")
 
 
 def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> np.ndarray:

@@ -9,15 +9,14 @@ from typing import Any
 
 import cv2
 import grain
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
 from mtnet_jax.data.fitting import Record, fit_heads
+from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
-from mtnet_jax.data.records import BadRecord, decode_shrunk
+from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.targets import Truths
 
 Batch = dict[str, np.ndarray]
@@ -83,11 +82,6 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
     }
 
 
-def normalise_images(images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
-    return images.astype(jnp.float32) / 255.0
-
-
 def truths_of(batch: Mapping[str, Any]) -> Truths:
     """The true heads of a batch."""
     return Truths(**{name: batch[name] for name in Truths._fields})
@@ -140,7 +134,7 @@ def training_batches(
     cv2.setNumThreads(1)
     for source in sources:
         if len(source) < hosts:
-            raise ValueError(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
+            raise BadInput(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
     # grain orders the places of records; their content first comes in with a whole batch. So its
     # work for each element of each stage stays small.
     places = [

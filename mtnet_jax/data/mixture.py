@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.errors import BadInput
 
 Sources = dict[str, RecordSource]
 
@@ -33,12 +34,12 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
         if entry.eval_split:
             eval_sources[name] = RecordSource(entry.path, entry.eval_split, frame=config.frame)
     if not train_sources:
-        raise ValueError(
+        raise BadInput(
             "Nothing to train on: config.data has no record set with a train_split and a weight."
         )
     rules = box_rules(train_sources)
     if len(rules) > 1 and not config.mix_box_rules:
-        raise ValueError(
+        raise BadInput(
             f"The boxes of the record sets follow different rules: {_rules_text(rules)}. One "
             "detector would learn both. Convert them by one rule, give all but one a weight of 0, "
             "or set config.mix_box_rules=True."
@@ -110,7 +111,7 @@ def _class_ids(config: ConfigDict, name: str, record_set: RecordSet) -> list[int
     class_names, renamed = tuple(config.class_names), config.data[name].get("labels", {})
     unknown = sorted(set(renamed) - set(record_set.label_names))
     if unknown:
-        raise ValueError(
+        raise BadInput(
             f"config.data.{name}.labels renames {unknown}, but {record_set.path} has the labels "
             f"{record_set.label_names}."
         )
@@ -118,7 +119,7 @@ def _class_ids(config: ConfigDict, name: str, record_set: RecordSet) -> list[int
     for label in record_set.label_names:
         class_name = renamed.get(label, label)
         if class_name not in class_names:
-            raise ValueError(
+            raise BadInput(
                 f"config.data.{name} ({record_set.path}) has the label {label!r}, "
                 f"config.class_names only {class_names}: name {class_name!r} there, or say which "
                 f"class it is with record_set(..., labels={{{label!r}: {class_names[0]!r}}})."

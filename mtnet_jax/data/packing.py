@@ -13,7 +13,9 @@ import numpy as np
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour
 from mtnet_jax.data.fitting import Record, fit_heads
-from mtnet_jax.data.records import BadRecord, decode_at_scale
+from mtnet_jax.data.images import decode_at_scale
+from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.rotations import heading_degrees
 
 _SMALLEST_HEAD = 12.0  # pixels along the longer side: smaller ones are not worth a tile
 _SECTOR = 45.0  # degrees of heading that are counted together
@@ -43,7 +45,7 @@ def check_pack_options(options: PackOptions) -> None:
     if not 0 < options.head_min <= options.head_max:
         faults["head_min"] = f"must be above 0 and at most head_max, {options.head_max}"
     for name, fault in faults.items():
-        raise ValueError(f"config.pack.{name} is {getattr(options, name)}: it {fault}.")
+        raise BadInput(f"config.pack.{name} is {getattr(options, name)}: it {fault}.")
 
 
 class Packer:
@@ -81,7 +83,7 @@ class Packer:
         self._places = np.concatenate(places).astype(np.int32)  # (n, 3) source, record, head
         self._cumulative = np.cumsum(np.concatenate(chances))
         if not len(self._places) or not self._cumulative[-1] > 0:
-            raise ValueError(
+            raise BadInput(
                 "config.pack.share is above 0, but no record has a head of "
                 f"{_SMALLEST_HEAD:g} pixels to pack: set it to 0."
             )
@@ -151,11 +153,8 @@ def _heads_of(source: Sequence[Record], unlabelled: float) -> tuple[np.ndarray, 
         record = source[index]
         boxes = record["boxes"]
         fit = ~record["ignore"] & ((boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= _SMALLEST_HEAD)
-        r = record["rotations"]
         heading = np.where(
-            record["has_pose"],
-            np.rad2deg(np.arctan2(r[:, 0, 2], r[:, 2, 2])),
-            record["headings"],
+            record["has_pose"], heading_degrees(record["rotations"]), record["headings"]
         )
         sector = np.round(heading / _SECTOR).astype(int) % round(360 / _SECTOR)
         sector[~(record["has_pose"] | record["has_heading"])] = -1

@@ -8,19 +8,18 @@ and needs no TensorFlow for what is done here) is imported on first use, not on 
 
 import functools
 import json
-import math
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 
 from mtnet_jax.camera import camera_to_ray
+from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
+from mtnet_jax.errors import BadInput, BadRecord, MissingFile
 from mtnet_jax.rotations import rotation_faults
 
 # Feature name -> shape of one head and dtype. n heads are stored as one array (n, *shape).
@@ -41,21 +40,6 @@ FRAMES = ("camera", "ray")
 TEXT_FEATURES = ("image_id", "source")
 _IDENTITY = np.eye(3, dtype=np.float32)
 METADATA_KEYS = ("box_rule", "label_names")
-
-# A marker that is no escaped 0xFF of coded data (00), no restart (D0 to D7) and no filling (FF).
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_JPEG_END, _JPEG_EXIF = 0xD9, 0xE1
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # headers that give the size
-# The gray flags alone, with the flag of RGB: the colour flags that shrink hold the one of BGR.
-_SHRUNK = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
-}
-
-
-class BadRecord(ValueError):
-    """A record whose content breaks the schema; the message names the picture and the field."""
 
 
 def tfds_features() -> Any:
@@ -233,112 +217,6 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
         raise BadRecord(f"picture {image_id!r}, field 'image': {error}") from error
 
 
-def decode_image(encoded: bytes) -> np.ndarray:
-    """An encoded picture (JPEG, PNG, whatever OpenCV reads) as (H, W, 3) uint8 RGB.
-
-    Grey pictures become RGB, alpha is dropped, and the EXIF orientation is applied: boxes refer to
-    the picture as a viewer shows it.
-
-    Raises:
-      BadRecord: not a picture, or a JPEG that was cut short (OpenCV would fill it with grey).
-    """
-    return _decode(encoded, cv2.IMREAD_COLOR_RGB)
-
-
-class ShrunkImage(NamedTuple):
-    """A picture that was decoded smaller than it is.
-
-    Attributes:
-      pixels: (ceil(height / factor), ceil(width / factor), 3) uint8 RGB.
-      factor: 1, 2, 4 or 8 pixels of the whole picture a pixel, along both sides.
-      width, height: of the whole picture.
-    """
-
-    pixels: np.ndarray
-    factor: int
-    width: int
-    height: int
-
-
-def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
-    """Decodes a picture no larger than needed, which costs less.
-
-    A JPEG's blocks of 8 x 8 can be decoded to 4, 2 or 1 pixels a side; that is a picture averaged
-    down. Other formats are decoded whole. Otherwise as `decode_image`.
-
-    Args:
-      encoded: the picture.
-      longest: its longer side keeps at least so many pixels, where it has them.
-    """
-    width, height, may_be_turned = _jpeg_header(encoded)
-    factor = 1
-    while factor < 8 and max(width, height) >= 2 * factor * longest:
-        factor *= 2
-    # The last pixels of sides that no factor divides reach beyond the picture. Turned, those would
-    # be the first ones.
-    rounded = width % factor or height % factor
-    if factor == 1 or (rounded and may_be_turned):
-        pixels = decode_image(encoded)
-        return ShrunkImage(pixels, 1, pixels.shape[1], pixels.shape[0])
-    pixels = _decode(encoded, _SHRUNK[factor])
-    if may_be_turned and pixels.shape[1] != width // factor:
-        width, height = height, width
-    return ShrunkImage(pixels, factor, width, height)
-
-
-def decode_at_scale(encoded: bytes, scale: float) -> ShrunkImage:
-    """As `decode_shrunk`, with at least `scale` pixels for each pixel of the whole picture."""
-    width, height, _ = _jpeg_header(encoded)
-    # Of other formats no size is known here: they are decoded whole.
-    return decode_shrunk(encoded, longest=scale * max(width, height) or math.inf)
-
-
-def _decode(encoded: bytes, flags: int) -> np.ndarray:
-    if not encoded:
-        raise BadRecord("the picture is empty (0 bytes)")
-    if _is_jpeg(encoded) and all(code != _JPEG_END for code, _ in _jpeg_segments(encoded)):
-        raise BadRecord(f"the JPEG is cut short ({len(encoded)} bytes, no end marker)")
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error as error:
-        raise BadRecord(f"OpenCV cannot decode the picture: {error}") from error
-    if image is None:
-        raise BadRecord(f"OpenCV cannot decode the picture ({len(encoded)} bytes)")
-    return image
-
-
-def _is_jpeg(encoded: bytes) -> bool:
-    return encoded[:3] == b"\xff\xd8\xff"
-
-
-def _jpeg_header(encoded: bytes) -> tuple[int, int, bool]:
-    """Width and height of a JPEG as coded, and whether EXIF may turn it; zeros if it is none."""
-    exif = False
-    if _is_jpeg(encoded):
-        for code, position in _jpeg_segments(encoded):
-            exif |= code == _JPEG_EXIF
-            if code in _JPEG_FRAMES:  # length (2 bytes), precision (1), height, width
-                height = int.from_bytes(encoded[position + 3 : position + 5])
-                return int.from_bytes(encoded[position + 5 : position + 7]), height, exif
-    return 0, 0, exif
-
-
-def _jpeg_segments(encoded: bytes) -> Iterator[tuple[int, int]]:
-    """Marker code and place of the content of each segment of a JPEG, up to its end marker.
-
-    Looking for a marker's two bytes anywhere is not enough: thumbnails inside and videos that
-    phones append hold them too.
-    """
-    position = 2  # after the start-of-image marker
-    while marker := _JPEG_MARKER.search(encoded, position):
-        code, position = encoded[marker.end() - 1], marker.end()
-        yield code, position
-        if code == _JPEG_END:
-            return
-        # The segment's length; coded data that follow a scan's header are skipped by the search.
-        position += int.from_bytes(encoded[position : position + 2])
-
-
 @dataclass(frozen=True)
 class RecordSet:
     """What the metadata of a record set say. `RecordSet.open(path)` reads them.
@@ -375,13 +253,13 @@ class RecordSet:
         directory = _builder_directory(Path(path))
         info = _read_json(directory / "dataset_info.json")
         if info.get("fileFormat", "tfrecord") != "tfrecord":
-            raise ValueError(
+            raise BadInput(
                 f"{directory} is stored as {info['fileFormat']!r}; only 'tfrecord' can be read"
             )
         metadata = _read_json(directory / "metadata.json")
         for key in METADATA_KEYS:
             if key not in metadata:
-                raise ValueError(
+                raise BadInput(
                     f"{directory / 'metadata.json'} has no {key!r}: it was not written by "
                     "`mtnet data convert`"
                 )
@@ -415,7 +293,7 @@ class RecordSet:
           ValueError: no such split; the message lists those there are.
         """
         if split not in self.shard_lengths:
-            raise ValueError(
+            raise BadInput(
                 f"{self.path} has no split {split!r}: it has "
                 + ", ".join(f"{name!r} ({count})" for name, count in self.splits.items())
             )
@@ -459,7 +337,7 @@ class RecordSource:
           DamagedRecord: see `tfrecord.index_file`.
         """
         if frame not in FRAMES:
-            raise ValueError(f"Unknown frame {frame!r}: choose one of {FRAMES}.")
+            raise BadInput(f"Unknown frame {frame!r}: choose one of {FRAMES}.")
         self.record_set = RecordSet.open(path)
         # Imported by one thread, here: several decode, and importing this much in several at once,
         # beside a main thread that imports too, risks a deadlock (etils' lazy modules have a lock).
@@ -472,13 +350,13 @@ class RecordSource:
         paths = self.record_set.shard_paths(split)
         for shard, expected in zip(paths, self.record_set.shard_lengths[split], strict=True):
             if not shard.is_file():
-                raise FileNotFoundError(
+                raise MissingFile(
                     f"Shard {shard} of split {split!r} is missing ({len(paths)} shards): copy or "
                     "convert the record set again."
                 )
             file = RecordFile(shard)
             if len(file) != expected:
-                raise ValueError(
+                raise BadInput(
                     f"Shard {shard} holds {len(file)} records, its dataset_info.json says "
                     f"{expected}: copy or convert the record set again."
                 )
@@ -564,13 +442,13 @@ def _builder_directory(path: Path) -> Path:
     for pattern in ("", "*/", "*/*/"):
         found = sorted(path.glob(f"{pattern}dataset_info.json"))
         if len(found) > 1:
-            raise ValueError(
+            raise BadInput(
                 f"{path} holds several record sets ({', '.join(str(f.parent) for f in found)}): "
                 "name one of them"
             )
         if found:
             return found[0].parent
-    raise FileNotFoundError(
+    raise MissingFile(
         f"No record set at {path} (no dataset_info.json there or below): make one with "
         "`mtnet data convert NAME --raw DIR --out DIR`."
     )
@@ -580,6 +458,6 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: the record set is not complete") from None
+        raise MissingFile(f"{path} is missing: the record set is not complete") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise BadInput(f"{path} is not valid JSON: {error}") from error

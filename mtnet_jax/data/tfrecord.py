@@ -20,13 +20,15 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from mtnet_jax.errors import BadInput
+
 _MASK = 0xA282EAD8
 _HEADER = struct.Struct("<QI")  # length, its masked checksum
 _FOOTER = struct.Struct("<I")  # masked checksum of the data
 _LENGTH = struct.Struct("<Q")
 
 
-class DamagedRecord(ValueError):
+class DamagedRecord(BadInput):
     """A record that cannot be trusted: the message names file, record number and byte offset."""
 
     def __init__(self, path: str | os.PathLike, record: int, offset: int, fault: str):

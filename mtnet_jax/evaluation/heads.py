@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.metrics import Settings, picture_state
 
 HEADS_FILE = "heads.json"
@@ -63,7 +64,7 @@ def read_head_errors(path: str | os.PathLike) -> list[dict[str, Any]]:
         for entry in heads:
             entry["image_id"], entry["head"], entry["iou"], entry["geodesic"], entry["prediction"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise BadInput(
             f"{path} is not the {HEADS_FILE} of `mtnet eval` (WORKDIR/eval/SET-SPLIT): {error}"
         ) from error
     return heads

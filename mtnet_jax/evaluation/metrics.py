@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.matching import (
     match_picture,
     match_thresholds,
@@ -24,6 +25,7 @@ from mtnet_jax.evaluation.matching import (
 )
 from mtnet_jax.rotations import (
     geodesic_degrees,
+    heading_degrees,
     nearest_rotation,
     rotation_faults,
     rotation_to_euler,
@@ -48,6 +50,8 @@ TRUTH_ROW = np.dtype(
         ("euler", np.float64, (3,)),  # absolute wrapped errors of yaw, pitch, roll
         ("vectors", np.float64, (3,)),  # angle between true and predicted columns of R
         ("geodesic", np.float64),
+        ("heading", np.float64),  # of the truth; NaN without pose and heading
+        ("heading_error", np.float64),  # 0 to 180, of what is predicted seen from above
     ]
 )
 
@@ -106,7 +110,8 @@ def evaluate(
     Args:
       pairs: (prediction, truth) of each picture. A prediction has "boxes" (m, 4) xyxy in pixels,
         "scores" (m,) and "rotations" (m, 3, 3); a truth has "boxes" (n, 4), "rotations" (n, 3, 3),
-        "has_pose" (n,) and "ignore" (n,). The picture itself is not needed.
+        "has_pose" (n,) and "ignore" (n,), and optionally "headings" (n,) and "has_heading" (n,).
+        The picture itself is not needed.
       protocol: see `Settings`.
       iou_threshold: see `Settings`.
       score_threshold: see `Settings`.
@@ -142,7 +147,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
       ValueError: unknown protocol, or a true pose that is no rotation.
     """
     if settings.protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol {settings.protocol!r}: choose one of {PROTOCOLS}.")
+        raise BadInput(f"Unknown protocol {settings.protocol!r}: choose one of {PROTOCOLS}.")
     pred_boxes = np.asarray(pred["boxes"], np.float64).reshape(-1, 4)
     scores = np.asarray(pred["scores"], np.float64).reshape(-1)
     scores = np.where(np.isnan(scores), -np.inf, scores)  # the least certain of all
@@ -200,9 +205,11 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
       predictions, predictions_counted); "detection" (ap50, ap50_95, ap_by_iou, recall, precision,
       matched, missed, false_positives, mean_iou_matched, mean_iou_all); "pose" (evaluated,
       invalid_rotations, coverage, and in degrees yaw, pitch, roll, mae, maev_left, maev_bottom,
-      maev_front, maev, geodesic_mean, geodesic_median); "yaw_bins", a list with low, high, truths,
-      recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "curves" (precision at
-      IoU .5 over recall, cumulative geodesic error).
+      maev_front, maev, geodesic_mean, geodesic_median); "heading" (evaluated, mean, median,
+      beyond_90) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
+      recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a list with
+      low, high, truths and the figures of "heading"; "curves" (precision at IoU .5 over recall,
+      cumulative geodesic error).
     """
     rows = state.rows
     precision = [
@@ -219,6 +226,7 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
             "pictures_skipped": state.skipped,
             "truths": len(rows),
             "truths_with_pose": int(rows["has_pose"].sum()),
+            "truths_with_heading": int(np.isfinite(rows["heading"]).sum()),
             "ignored": state.ignored,
             "predictions": len(state.scores),
             "predictions_counted": int(state.counted.sum()),
@@ -234,7 +242,9 @@ def summarise(state: State, settings: Settings) -> dict[str, Any]:
             **_iou_figures(rows),
         },
         "pose": _pose_figures(rows),
+        "heading": _heading_figures(rows),
         "yaw_bins": [_yaw_bin(rows, absolute_yaw, low, high) for low, high in pairwise(YAW_BINS)],
+        "heading_bins": [_heading_bin(rows, low, high) for low, high in pairwise(YAW_BINS)],
         "curves": {
             "recall": RECALL_POINTS.tolist(),
             "precision50": None if precision[0] is None else precision[0].tolist(),
@@ -319,7 +329,7 @@ def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
         rotation_sum += rotations[posed].sum(axis=0)
         poses += int(posed.sum())
     if boxes == 0 or poses == 0:
-        raise ValueError(f"A mean box and pose need training truths: got {boxes} and {poses}.")
+        raise BadInput(f"A mean box and pose need training truths: got {boxes} and {poses}.")
     return ConstantPredictor(box_sum / boxes, nearest_rotation(rotation_sum))
 
 
@@ -342,14 +352,16 @@ def _truth_rows(
     counts = has_pose & ~np.asarray(truth["ignore"], bool)
     if rotation_faults(true[counts]).any():
         name = truth.get("image_id", "?")
-        raise ValueError(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
+        raise BadInput(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
-    for field in ("yaw", "euler", "vectors", "geodesic"):
+    for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
         rows[field] = np.nan
     rows["yaw"][counts] = rotation_to_euler(true[counts], convention="canonical")[..., 0]
+
+    _fill_headings(rows, pred, truth, true, counts)
 
     posed = np.flatnonzero(matched & counts)
     guess = np.asarray(pred["rotations"], np.float64).reshape(-1, 3, 3)[prediction_of_truth[posed]]
@@ -360,6 +372,22 @@ def _truth_rows(
     rows["vectors"][posed] = vector_errors(guess, true[posed])
     rows["geodesic"][posed] = geodesic_degrees(guess, true[posed])
     return rows
+
+
+def _fill_headings(
+    rows: np.ndarray, pred: dict, truth: dict, rotations: np.ndarray, posed: np.ndarray
+) -> None:
+    """Fills "heading" and "heading_error": a heading that is labelled, or that of the rotation."""
+    rows["heading"][posed] = heading_degrees(rotations[posed])
+    if "has_heading" in truth:
+        headed = np.asarray(truth["has_heading"], bool).reshape(-1)
+        rows["heading"][headed] = np.asarray(truth["headings"], np.float64).reshape(-1)[headed]
+    asked = np.flatnonzero(rows["matched"] & np.isfinite(rows["heading"]))
+    guess = np.asarray(pred["rotations"], np.float64).reshape(-1, 3, 3)
+    guess = guess[rows["prediction"][asked]]
+    asked, guess = asked[~rotation_faults(guess)], guess[~rotation_faults(guess)]
+    difference = heading_degrees(guess) - rows["heading"][asked]
+    rows["heading_error"][asked] = np.abs((difference + 180) % 360 - 180)
 
 
 def euler_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -421,6 +449,24 @@ def _pose_figures(rows: np.ndarray) -> dict[str, Any]:
         "geodesic_mean": _mean(geodesic),
         "geodesic_median": float(np.median(geodesic)) if len(geodesic) else None,
     }
+
+
+def _heading_figures(rows: np.ndarray) -> dict[str, Any]:
+    """Errors of the heading in degrees, over matched truths with a pose or a heading."""
+    errors = rows["heading_error"][np.isfinite(rows["heading_error"])]
+    return {
+        "evaluated": len(errors),
+        "mean": _mean(errors),
+        "median": float(np.median(errors)) if len(errors) else None,
+        "beyond_90": _ratio(int((errors > 90).sum()), len(errors)),
+    }
+
+
+def _heading_bin(rows: np.ndarray, low: int, high: int) -> dict[str, Any]:
+    """The figures of truths with low <= |heading| < high; 180 belongs to the last bin."""
+    absolute = np.abs(rows["heading"])
+    chosen = rows[(absolute >= low) & ((absolute < high) | (high == 180))]
+    return {"low": low, "high": high, "truths": len(chosen), **_heading_figures(chosen)}
 
 
 def _yaw_bin(rows: np.ndarray, absolute_yaw: np.ndarray, low: int, high: int) -> dict[str, Any]:

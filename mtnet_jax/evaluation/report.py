@@ -12,6 +12,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mtnet_jax.errors import BadInput
+
 Results = Mapping[str, Mapping[str, Any]]
 
 # (section, key, printed name, unit or "%"); None is an empty line.
@@ -20,6 +22,7 @@ _ROWS = (
     ("counts", "pictures_skipped", "  skipped by the protocol", ""),
     ("counts", "truths", "truths", ""),
     ("counts", "truths_with_pose", "  with a pose", ""),
+    ("counts", "truths_with_heading", "  with a pose or a heading", ""),
     ("counts", "ignored", "  ignored, besides", ""),
     ("counts", "predictions", "predictions", ""),
     ("counts", "predictions_counted", "  of score >= {score_threshold:g}", ""),
@@ -47,6 +50,11 @@ _ROWS = (
     ("pose", "maev", "MAEV", "°"),
     ("pose", "geodesic_mean", "geodesic, mean", "°"),
     ("pose", "geodesic_median", "geodesic, median", "°"),
+    None,
+    ("heading", "evaluated", "headings evaluated", ""),
+    ("heading", "mean", "heading, mean", "°"),
+    ("heading", "median", "heading, median", "°"),
+    ("heading", "beyond_90", "  more than 90° off", "%"),
 )
 _BIN_COLUMNS = (
     ("recall", "recall", "%"),
@@ -59,6 +67,13 @@ _BIN_COLUMNS = (
     ("maev", "MAEV", "°"),
     ("geodesic_mean", "geodesic", "°"),
     ("geodesic_median", "median", "°"),
+)
+
+_HEADING_COLUMNS = (
+    ("evaluated", "found", ""),
+    ("mean", "mean", "°"),
+    ("median", "median", "°"),
+    ("beyond_90", "over 90°", "%"),
 )
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
@@ -92,7 +107,7 @@ def format_table(results: Results) -> str:
 
 
 def format_yaw_bins(results: Results) -> str:
-    """The table by bins of |yaw| of the truth, a block of lines for every result.
+    """The tables by bins of |yaw| and of |heading| of the truth, two blocks for every result.
 
     Args:
       results: name -> result; all made with the same settings.
@@ -110,6 +125,13 @@ def format_yaw_bins(results: Results) -> str:
         lines = [head, None]
         for each in result["yaw_bins"]:
             cells = [_cell(each[key], unit) for key, _, unit in _BIN_COLUMNS]
+            lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
+        blocks.append(_align(lines))
+    for name, result in results.items():
+        head = [f"{name}: |heading|", "truths", *(title for _, title, _ in _HEADING_COLUMNS)]
+        lines = [head, None]
+        for each in result["heading_bins"]:
+            cells = [_cell(each[key], unit) for key, _, unit in _HEADING_COLUMNS]
             lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
         blocks.append(_align(lines))
     return "\n\n".join(blocks)
@@ -247,9 +269,9 @@ def _legend(axes: Any, location: str) -> None:
 def _common_settings(results: Results) -> Mapping[str, Any]:
     settings = [result["settings"] for result in results.values()]
     if not settings:
-        raise ValueError("No results to print.")
+        raise BadInput("No results to print.")
     if any(each != settings[0] for each in settings):
-        raise ValueError(f"Results of different settings do not compare: {settings}.")
+        raise BadInput(f"Results of different settings do not compare: {settings}.")
     return settings[0]
 
 

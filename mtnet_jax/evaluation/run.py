@@ -10,10 +10,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.config import build_system
 from mtnet_jax.data import geometry
 from mtnet_jax.data.records import RecordSource
-from mtnet_jax.decode import Heads
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
     ConstantPredictor,
@@ -22,12 +20,10 @@ from mtnet_jax.evaluation.metrics import (
     evaluate,
 )
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
-from mtnet_jax.inference import (
-    EVAL_SCORE_THRESHOLD,
-    Detector,
-    heads_in_picture,
-    make_detector,
-)
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.predict.placing import heads_in_picture
+from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 
 Record = Mapping[str, Any]
@@ -64,7 +60,7 @@ def evaluate_records(
       The results of `metrics.evaluate` by system.
     """
     config, variables = load_weights(weights)
-    source = RecordSource(data, split)
+    source = RecordSource(data, split, frame=config.frame)
     detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
     pairs = list(
         tqdm(
@@ -97,12 +93,15 @@ def evaluate_records(
 
     info = source.record_set
     folder = out / f"{info.name}-{split}"
-    title = f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}"
+    title = (
+        f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}, "
+        f"rotations in the frame {config.frame!r}"
+    )
     write_report(results, folder, title)
     write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
     print(f"\n{title}")
     print(format_table(results))
-    if results["network"]["counts"]["truths_with_pose"]:
+    if results["network"]["counts"]["truths_with_heading"]:
         print(format_yaw_bins(results))
     print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
     return results
@@ -112,11 +111,11 @@ def _constant_of(source: RecordSource) -> ConstantPredictor | None:
     """The constant predictor of the set's training split, None where that has no pose."""
     if "train" not in source.record_set.splits:
         return None
-    path = source.record_set.path
+    path, frame = source.record_set.path, source.frame
     labels = RecordSource(path, "train", picture=False)
     if not any(labels[i]["has_pose"].any() for i in range(len(labels))):
         return None
-    train = RecordSource(path, "train")
+    train = RecordSource(path, "train", frame=frame)
     return constant_predictor(train[i] for i in range(len(train)))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.network.branches import ANCHORS_PER_SCALE
 from mtnet_jax.network.darknet53 import STAGE_BLOCKS
 from mtnet_jax.network.fpn import SCALE_CHANNELS
@@ -95,13 +96,13 @@ def load_darknet_weights(
     ]
     full = BACKBONE_FLOATS + NECK_FLOATS + sum(detection)
     if floats.size not in (BACKBONE_FLOATS, full):
-        raise ValueError(
+        raise BadInput(
             f"{path}: {floats.size:,} floats after the header; expected {BACKBONE_FLOATS:,} "
             f"(backbone, as darknet53.conv.74) or {full:,} (backbone, neck and detection "
             f"convolutions of {detection_channels} channels, as yolov3.weights)"
         )
     if not np.isfinite(floats).all():
-        raise ValueError(f"{path}: holds numbers that are not finite")
+        raise BadInput(f"{path}: holds numbers that are not finite")
 
     with_face = "pose" in params and params["face"]["scale1"]["bias"].size == detection_channels
     result = jax.tree.map(lambda leaf: leaf, dict(variables))  # new dicts, the same arrays
@@ -153,7 +154,7 @@ class _Cursor:
         stats["mean"] = self.take(shape)
         stats["var"] = self.take(shape)
         if (stats["var"] < 0).any():
-            raise ValueError(
+            raise BadInput(
                 f"{self.path}: a negative variance at {'/'.join(layer)}: the file's convolutions "
                 "are not those of Darknet-53 and YOLOv3"
             )
@@ -201,14 +202,14 @@ def _read(path: Path) -> tuple[tuple[int, int, int], int, np.ndarray]:
     """Header's version and count of pictures, and the floats after it."""
     data = path.read_bytes()
     if len(data) < 20:
-        raise ValueError(f"{path}: {len(data)} bytes, not even the 20 of a header")
+        raise BadInput(f"{path}: {len(data)} bytes, not even the 20 of a header")
     major, minor, revision = (int(value) for value in np.frombuffer(data, "<i4", count=3))
     wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
     seen = int(np.frombuffer(data, "<i8" if wide else "<i4", count=1, offset=12)[0])
     header = 20 if wide else 16
     count, rest = divmod(len(data) - header, 4)
     if rest:
-        raise ValueError(
+        raise BadInput(
             f"{path}: {len(data):,} bytes are no whole number of floats after a header of "
             f"{header}: {count:,} floats and {rest} bytes; expected {BACKBONE_FLOATS:,} floats "
             "(darknet53.conv.74) or those of a yolov3.weights"
@@ -227,7 +228,7 @@ def _check_network(params: Mapping[str, Any]) -> None:
         # Each scale has a running mean, each bias a running variance beside it in the file.
         floats = sum(leaf.size * (1 if path[-1].key == "kernel" else 2) for path, leaf in leaves)
         if floats != expected or convolutions not in (None, kernels):
-            raise ValueError(
+            raise BadInput(
                 f"Darknet's weights fit a net of width 1 and depth 1: its {group} holds "
                 f"{expected:,} floats, that of this net {floats:,} in {kernels} convolutions"
             )

@@ -17,11 +17,11 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtnet_jax.anchors import STRIDES
-from mtnet_jax.network import onednn
-from mtnet_jax.network.convolution import conv2d, xla_conv2d
+from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu.convolution import conv2d, xla_conv2d
+from mtnet_jax.cpu.winograd import transform_kernel, winograd_conv
 from mtnet_jax.network.layers import BN_EPSILON, LEAKY_SLOPE, ConvBN
 from mtnet_jax.network.multitask_net import MultitaskNet
-from mtnet_jax.network.winograd import transform_kernel, winograd_conv
 
 # On CPUs (docs/performance.md): with fewer input channels Winograd's transforms cost more than the
 # products that they save; oneDNN, where it is, is the faster one up to more channels.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.network.convolution import conv2d
+from mtnet_jax.cpu.convolution import conv2d
 from mtnet_jax.network.normalisation import batch_norm_leaky
 
 Array = jax.Array

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.anchors import STRIDES
+from mtnet_jax.errors import BadInput
 from mtnet_jax.network.branches import FaceBranch, PoseBranch, split_anchors
 from mtnet_jax.network.darknet53 import Darknet53
 from mtnet_jax.network.fpn import FeaturePyramid
@@ -112,15 +113,15 @@ class MultitaskNet(nn.Module):
         ):
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; it can be one of {', '.join(allowed)}")
+                raise BadInput(f"{name} is {value!r}; it can be one of {', '.join(allowed)}")
         if self.version == "v1" and self.aggregate != "none":
-            raise ValueError("aggregate needs a pose branch, and version v1 has none: use v2")
+            raise BadInput("aggregate needs a pose branch, and version v1 has none: use v2")
         for name, least in (("num_classes", 1), ("pose_size", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}")
         for name in ("width", "depth"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+                raise BadInput(f"{name} is {getattr(self, name)}; it must be positive")
 
 
 def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:
@@ -141,10 +142,10 @@ def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:
 
 def _check_images(shape: tuple[int, ...]) -> None:
     if len(shape) != 4 or shape[-1] != 3:
-        raise ValueError(f"pictures of shape {shape}; expected (batch, height, width, 3)")
+        raise BadInput(f"pictures of shape {shape}; expected (batch, height, width, 3)")
     height, width = shape[1:3]
     if height < STRIDES[0] or width < STRIDES[0] or height % STRIDES[0] or width % STRIDES[0]:
-        raise ValueError(
+        raise BadInput(
             f"pictures of {height} x {width}; height and width must be multiples of {STRIDES[0]}"
         )
 
@@ -152,6 +153,11 @@ def _check_images(shape: tuple[int, ...]) -> None:
 def _check_groups(train: Collection[str]) -> None:
     unknown = {train} if isinstance(train, str) else set(train) - set(GROUPS)
     if unknown:
-        raise ValueError(
+        raise BadInput(
             f"train is {train!r}; it must be a collection of names out of {', '.join(GROUPS)}"
         )
+
+
+def normalise_images(images: jax.Array) -> jax.Array:
+    """(B, H, W, 3) uint8 -> float32 in [0, 1], what the network takes."""
+    return images.astype(jnp.float32) / 255.0

@@ -11,29 +11,24 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mtnet_jax.allocator import keep_large_buffers
-from mtnet_jax.config import System, abstract_variables, build_system
+from mtnet_jax.checkpoints import START, Checkpoints, Position, with_sharding
+from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
 from mtnet_jax.data.packing import PackOptions, check_pack_options
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.errors import BadInput, Failed
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
-from mtnet_jax.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
 from mtnet_jax.network.darknet_weights import load_darknet_weights
-from mtnet_jax.training.checkpoints import (
-    START,
-    Checkpoints,
-    Position,
-    differing_fields,
-    read_config,
-    with_sharding,
-    write_config,
-)
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
+from mtnet_jax.saved_config import differing_fields, read_config, write_config
+from mtnet_jax.system import System, TrainState, abstract_variables, build_system
+from mtnet_jax.targets import check_assign_options
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
-from mtnet_jax.training.step import TrainState, compile_step, make_train_step
+from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.weights import load_weights
 
 # One that the device does and one that waits for it. On a CPU each has temporary memory of its own
@@ -41,7 +36,7 @@ from mtnet_jax.weights import load_weights
 STEPS_IN_FLIGHT = 2
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(Failed):
     """The loss is no longer a number."""
 
 
@@ -68,6 +63,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
     check_options(AugmentOptions(**config.augment))
     check_pack_options(PackOptions(**config.pack))
+    check_assign_options(system.assign)
     shapes = abstract_variables(system)["params"]
     _claim_workdir(config, workdir)
 
@@ -277,7 +273,7 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
         if shapes(fresh["params"][group]) == shapes(stored["params"].get(group))
     ]
     if not fits:
-        raise ValueError(f"No part of the weights in {folder} fits this network.")
+        raise BadInput(f"No part of the weights in {folder} fits this network.")
     left = [group for group in fresh["params"] if group not in fits]
     print(f"from {folder}: {', '.join(fits)}" + (f"; fresh: {', '.join(left)}" if left else ""))
     return {
@@ -329,6 +325,8 @@ def _evaluate(
     values = {name: detection[name] for name in ("ap50", "recall", "mean_iou_matched")}
     if pose["evaluated"]:
         values |= {name: pose[name] for name in ("mae", "geodesic_mean", "geodesic_median")}
+    if result["heading"]["evaluated"]:
+        values |= {f"heading_{name}": result["heading"][name] for name in ("mean", "beyond_90")}
     return values
 
 
@@ -347,7 +345,7 @@ def _claim_workdir(config: ConfigDict, workdir: str | os.PathLike) -> None:
         return
     differing = differing_fields(found, config)
     if differing:
-        raise ValueError(
+        raise BadInput(
             f"{Path(workdir)} holds a run with another configuration; these options differ: "
             f"{', '.join(differing)}. Choose another --workdir, or start from its weights with "
             f"--config.init.weights={workdir}."
@@ -358,7 +356,7 @@ def _check_devices(phases: tuple[Phase, ...]) -> None:
     devices = jax.device_count()
     for phase in phases:
         if phase.batch_size % devices:
-            raise ValueError(
+            raise BadInput(
                 f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
                 f"multiple of the {devices} devices."
             )

@@ -6,6 +6,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
 from mtnet_jax.network import GROUPS
 
@@ -42,7 +43,7 @@ def read_phases(config: ConfigDict) -> tuple[Phase, ...]:
         phases.append(Phase(name=name, weights=weights, **fields))
         _check(phases[-1], config.model.version)
     if not phases:
-        raise ValueError("config.phases is empty: add one with mtnet_jax.config.phase(...).")
+        raise BadInput("config.phases is empty: add one with mtnet_jax.config.phase(...).")
     return tuple(phases)
 
 
@@ -91,7 +92,7 @@ def group_labels(params: Params) -> Params:
     def label(path: tuple, _: Any) -> str:
         group = path[0].key
         if group not in GROUPS:
-            raise ValueError(
+            raise BadInput(
                 f"Parameter {jax.tree_util.keystr(path)} belongs to no group: its top-level name "
                 f"must be one of {GROUPS} so that every phase knows whether it learns."
             )
@@ -103,16 +104,16 @@ def group_labels(params: Params) -> Params:
 def _check(phase: Phase, version: str) -> None:
     unknown = [group for group in phase.trainable if group not in GROUPS]
     if unknown or not phase.trainable:
-        raise ValueError(
+        raise BadInput(
             f"config.phases.{phase.name}.trainable is {phase.trainable}: "
             f"name one or more of {GROUPS}."
         )
     if phase.schedule not in ("constant", "cosine"):
-        raise ValueError(
+        raise BadInput(
             f"config.phases.{phase.name}.schedule is {phase.schedule!r}: 'constant' or 'cosine'."
         )
     if version == "v2" and "pose" not in phase.trainable and phase.weights.alpha < 1:
-        raise ValueError(
+        raise BadInput(
             f"config.phases.{phase.name} freezes the pose branch but weighs its loss: the gradient "
             "would push the other groups for a frozen reader. Set loss.alpha = 1 in this phase."
         )

@@ -1,28 +1,21 @@
 """One training step, compiled once a phase."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
 
-from mtnet_jax.allocator import return_freed_memory
-from mtnet_jax.config import System
-from mtnet_jax.data.batches import normalise_images, truths_of
+from mtnet_jax.cpu import onednn
+from mtnet_jax.cpu.allocator import return_freed_memory
+from mtnet_jax.cpu.convolution import compiler_options
+from mtnet_jax.data.batches import truths_of
 from mtnet_jax.losses import multitask_loss
-from mtnet_jax.network import onednn
-from mtnet_jax.network.convolution import compiler_options
+from mtnet_jax.network import normalise_images
+from mtnet_jax.system import System, TrainState
 from mtnet_jax.training.phases import Phase
 
 Metrics = dict[str, jax.Array]
-
-
-class TrainState(NamedTuple):
-    """All that a step changes."""
-
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
-    opt_state: optax.OptState
 
 
 def make_train_step(
@@ -52,6 +45,7 @@ def make_train_step(
             grid=system.grid,
             representation=system.representation,
             weights=phase.weights,
+            assign=system.assign,
         )
         return loss, (updated["batch_stats"], parts)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from data_prep.biwi import SAME_PERSON, SEQUENCES
+from data_prep.sets.biwi import SAME_PERSON, SEQUENCES
 from data_prep.studio.layouts.motion import RATE, random_motion
 from data_prep.studio.layouts.writing import photograph, shares, write_png
 from data_prep.studio.people import make_person
@@ -27,6 +27,7 @@ from data_prep.studio.records import figure_of
 from data_prep.studio.render import render
 from data_prep.studio.scene import Camera, PlacedPerson, Scene
 from data_prep.studio.surroundings import random_room
+from mtnet_jax.errors import BadInput
 
 SIZE = (640, 480)
 POSES = PoseSpread(yaw_limit=75.0, limit=60.0)
@@ -66,7 +67,7 @@ class Biwi:
 
     def __post_init__(self):
         if self.frames < len(self.sequences):
-            raise ValueError(
+            raise BadInput(
                 f"--frames {self.frames}: each of the {len(self.sequences)} sequences of BIWI "
                 "needs one at least"
             )

@@ -10,6 +10,7 @@ from data_prep.studio.layouts.w300_lp import W300Lp
 from data_prep.studio.layouts.writing import Layout, check_folder, write_layout
 from data_prep.studio.random_scene import PoseSpread
 from data_prep.studio.records import figure_of
+from mtnet_jax.errors import BadInput
 
 USUAL_POSES = {"panoptic": panoptic.POSES, "biwi": biwi.POSES, "w300lp": w300_lp.POSES}
 
@@ -33,7 +34,7 @@ def run(
     """
     check_folder(args.out, overwrite=args.overwrite)
     if args.test_frames is not None and args.layout != "panoptic":
-        raise ValueError(
+        raise BadInput(
             f"--test-frames: the raw data of {args.layout} have no split, their converter makes it"
         )
     layout = _layout(args, poses, targets, backgrounds)

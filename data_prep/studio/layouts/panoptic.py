@@ -33,6 +33,7 @@ from data_prep.studio.records import TEST_IDENTITIES, figure_of
 from data_prep.studio.render import render
 from data_prep.studio.scene import Camera, Light, Scene
 from data_prep.studio.surroundings import Room, random_room
+from mtnet_jax.errors import BadInput, Unavailable
 
 SPLITS = ("train", "test")
 SIZE = (1920, 1080)
@@ -103,9 +104,9 @@ class Panoptic:
 
     def __post_init__(self):
         if not 1 <= self.cameras <= names.CAMERA_COUNT:
-            raise ValueError(f"--cameras {self.cameras}: choose 1 to {names.CAMERA_COUNT}")
+            raise BadInput(f"--cameras {self.cameras}: choose 1 to {names.CAMERA_COUNT}")
         if not 1 <= self.identities <= TEST_IDENTITIES:
-            raise ValueError(f"--identities {self.identities}: choose 1 to {TEST_IDENTITIES}")
+            raise BadInput(f"--identities {self.identities}: choose 1 to {TEST_IDENTITIES}")
 
     def sequences(self) -> dict[str, int]:
         """Name of each sequence -> how many frames are kept of it."""
@@ -201,7 +202,7 @@ class Panoptic:
         code = cv2.VideoWriter.fourcc(*"mp4v")
         writer = cv2.VideoWriter(str(path), code, RATE, self.size)
         if not writer.isOpened():
-            raise OSError(f"{path}: OpenCV cannot write this video (built without FFmpeg?)")
+            raise Unavailable(f"{path}: OpenCV cannot write this video (built without FFmpeg?)")
         frames = self.frame_numbers(sequence)
         for frame in frames:
             picture = self.picture(self.scene(sequence, frame), sequence, camera, frame)

@@ -10,8 +10,8 @@ scale (R X)_xy + (x, y), as if all of it were as far away as the origin of the f
 studio has true perspective. So the camera has a long focal length, 20 times the picture's width,
 and stands that far away. R is exact, it has no part in this; x, y and the scale are those of the
 origin. Points of the head (100 mm before or behind it, at some 9 m) are then off by about 1 percent
-of their distance from the origin. The origin lies where `data_prep.head_model` has it: between the
-ears, 132 mm behind the tip of the nose and 6 mm above it.
+of their distance from the origin. The origin lies where `data_prep.sets.head_model` has it: between
+the ears, 132 mm behind the tip of the nose and 6 mm above it.
 """
 
 import io
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from data_prep.head_model import FACE_POINTS
-from data_prep.mat_faces import DEFAULT_MAX_ANGLE
+from data_prep.sets.head_model import FACE_POINTS
+from data_prep.sets.mat_faces import DEFAULT_MAX_ANGLE
 from data_prep.studio.effects import random_effects
 from data_prep.studio.layouts.biwi import NOSE_TIP
 from data_prep.studio.layouts.writing import write_jpeg
@@ -33,6 +33,7 @@ from data_prep.studio.render import render
 from data_prep.studio.scene import Camera, PlacedPerson, Scene
 from data_prep.studio.surroundings import random_backdrop
 from data_prep.studio.truth import head_points
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import rotation_to_euler
 
 SIZE = 450
@@ -69,7 +70,7 @@ class W300Lp:
 
     def __post_init__(self):
         if not self.max_angle > 0:
-            raise ValueError(f"{self.max_angle} degrees: the largest angle must be above 0")
+            raise BadInput(f"{self.max_angle} degrees: the largest angle must be above 0")
 
     def tasks(self) -> range:
         """Numbers of photos."""

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import tqdm
 
-from data_prep import runners
+from data_prep.engine import runners
 from data_prep.studio.records import LICENCE, encode_jpeg
+from mtnet_jax.errors import FileInTheWay, WorkerDied
 
 ABOUT = "studio.json"  # says what a folder holds, and that the studio wrote it
 
@@ -68,7 +69,7 @@ def write_layout(
         staging.rename(out)
     except ChildProcessError as error:
         reason = "a process that renders died (killed, or out of memory?): try --processes 1"
-        raise ChildProcessError(reason) from error
+        raise WorkerDied(reason) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return pictures
@@ -79,9 +80,9 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{out} exists already: give --overwrite to replace it")
+        raise FileInTheWay(f"{out} exists already: give --overwrite to replace it")
     if not (out / ABOUT).is_file():
-        raise FileExistsError(
+        raise FileInTheWay(
             f"{out} holds no {ABOUT}, so the studio did not write it and --overwrite leaves it "
             "alone: choose another --out"
         )

@@ -1,0 +1,1 @@
+"""From any conversion to a record set on disk: what every converter shares."""

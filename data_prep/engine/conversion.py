@@ -1,0 +1,28 @@
+"""What a converter hands to the builder. Imports nothing heavy, so that the command starts fast."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.engine.description import Description
+from data_prep.engine.report import Report
+
+__all__ = ["Conversion", "Description"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A data set ready to be written.
+
+    Attributes:
+      description: see `Description`.
+      splits: name of the split -> its items, whatever `read` takes. An item is a unit of work: one
+        picture, or a run of frames of one video.
+      read: (item, report) -> the records of the item (see `records.check_record`), one after the
+        other. It tells the report what it dropped and why. Items are read in several processes:
+        they and `read` must be picklable (a function of a module, a partial of one).
+    """
+
+    description: Description
+    splits: Mapping[str, Sequence[Any]]
+    read: Callable[[Any, Report], Iterator[dict]]

@@ -1,0 +1,222 @@
+"""Where the work of a conversion is done: in this process, in several, or on Apache Beam.
+
+A runner takes a picklable function and tasks, calls the function once for each task, in any order,
+and yields the results. What the function writes is its result; nothing depends on the order.
+"""
+
+import itertools
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from mtnet_jax.errors import BadInput, WorkerDied
+
+Task = Callable[[Any], Any]
+Runner = Callable[[Task, Iterable[Any]], Iterator[Any]]
+
+# What every worker needs, imported once by the process that workers are forked from. It is another
+# than this one, which may have threads (JAX, OpenCV) that do not survive a fork.
+_WORKER_MODULES = (
+    "data_prep.engine.units",
+    "data_prep.engine.shards",
+    "data_prep.engine.heads",
+    "tensorflow_datasets.proto.tf_example_pb2",
+)
+_LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
+
+
+def cpu_count() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def prepare_processes(*modules: str) -> None:
+    """Starts, in the background, to import what workers need: these modules and the usual ones."""
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_WORKER_MODULES, *modules])
+    forkserver.ensure_running()
+
+
+def on_processes(count: int) -> Runner:
+    """Runs tasks in `count` processes; 1 stays in this one."""
+    return Processes(count) if count > 1 else in_this_process
+
+
+def in_this_process(function: Task, tasks: Iterable[Any]) -> Iterator[Any]:
+    """Runs one task after the other."""
+    return map(function, tasks)
+
+
+class Processes:
+    """Runs tasks in several processes of this machine."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __call__(self, function: Task, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yields results as they come. Only a few tasks are waiting at a time.
+
+        Raises:
+          ChildProcessError: a process died.
+        """
+        prepare_processes()
+        tasks = iter(tasks)
+        pool = ProcessPoolExecutor(
+            self._count,
+            mp_context=multiprocessing.get_context("forkserver"),
+            initializer=_start_worker,
+            initargs=(function,),
+        )
+        waiting: set[Future] = set()
+        try:
+            while True:
+                # One task more than processes, so that none has to wait for this one.
+                free = self._count + 1 - len(waiting)
+                waiting |= {pool.submit(_work, task) for task in itertools.islice(tasks, free)}
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool:
+            raise WorkerDied(
+                "a worker process died (killed, or out of memory? --processes 1 needs the least); "
+                "the same command goes on from the parts that are done"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_function: Task | None = None  # of a worker process
+
+
+def _start_worker(function: Task) -> None:
+    import cv2
+
+    global _function
+    _function = function
+    cv2.setNumThreads(1)  # there is a process for each processor
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker when the process that started it is gone, killed perhaps."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _work(task: Any) -> Any:
+    return _function(task)
+
+
+class Beam:
+    """Runs tasks as an Apache Beam pipeline, on whatever runner Beam has.
+
+    Tasks and results are files in a folder, which every worker must be able to reach at the same
+    path (as it must reach raw data and records): a pipeline that holds the tasks would grow with
+    the data set, and runners limit its size.
+    """
+
+    def __init__(self, runner: str, options: Sequence[str], processes: int, folder: Path):
+        """Prepares a pipeline.
+
+        Args:
+          runner: "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", ...
+          options: of Beam's pipelines, such as "--region=europe-west4".
+          processes: of the DirectRunner, unless the options say otherwise.
+          folder: for the tasks; made and removed.
+        """
+        direct = [
+            "--direct_running_mode=multi_processing",
+            f"--direct_num_workers={processes}",
+            "--default_sdk_harness_log_level=WARNING",
+        ]
+        self._options = [*(direct if runner == "DirectRunner" else []), *options]
+        self._runner, self._folder = runner, folder
+
+    def __call__(self, function: Task, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yields results as they come.
+
+        Raises:
+          ChildProcessError: a task failed (its error is told), or Beam did.
+          ValueError: Apache Beam is not installed.
+        """
+        beam, pipeline_options = _import_beam()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        count = 0
+        for count, task in enumerate(tasks, start=1):
+            _write(self._folder / f"{count - 1}.task", task)
+        settings = pipeline_options.PipelineOptions(self._options, runner=self._runner)
+        pipeline = beam.Pipeline(options=settings)
+        numbers = pipeline | "Tasks" >> beam.Create(range(count)) | "Spread" >> beam.Reshuffle()
+        _ = numbers | "Work" >> beam.Map(_TaskFile(function, self._folder))
+        try:
+            with ThreadPoolExecutor(1) as background:
+                running = background.submit(lambda: pipeline.run().wait_until_finish())
+                while not running.done():
+                    wait([running], timeout=_LOOK_EVERY)
+                    yield from self._new_results()
+            running.result()
+            yield from self._new_results()
+        except Exception as error:
+            told = next(self._folder.glob("*.error"), None)
+            text = told.read_text() if told else f"Apache Beam, {type(error).__name__}: {error}"
+            raise WorkerDied(text) from error
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _new_results(self) -> Iterator[Any]:
+        for path in self._folder.glob("*.result"):
+            yield pickle.loads(path.read_bytes())
+            path.unlink()
+
+
+class _TaskFile:
+    """Runs the task of a file and leaves its result, or its error, in another. Picklable."""
+
+    def __init__(self, function: Task, folder: Path):
+        self._function, self._folder = function, folder
+
+    def __call__(self, number: int) -> None:
+        try:
+            result = self._function(pickle.loads((self._folder / f"{number}.task").read_bytes()))
+            _write(self._folder / f"{number}.result", result)
+        except Exception as error:
+            (self._folder / f"{number}.error").write_text(str(error))
+            raise
+
+
+def _write(path: Path, value: Any) -> None:
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    hidden.write_bytes(pickle.dumps(value))
+    os.replace(hidden, path)
+
+
+def _import_beam() -> tuple[Any, Any]:
+    try:
+        import apache_beam
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise BadInput(
+            f"--runner needs Apache Beam: pip install -r requirements-beam.txt ({error})"
+        ) from error
+    return apache_beam, pipeline_options

@@ -1,0 +1,163 @@
+"""The first stage of a conversion: items are read in units of work, each written as one part.
+
+A part is a TFRecord file with the records of a unit and a pickle beside it with their ids, their
+places in the file, and the report of the unit. The pickle is written last: a unit is done when it
+is there. A part that is there already, of the same items, options, raw files and code (see
+`fingerprint`), is left as it is; that is how a conversion goes on after it was stopped.
+"""
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.fingerprint import code_fingerprint, fingerprint
+from data_prep.engine.report import Report
+from mtnet_jax.data.records import encode_record
+from mtnet_jax.data.tfrecord import frame
+from mtnet_jax.errors import MissingFile
+
+# Small units spread evenly over processes and lose little when they are stopped; many units cost
+# files. An item may be one picture or a run of frames.
+_ITEMS = 32  # of a unit, where that gives neither few units nor too many
+_FEW_UNITS = 64
+_MOST_UNITS = 4096  # of a split
+_BUFFER = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some consecutive items of a split."""
+
+    number: int
+    split: str
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of the records of a unit.
+
+    Attributes:
+      fingerprint: of all that the part depends on.
+      size: of the TFRecord file, bytes.
+      records: image_id, byte offset of its frame and length of its data, of each record.
+      report: of the unit.
+    """
+
+    fingerprint: str
+    size: int
+    records: list[tuple[str, int, int]]
+    report: Report
+
+
+@dataclass(frozen=True)
+class Done:
+    """What `UnitWriter` says of a unit.
+
+    Attributes:
+      items, pictures: how many there are.
+      found: an earlier run had written the part, nothing was done.
+      outdated: an earlier run had written it, from other options, raw files or code.
+    """
+
+    items: int
+    pictures: int
+    found: bool = False
+    outdated: bool = False
+
+
+def plan_units(conversion: Conversion) -> Iterator[Unit]:
+    """Cuts the items of all splits into units, always in the same way."""
+    number = 0
+    for split, items in conversion.splits.items():
+        size = _unit_size(len(items))
+        for start in range(0, len(items), size):
+            end = min(start + size, len(items))
+            yield Unit(number, split, tuple(items[i] for i in range(start, end)))
+            number += 1
+
+
+def count_units(conversion: Conversion) -> int:
+    """How many units `plan_units` yields."""
+    return sum(-(-len(items) // _unit_size(len(items))) for items in conversion.splits.values())
+
+
+def _unit_size(items: int) -> int:
+    return max(1, min(_ITEMS, -(-items // _FEW_UNITS)), -(-items // _MOST_UNITS))
+
+
+class UnitWriter:
+    """Writes the part of a unit. Picklable; one call is all that a worker process does."""
+
+    def __init__(self, conversion: Conversion, folder: Path):
+        """Prepares to write the units of a conversion as parts in a folder."""
+        self._description: Description = conversion.description
+        self._read: Callable[[Any, Report], Iterator[dict]] = conversion.read
+        self._folder = folder
+        self._base = fingerprint(conversion.description, conversion.read, code_fingerprint())
+
+    def __call__(self, unit: Unit) -> Done:
+        """Reads the items of a unit and writes its part, unless it is there."""
+        identity = fingerprint(self._base, unit.number, unit.split, unit.items)
+        part = _load(self._folder, unit.number)
+        if part and part.fingerprint == identity:
+            return Done(len(unit.items), len(part.records), found=True)
+        path = part_path(self._folder, unit.number)
+        report, records, offset = Report(self._description), [], 0
+        with written_whole(path) as file:
+            for item in unit.items:
+                for record in self._read(item, report):
+                    data = encode_record(record)
+                    report.keep(unit.split, record)
+                    file.write(frame(data))
+                    records.append((record["image_id"], offset, len(data)))
+                    offset = file.tell()
+        with written_whole(path.with_suffix(".pickle")) as file:
+            pickle.dump(Part(identity, offset, records, report), file)
+        return Done(len(unit.items), len(records), outdated=part is not None)
+
+
+def load_part(folder: Path, number: int) -> Part:
+    """The part of a unit that was written.
+
+    Raises:
+      FileNotFoundError: the part is not there, or not whole.
+    """
+    part = _load(folder, number)
+    if part is None:
+        raise MissingFile(
+            f"{part_path(folder, number)} was removed while converting: run the same command again"
+        )
+    return part
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The TFRecord file of a unit."""
+    return folder / f"{number:06d}.tfrecord"
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes its name only when all of it is written."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        with open(unfinished, "wb", buffering=_BUFFER) as file:
+            yield file
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _load(folder: Path, number: int) -> Part | None:
+    path = part_path(folder, number)
+    try:
+        part = pickle.loads(path.with_suffix(".pickle").read_bytes())
+        return part if path.stat().st_size == part.size else None
+    except (FileNotFoundError, EOFError, pickle.UnpicklingError, AttributeError, ImportError):
+        return None  # not written, cut short by a power failure, or of other code

@@ -1,0 +1,328 @@
+"""Own data in COCO's json form, with optional Euler angles.
+
+    {"images":      [{"id": 7, "file_name": "garden.jpg", "width": 640, "height": 480}],
+     "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [x, y, width, height],
+                      "iscrowd": 0, "euler_angles": [pitch, yaw, roll]}],
+     "categories":  [{"id": 1, "name": "head"}]}
+
+`bbox` is in pixels from the upper left corner. `euler_angles` (the order is that of DirectMHP) are
+degrees in the convention that --convention names; an annotation without them is a head without a
+pose. A field `heading` (degrees, the canonical yaw of a level head) serves heads of which no more
+is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing; a crowd is ignored.
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.own.labelled import (
+    LabelledHead,
+    LabelledPicture,
+    add_missing_argument,
+    add_own_data_arguments,
+    all_labels,
+    check_angles,
+    check_box,
+    check_convention,
+    check_heading,
+    conventions_text,
+    map_labels,
+    read_labelled,
+    require_pictures,
+)
+from mtnet_jax.errors import BadInput, MissingFile
+
+NO_POSES = "none"
+
+# (yaw, pitch, roll) -> why the pose is left out, or an empty text
+PoseFault = Callable[[tuple[float, float, float]], str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A json file and the folder that its file names start from."""
+
+    annotations: Path
+    pictures: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert coco`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"Euler conventions:\n{conventions_text()}"
+    parser.add_argument(
+        "--split",
+        dest="splits",
+        type=split_option,
+        action="append",
+        required=True,
+        metavar="NAME=JSON[:PICTURES]",
+        help="a split, its json file and the folder of its pictures (default: that of the json "
+        "file), both below --raw: train=annotations/train.json:images/train; may be repeated",
+    )
+    parser.add_argument(
+        "--convention",
+        metavar="NAME",
+        help="Euler convention of euler_angles; 'none' leaves the angles out (default: the files "
+        "have no angles)",
+    )
+    add_own_data_arguments(parser)
+    add_missing_argument(parser)
+
+
+def split_option(text: str) -> tuple[str, str, str]:
+    """Reads "train=annotations/train.json:images" -> ("train", "annotations/train.json", "images").
+
+    Without ":images" the last part is empty.
+    """
+    name, equals, place = text.partition("=")
+    file, _, folder = place.partition(":")
+    if not (name and equals and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON or NAME=JSON:PICTURES")
+    return name, file, folder
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    names = [name for name, _, _ in args.splits]
+    if len(set(names)) < len(names):
+        raise BadInput(f"--split names a split twice: {', '.join(names)}")
+    splits = {
+        name: Split(args.raw / file, args.raw / folder if folder else (args.raw / file).parent)
+        for name, file, folder in args.splits
+    }
+    return conversion(
+        splits,
+        name=args.name or args.out.name,
+        convention=args.convention,
+        box_rule=args.box_rule,
+        label_map=args.label_map,
+        allow_missing=args.allow_missing,
+    )
+
+
+def conversion(
+    splits: Mapping[str, Split],
+    *,
+    name: str,
+    convention: str | None = None,
+    box_rule: str = "head",
+    label_map: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
+) -> Conversion:
+    """COCO json files as a data set to be written.
+
+    Args:
+      splits: name of the split -> its files.
+      name: name of the record set and source of its records.
+      convention: of `euler_angles`; "none" leaves them out, None says that there are none.
+      box_rule: name of the rule the boxes follow, for instance "head".
+      label_map: category -> new label; categories that are not named are dropped. None keeps all
+        that have an annotation.
+      allow_missing: leave out pictures that are not on disk instead of raising.
+
+    Returns:
+      The conversion.
+
+    Raises:
+      FileNotFoundError: a json file or a picture is missing.
+      ValueError: a file that cannot be understood (file, place and cure are named), angles without
+        a convention or a convention without angles.
+    """
+    if convention not in (None, NO_POSES):
+        check_convention(convention, "--convention")
+    pictures = {
+        split: read_coco(files, split, convention=convention) for split, files in splits.items()
+    }
+    files = ", ".join(str(split.annotations) for split in splits.values())
+    used = all_labels(pictures)
+    if not used:
+        raise BadInput(f"{files}: no annotations, so there are no heads to learn from")
+    posed = any(h.euler for split in pictures.values() for p in split for h in p.heads)
+    if convention not in (None, NO_POSES) and not posed:
+        raise BadInput(
+            f"--convention {convention} is given, but no annotation has 'euler_angles' (pitch, "
+            "yaw, roll): name the field so, or leave the option out"
+        )
+    label_names, classes = map_labels(used, label_map, f"what is annotated in {files}")
+    for split in pictures.values():
+        require_pictures(split, allow_missing=allow_missing)
+    description = Description(
+        name=name,
+        version="1.0.0",
+        text=f"{name}, from COCO json files.",
+        box_rule=box_rule,
+        label_names=label_names,
+        homepage="",
+        citation="",
+        licence="",
+    )
+    read = functools.partial(read_labelled, source=name, classes=classes)
+    return Conversion(description, pictures, read)
+
+
+def read_coco(
+    files: Split,
+    split: str,
+    *,
+    convention: str | None,
+    pose_fault: PoseFault | None = None,
+) -> list[LabelledPicture]:
+    """The pictures of a COCO json file, in its order.
+
+    Args:
+      files: the json file and the folder of the pictures.
+      split: name of the split; image ids are SPLIT/FILE_NAME.
+      convention: see `conversion`.
+      pose_fault: says why a pose cannot be trusted; the head is then kept without it and counted.
+        By default angles that are no angles raise.
+
+    Returns:
+      The labelled pictures.
+
+    Raises:
+      FileNotFoundError: no json file.
+      ValueError: names file, entry, field and cure.
+    """
+    path = files.annotations
+    content = _read_json(path)
+    images, annotations, categories = (
+        _entries(content, key, path) for key in ("images", "annotations", "categories")
+    )
+    labels = {}
+    for number, category in enumerate(categories):
+        place = f"{path}, categories[{number}]"
+        labels[_field(category, "id", int, place)] = _field(category, "name", str, place)
+    by_image: dict[int | str, list[dict]] = {}
+    for number, image in enumerate(images):
+        image_id = _field(image, "id", (int, str), f"{path}, images[{number}]")
+        if image_id in by_image:
+            raise BadInput(f"{path}, images[{number}]: a second picture has the id {image_id}")
+        by_image[image_id] = []
+    for number, annotation in enumerate(annotations):
+        place = f"{path}, annotations[{number}]"
+        image_id = _field(annotation, "image_id", (int, str), place)
+        if image_id not in by_image:
+            raise BadInput(f"{place}: image_id {image_id} is not among the images")
+        by_image[image_id].append({"place": place, **annotation})
+    pictures = []
+    for number, image in enumerate(images):
+        place = f"{path}, images[{number}]"
+        file_name = _field(image, "file_name", str, place)
+        heads = tuple(
+            _head(annotation, labels, convention, pose_fault)
+            for annotation in by_image[image["id"]]
+        )
+        pictures.append(
+            LabelledPicture(
+                files.pictures / file_name,
+                f"{split}/{file_name}",
+                heads,
+                _size(image, place),
+            )
+        )
+    return pictures
+
+
+def _head(
+    annotation: dict,
+    labels: Mapping[int, str],
+    convention: str | None,
+    pose_fault: PoseFault | None,
+) -> LabelledHead:
+    place = annotation["place"]
+    if "id" in annotation:
+        place += f" (id {annotation['id']})"
+    category = _field(annotation, "category_id", int, place)
+    if category not in labels:
+        raise BadInput(f"{place}: category_id {category} is not among the categories")
+    x, y, width, height = _numbers(annotation, "bbox", 4, "[x, y, width, height] in pixels", place)
+    box = (x, y, x + width, y + height)
+    check_box(box, place)
+    euler, unposed = None, ""
+    if annotation.get("euler_angles") is not None and convention != NO_POSES:
+        if convention is None:
+            raise BadInput(
+                f"{place} has euler_angles, which mean nothing without their convention: give "
+                f"--convention none to leave them out, or --convention with one of\n"
+                f"{conventions_text()}"
+            )
+        pitch, yaw, roll = _numbers(
+            annotation, "euler_angles", 3, "[pitch, yaw, roll] in degrees", place
+        )
+        euler = (yaw, pitch, roll)
+        if pose_fault is None:
+            check_angles(euler, f"{place}, field 'euler_angles'")
+        else:
+            unposed = pose_fault(euler)
+    posed, heading = euler is not None and not unposed, None
+    if annotation.get("heading") is not None and not posed:
+        (heading,) = _numbers(
+            {"heading": [annotation["heading"]]}, "heading", 1, "a number of degrees", place
+        )
+        check_heading(heading, f"{place}, field 'heading'")
+    return LabelledHead(
+        box,
+        labels[category],
+        euler=euler if posed else None,
+        heading=heading,
+        convention=convention or "",
+        ignore="a crowd (iscrowd)" if annotation.get("iscrowd") else "",
+        unposed=unposed,
+    )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise MissingFile(f"{path} is missing: --split NAME=JSON:PICTURES names it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected an object with images, annotations and categories")
+    return content
+
+
+def _entries(content: dict, key: str, path: Path) -> list[dict]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadInput(
+            f"{path}: {key!r} is missing or no list of objects; a COCO file has images, "
+            f"annotations and categories, this one {', '.join(content) or 'nothing'}"
+        )
+    return entries
+
+
+def _field(entry: dict, field: str, kind: type | tuple[type, ...], place: str) -> Any:
+    value = entry.get(field)
+    if not isinstance(value, kind) or isinstance(value, bool) or value == "":
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        fault = "is missing" if field not in entry else f"is {value!r}"
+        raise BadInput(
+            f"{place}: field {field!r} {fault}, expected {' or '.join(k.__name__ for k in kinds)}"
+        )
+    return value
+
+
+def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> list[float]:
+    values = entry.get(field)
+    numbers = isinstance(values, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values
+    )
+    if not numbers or len(values) != count:
+        raise BadInput(f"{place}: field {field!r} is {values!r}, expected {meaning}")
+    return [float(v) for v in values]
+
+
+def _size(image: dict, place: str) -> tuple[int, int] | None:
+    if image.get("width") is None or image.get("height") is None:
+        return None
+    return tuple(_field(image, field, int, place) for field in ("width", "height"))

@@ -1,0 +1,343 @@
+"""Own data in a table: one row a head, saved as CSV (comma-separated, UTF-8).
+
+    image,x1,y1,x2,y2,yaw,pitch,roll,convention
+    summer/garden party.jpg,120,40,180,118,30,-5,0,canonical
+    summer/garden party.jpg,300,52,350,120,,,,
+    summer/empty lawn.jpg,,,,,,,,
+
+`image` is a path below --raw, the box is in pixels (left, top, right, bottom), the angles are in
+degrees. Several rows of one image are several heads; empty angles are a head without a pose, an
+empty box is a picture without heads. More columns, if there is need: `heading` (degrees, where the
+face looks seen from above: the canonical yaw of a level head, for heads of which no more is known),
+`label`, `ignore` (1: neither a head to find nor background), `split`, `group` (who or what must not
+lie in two splits).
+"""
+
+import argparse
+import csv
+import functools
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.own.labelled import (
+    LabelledHead,
+    LabelledPicture,
+    add_missing_argument,
+    add_own_data_arguments,
+    all_labels,
+    check_angles,
+    check_box,
+    check_convention,
+    check_heading,
+    conventions_text,
+    map_labels,
+    read_labelled,
+    require_pictures,
+)
+from mtnet_jax.errors import BadInput, MissingFile
+
+BOX = ("x1", "y1", "x2", "y2")
+ANGLES = ("yaw", "pitch", "roll")
+REQUIRED = ("image", *BOX)
+OPTIONAL = (*ANGLES, "convention", "heading", "label", "ignore", "split", "group")
+DEFAULT_LABEL = "head"
+_FLAGS = {"": False, "0": False, "1": True}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: its picture, and its head or None."""
+
+    place: str
+    image: str
+    head: LabelledHead | None
+    split: str
+    group: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert csv`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"Names in the column convention:\n{conventions_text()}"
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        default=Path("heads.csv"),
+        metavar="FILE",
+        help="the table, a path below --raw (default: heads.csv)",
+    )
+    parser.add_argument(
+        "--test-share",
+        type=_open_share,
+        metavar="SHARE",
+        help="put this share of the groups (column group, else the folder of the image) into the "
+        "split test (default: the column split, else all in train)",
+    )
+    add_own_data_arguments(parser)
+    add_missing_argument(parser)
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(
+        args.raw,
+        args.raw / args.csv,
+        name=args.name or args.out.name,
+        test_share=args.test_share,
+        box_rule=args.box_rule,
+        label_map=args.label_map,
+        allow_missing=args.allow_missing,
+    )
+
+
+def conversion(
+    raw: Path,
+    table: Path,
+    *,
+    name: str,
+    test_share: float | None = None,
+    box_rule: str = "head",
+    label_map: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
+) -> Conversion:
+    """A table of heads as a data set to be written.
+
+    Args:
+      raw: folder that the paths in the table start from.
+      table: the CSV file.
+      name: name of the record set and source of its records.
+      test_share: share of the groups that goes into the split "test"; None: the column `split`, or
+        all in "train" where there is none.
+      box_rule: name of the rule the boxes follow, for instance "head".
+      label_map: label -> new label; labels that are not named are dropped. None keeps all.
+      allow_missing: leave out pictures that are not on disk instead of raising.
+
+    Returns:
+      The conversion.
+
+    Raises:
+      FileNotFoundError: no table, or pictures are missing.
+      ValueError: a table that cannot be understood (line, column and cure are named), or groups
+        that cannot be split so.
+    """
+    rows = read_table(table)
+    pictures = _pictures(rows, raw)
+    require_pictures(list(pictures.values()), allow_missing=allow_missing)
+    split_of = _splits(rows, table, test_share)
+    splits: dict[str, list[LabelledPicture]] = {}
+    for image, picture in pictures.items():
+        splits.setdefault(split_of[image], []).append(picture)
+    labels = all_labels(splits)
+    if not labels:
+        raise BadInput(f"{table}: every box is empty, so there are no heads to learn from")
+    label_names, classes = map_labels(labels, label_map, str(table))
+    description = Description(
+        name=name,
+        version="1.0.0",
+        text=f"{name}, from a table of heads.",
+        box_rule=box_rule,
+        label_names=label_names,
+        homepage="",
+        citation="",
+        licence="",
+    )
+    read = functools.partial(read_labelled, source=name, classes=classes)
+    return Conversion(description, splits, read)
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a table of heads.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not UTF-8, not comma-separated, an unknown or missing column, or a cell that
+        cannot be understood; names line, column and cure.
+    """
+    if not path.is_file():
+        raise MissingFile(f"{path} is missing: --csv names the table, by its path below --raw")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path} is not UTF-8 (byte {error.start}): save it as 'CSV UTF-8'"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    try:
+        columns = [cell.strip() for cell in next(reader, [])]
+        _check_columns(columns, path)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            place = f"{path}, line {reader.line_num}"
+            if len(cells) != len(columns):
+                raise BadInput(
+                    f"{place}: {len(cells)} cells for {len(columns)} columns: a name with a comma "
+                    "must stand in double quotes, an empty cell keeps its comma"
+                )
+            cells = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            rows.append(_row(cells, place))
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise BadInput(f"{path} has no rows below its header")
+    return rows
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    header = f"{path}, line 1"
+    for mark, plural in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and mark in columns[0]:
+            raise BadInput(
+                f"{header}: the columns are separated by {plural}: save the table with commas "
+                "between columns and a point in decimal numbers"
+            )
+    for column in REQUIRED:
+        if column not in columns:
+            raise BadInput(
+                f"{header}: column {column!r} is missing, found {', '.join(columns) or 'nothing'}"
+            )
+    for column in columns:
+        if column not in (*REQUIRED, *OPTIONAL):
+            raise BadInput(
+                f"{header}: unknown column {column!r}: remove it, or correct its name to one of "
+                f"{', '.join(REQUIRED + OPTIONAL)}"
+            )
+        if columns.count(column) > 1:
+            raise BadInput(f"{header}: column {column!r} stands there twice")
+    present = [column for column in ANGLES if column in columns]
+    if present and len(present) < len(ANGLES):
+        raise BadInput(f"{header}: yaw, pitch and roll go together, found {', '.join(present)}")
+    if present and "convention" not in columns:
+        raise BadInput(
+            f"{header}: angles without a column 'convention' mean nothing: add it, with one of\n"
+            f"{conventions_text()}"
+        )
+
+
+def _row(cells: Mapping[str, str], place: str) -> Row:
+    if not cells["image"]:
+        raise BadInput(f"{place}, column 'image': empty, expected a path below --raw")
+    image = str(PurePosixPath(cells["image"].replace("\\", "/")))
+    box = _numbers(cells, BOX, place)
+    angles = _numbers(cells, ANGLES, place) if "yaw" in cells else None
+    ignore = cells.get("ignore", "")
+    if ignore not in _FLAGS:
+        raise BadInput(f"{place}, column 'ignore': {ignore!r}, expected 0, 1 or nothing")
+    heading = None
+    if cells.get("heading"):
+        (heading,) = _numbers(cells, ("heading",), place)
+        check_heading(heading, f"{place}, column 'heading'")
+        if angles is not None:
+            heading = None  # the rotation says it, and more
+    head = None
+    if box is not None:
+        check_box(box, f"{place}, columns x1 to y2")
+        if angles is not None:
+            check_angles(angles, f"{place}, columns yaw to roll")
+            check_convention(cells["convention"], f"{place}, column 'convention'")
+        head = LabelledHead(
+            box,
+            cells.get("label") or DEFAULT_LABEL,
+            euler=angles,
+            convention=cells["convention"] if angles else "",
+            heading=heading,
+            ignore="column ignore" if _FLAGS[ignore] else "",
+        )
+    elif angles is not None or heading is not None:
+        raise BadInput(f"{place}: angles without a box: give x1, y1, x2 and y2")
+    group = cells.get("group") or ("" if "group" in cells else str(PurePosixPath(image).parent))
+    return Row(place, image, head, cells.get("split", ""), group)
+
+
+def _numbers(
+    cells: Mapping[str, str], columns: Sequence[str], place: str
+) -> tuple[float, ...] | None:
+    """The numbers of some columns, None where all of them are empty."""
+    if not any(cells[column] for column in columns):
+        return None
+    numbers = []
+    for column in columns:
+        try:
+            numbers.append(float(cells[column]))
+        except ValueError:
+            fault = f"{cells[column]!r} is no number" if cells[column] else "empty"
+            raise BadInput(
+                f"{place}, column {column!r}: {fault}; {columns[0]} to {columns[-1]} are numbers, "
+                "or all empty"
+            ) from None
+    return tuple(numbers)
+
+
+def _pictures(rows: Sequence[Row], raw: Path) -> dict[str, LabelledPicture]:
+    """Path as written -> picture with the heads of all its rows, in order of first appearance."""
+    heads: dict[str, list[LabelledHead]] = {}
+    empty = {row.image for row in rows if row.head is None}
+    for row in rows:
+        of_picture = heads.setdefault(row.image, [])
+        if row.head is not None:
+            if row.image in empty:
+                raise BadInput(
+                    f"{row.place}: {row.image} has a box here and an empty box in another row, "
+                    "which says that it has no heads: remove one of them"
+                )
+            of_picture.append(row.head)
+    return {
+        image: LabelledPicture(raw / image, image, tuple(found)) for image, found in heads.items()
+    }
+
+
+def _splits(rows: Sequence[Row], table: Path, test_share: float | None) -> dict[str, str]:
+    """Image -> split."""
+    by_column = any(row.split for row in rows)
+    if by_column and test_share is not None:
+        raise BadInput(f"{table} has a column 'split': leave --test-share out, or that column")
+    if by_column:
+        return _one_value_each(rows, "split")
+    if test_share is None:
+        return {row.image: "train" for row in rows}
+    group_of = _one_value_each(rows, "group")
+    test = _test_groups(set(group_of.values()), test_share, table)
+    return {image: "test" if group in test else "train" for image, group in group_of.items()}
+
+
+def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
+    """Image -> its value in a column, which every row of the image must repeat."""
+    values: dict[str, str] = {}
+    for row in rows:
+        value = getattr(row, column)
+        if not value:
+            raise BadInput(f"{row.place}, column {column!r}: empty, but other rows have a value")
+        if values.setdefault(row.image, value) != value:
+            raise BadInput(
+                f"{row.place}, column {column!r}: {value!r}, but another row of {row.image} says "
+                f"{values[row.image]!r}: an image lies in one {column}"
+            )
+    return values
+
+
+def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
+    """A share of the groups, at least one, by a hash: the same for the same groups, in any order.
+
+    Of sorted names the first would often be the oldest pictures; a hash mixes them.
+    """
+    if len(groups) < 2:
+        raise BadInput(
+            f"{table}: all pictures are of one group ({min(groups)!r}), so --test-share would let "
+            "the same persons lie in train and test: add a column 'group' that says who is in the "
+            "picture, or a column 'split'"
+        )
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    count = min(max(round(share * len(groups)), 1), len(groups) - 1)
+    return set(ranked[:count])
+
+
+def _open_share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
+    return share

@@ -1,0 +1,216 @@
+"""Pictures with labels written by hand or by a tool: what COCO json, CSV and YOLO txt share.
+
+A converter parses its files into `LabelledPicture`s, all of them before the first picture is
+opened, so that a slip in a label file is told at once. `read_labelled` makes the records.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.engine import arguments
+from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.report import PLACES_KEPT, Report
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
+
+
+@dataclass(frozen=True)
+class LabelledHead:
+    """A head as labelled.
+
+    Attributes:
+      box: left, top, right, bottom in pixels.
+      label: its name in the label file.
+      euler: yaw, pitch, roll in degrees, or None for a head without a pose.
+      convention: of `euler`, a name in `rotations.CONVENTIONS`.
+      heading: degrees, the canonical yaw of a level head, or None; for heads without a pose.
+      ignore: why the head is neither to be found nor background; empty for an ordinary head.
+      unposed: why a pose that was labelled is left out; empty unless one was.
+    """
+
+    box: tuple[float, float, float, float]
+    label: str
+    euler: tuple[float, float, float] | None = None
+    convention: str = ""
+    heading: float | None = None
+    ignore: str = ""
+    unposed: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """A picture and its heads.
+
+    Attributes:
+      path: of the picture.
+      image_id: unique in the record set.
+      heads: in the order of the label file.
+      size: width and height that the label file states, or None.
+    """
+
+    path: Path
+    image_id: str
+    heads: tuple[LabelledHead, ...]
+    size: tuple[int, int] | None = None
+
+
+def read_labelled(
+    picture: LabelledPicture, report: Report, *, source: str, classes: Mapping[str, int | None]
+) -> Iterator[dict]:
+    """The record of a labelled picture, or none where the picture is missing or damaged.
+
+    Args:
+      picture: what to read.
+      report: is told of everything that is left out.
+      source: name of the data set.
+      classes: label in the file -> label in the record, None to drop the head (see `map_labels`).
+    """
+    if not picture.path.is_file():
+        report.drop_picture("the picture is missing", str(picture.path))
+        return
+    found = read_picture(picture.path, report)
+    if found is None:
+        return
+    encoded, size = found
+    if picture.size not in (None, size):
+        cure = " (a rotation in its EXIF data?)" if picture.size == size[::-1] else ""
+        report.drop_picture(
+            f"the picture has another size than its labels say{cure}",
+            f"{picture.path} ({size[0]}x{size[1]}, labels {picture.size[0]}x{picture.size[1]})",
+        )
+        return
+    heads = HeadsOfPicture(picture.image_id, size, report)
+    for head in picture.heads:
+        label = classes[head.label]
+        if label is None:
+            report.drop_head(f"label {head.label!r} is not in the label map", picture.image_id)
+            continue
+        rotation = None
+        if head.euler is not None:
+            rotation = euler_to_rotation(np.array(head.euler), convention=head.convention)
+        elif head.unposed:
+            report.note(f"heads kept without their pose: {head.unposed}", picture.image_id)
+        heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
+    yield heads.record(encoded, source)
+
+
+def all_labels(splits: Mapping[str, Sequence[LabelledPicture]]) -> list[str]:
+    """Names of the labels that heads of any split have, sorted."""
+    return sorted({h.label for split in splits.values() for p in split for h in p.heads})
+
+
+def map_labels(
+    names: Sequence[str], label_map: Mapping[str, str] | None, place: str
+) -> tuple[tuple[str, ...], dict[str, int | None]]:
+    """Label names of the record set, and what becomes of each label of the files.
+
+    Args:
+      names: labels of the files.
+      label_map: label of the files -> new label; what it does not name is dropped. None keeps all.
+      place: where `names` come from, for the message.
+
+    Returns:
+      The new names, and label of the files -> index into them or None.
+
+    Raises:
+      ValueError: the map names a label that is not there.
+    """
+    if label_map is None:
+        label_map = {name: name for name in names}
+    for label in label_map:
+        if label not in names:
+            raise BadInput(f"--label-map names {label!r}, but {place} has {', '.join(names)}")
+    new = tuple(dict.fromkeys(label_map[name] for name in names if name in label_map))
+    return new, {n: new.index(label_map[n]) if n in label_map else None for n in names}
+
+
+def require_pictures(pictures: Sequence[LabelledPicture], *, allow_missing: bool) -> None:
+    """Raises FileNotFoundError, with the first names, where pictures are not on disk."""
+    if allow_missing:
+        return
+    missing = [str(p.path) for p in pictures if not p.path.is_file()]
+    if missing:
+        more = " ..." if len(missing) > PLACES_KEPT else ""
+        raise MissingFile(
+            f"{len(missing)} of {len(pictures)} pictures are missing: "
+            f"{', '.join(missing[:PLACES_KEPT])}{more}. Copy them there, correct the folder, or "
+            "leave them out (and have them counted) with --allow-missing."
+        )
+
+
+def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options --name, --box-rule and --label-map."""
+    parser.add_argument(
+        "--name", help="name of the record set (default: the last part of --out)", metavar="NAME"
+    )
+    parser.add_argument(
+        "--box-rule",
+        default="head",
+        metavar="RULE",
+        help="name of the rule the boxes follow (default: head, the whole head, hair or helmet)",
+    )
+    parser.add_argument(
+        "--label-map",
+        type=arguments.label_map,
+        metavar="OLD=NEW,...",
+        help="rename labels, drop those not named: head=head,helmet=head (default: keep all)",
+    )
+
+
+def add_missing_argument(parser: argparse.ArgumentParser) -> None:
+    """The option --allow-missing."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="leave out and count pictures that are not there (default: an error)",
+    )
+
+
+def check_box(box: tuple[float, float, float, float], place: str) -> None:
+    """Raises ValueError for a box (xyxy) that is not finite or looks like fractions."""
+    if not all(map(math.isfinite, box)):
+        raise BadInput(f"{place}: the box must be finite, is {list(box)}")
+    # A head of a pixel cannot be labelled; a box without area is dropped and counted later.
+    if 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1:
+        raise BadInput(
+            f"{place}: expected pixels, the box {list(box)} looks like fractions of the picture: "
+            "multiply x by the width of the picture and y by its height"
+        )
+
+
+def check_angles(angles: Sequence[float], place: str) -> None:
+    """Raises ValueError for Euler angles that are not finite or beyond a whole turn."""
+    if not all(math.isfinite(a) and abs(a) <= 360 for a in angles):
+        raise BadInput(
+            f"{place}: yaw, pitch and roll must be degrees within +-360, are {list(angles)}; leave "
+            "all three out for a head without a pose"
+        )
+
+
+def check_heading(heading: float, place: str) -> None:
+    """Raises ValueError for a heading that is not within half a turn."""
+    if not abs(heading) <= 180:  # NaN too
+        raise BadInput(
+            f"{place}: a heading must be degrees within +-180 (0: into the camera, +90: to the "
+            f"left of the picture), is {heading:g}; leave it out where it is not known"
+        )
+
+
+def check_convention(name: str, place: str) -> None:
+    """Raises ValueError, listing the conventions, unless `name` is one of them."""
+    if name not in CONVENTIONS:
+        fault = f"unknown Euler convention {name!r}" if name else "Euler angles without convention"
+        raise BadInput(f"{place}: {fault}. Name one of\n{conventions_text()}")
+
+
+def conventions_text() -> str:
+    """The Euler conventions, a line each: name and formula."""
+    return "\n".join(
+        f"  {name:11} {convention.description.split('. ')[0]}"
+        for name, convention in CONVENTIONS.items()
+    )

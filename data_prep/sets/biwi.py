@@ -1,0 +1,507 @@
+"""BIWI Kinect head poses: hpdb/NN/frame_FFFFF_rgb.png, _pose.txt, _depth.bin and hpdb/NN/rgb.cal.
+
+Poses. pose.txt holds the rotation (head to depth camera, canonical) and a centre in millimetres in
+the depth camera. The rotation is taken as it stands, as all published numbers do; `--calibrated`
+turns it into the colour camera, R_cal R. The centre is no middle of the head: it lies inside the
+face, 67 mm behind the tip of the nose, on its height (measured on the depth of a frame).
+
+Boxes. The data have none. `head` projects an average head (see head_model) into the colour picture,
+`sphere` a sphere round the middle of the head, and a list in a file can bring any others.
+"""
+
+import argparse
+import csv
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_prep.engine import arguments
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.report import Report
+from data_prep.sets import head_model
+from mtnet_jax.boxes import box_round
+from mtnet_jax.camera import intrinsics_of_matrix
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.rotations import euler_to_rotation, rotation_faults
+
+CITATION = """@article{fanelli2013random,
+  author  = {Fanelli, Gabriele and Dantone, Matthias and Gall, Juergen and Fossati, Andrea and
+             Van Gool, Luc},
+  title   = {Random Forests for Real Time 3D Face Analysis},
+  journal = {International Journal of Computer Vision},
+  volume  = {101},
+  number  = {3},
+  pages   = {437--458},
+  year    = {2013}
+}"""
+LICENCE = "For research purposes only (Computer Vision Laboratory, ETH Zurich)."
+HOMEPAGE = "https://icu.ee.ethz.ch/research/datsets.html"
+
+BOX_RULES = ("head", "sphere")
+DEFAULT_RADIUS = 115.0  # mm
+# The origin of head_model in BIWI's head frame: it brings the tips of the noses together (in the
+# depth of a frame of sequence 12 and in a picture of sequence 01).
+MODEL_ORIGIN = (0.0, -5.0, 65.0)  # mm
+
+SEQUENCES = tuple(range(1, 25))
+# Sequences 15, 18, 21, 22 show the people of 03, 05, 02, 01.
+SAME_PERSON = ((3, 15), (5, 18), (2, 21), (1, 22))
+# Test sequences; the others train. The published 70/30 numbers drew 16 and 8 sequences at random
+# and do not say which, so these lists are ours.
+TEST_SEQUENCES = {
+    "all": SEQUENCES,
+    "70-30": (17, 18, 19, 20, 21, 22, 23, 24),  # 18, 21, 22 show people who are trained on
+    "subject-disjoint": (1, 16, 17, 19, 20, 22, 23, 24),
+}
+
+_PICTURE_END = "_rgb.png"
+_NEAREST = 200.0  # mm; a head nearer to the camera than that is a broken label
+# Between the surface of the face and the centre behind it, seen from the camera.
+_DEPTH_BEHIND_SURFACE = (0.0, 150.0)  # mm
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """rgb.cal or depth.cal: a camera, and how the depth camera sees it.
+
+    Attributes:
+      matrix: (3, 3) camera matrix, pixels.
+      distortion: (4,) k1, k2, p1, p2.
+      rotation: (3, 3) depth to this camera, x_camera = rotation x_depth + translation.
+      translation: (3,) mm.
+      size: width and height of its pictures.
+    """
+
+    matrix: np.ndarray
+    distortion: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and where its labels should lie."""
+
+    picture: Path
+    sequence: int
+    annotation: Path  # the .bin of db_annotations, for frames without pose.txt
+
+    @property
+    def name(self) -> str:
+        """For instance 01/frame_00003: the image_id, and the name in a list of boxes."""
+        return f"{self.sequence:02d}/{self.picture.name.removesuffix(_PICTURE_END)}"
+
+    def beside(self, end: str) -> Path:
+        """The file of the same frame with another ending, "_pose.txt" for instance."""
+        return self.picture.with_name(self.picture.name.removesuffix(_PICTURE_END) + end)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `_records` needs besides the frame."""
+
+    calibrations: Mapping[int, Calibration]
+    outline: np.ndarray  # (n, 3) mm in head axes, from the centre in pose.txt
+    boxes: Mapping[str, np.ndarray] | None
+    calibrated: bool
+    check_depth: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert biwi`."""
+    parser.add_argument(
+        "--protocol",
+        choices=tuple(TEST_SEQUENCES),
+        default="all",
+        help="all sequences are 'test' (default), or 16 sequences 'train' and 8 'test'",
+    )
+    parser.add_argument(
+        "--sequences",
+        type=arguments.numbers,
+        default=SEQUENCES,
+        metavar="N,N",
+        help="only these (default: all 24, which must be there)",
+    )
+    parser.add_argument(
+        "--box-rule",
+        choices=BOX_RULES,
+        default="head",
+        help="project an average head (default) or a sphere round the middle of the head",
+    )
+    parser.add_argument(
+        "--radius",
+        type=float,
+        default=DEFAULT_RADIUS,
+        metavar="MM",
+        help=f"of the sphere, millimetres (default: {DEFAULT_RADIUS:g})",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="take boxes from a CSV image,x1,y1,x2,y2 instead; frames that it lacks are left out",
+    )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="rotations in the colour camera, R_cal R (default: R as in pose.txt)",
+    )
+    parser.add_argument(
+        "--check-depth",
+        action="store_true",
+        help="note frames whose head centre does not lie behind the surface in depth.bin",
+    )
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(
+        args.raw,
+        protocol=args.protocol,
+        sequences=args.sequences,
+        box_rule=args.box_rule,
+        radius=args.radius,
+        boxes=args.boxes,
+        calibrated=args.calibrated,
+        check_depth=args.check_depth,
+    )
+
+
+def conversion(
+    raw: Path,
+    *,
+    protocol: str = "all",
+    sequences: tuple[int, ...] = SEQUENCES,
+    box_rule: str = "head",
+    radius: float = DEFAULT_RADIUS,
+    boxes: Path | None = None,
+    calibrated: bool = False,
+    check_depth: bool = False,
+) -> Conversion:
+    """BIWI as a data set to be written, split by sequence.
+
+    Args:
+      raw: folder that holds hpdb (and db_annotations), or hpdb itself.
+      protocol: a name in `TEST_SEQUENCES`.
+      sequences: take these; each must be there.
+      box_rule: "head" or "sphere".
+      radius: of the sphere, mm.
+      boxes: a list of boxes (see `read_box_list`), which replaces the rule.
+      calibrated: rotate the labels into the colour camera.
+      check_depth: compare each head centre with depth.bin, and note those that do not fit.
+
+    Returns:
+      The conversion; a split without sequences is left out.
+
+    Raises:
+      FileNotFoundError: a sequence, its pictures or its calibration is missing.
+      ValueError: an unknown protocol or rule, or a calibration or list that cannot be understood.
+    """
+    if protocol not in TEST_SEQUENCES:
+        raise BadInput(f"Protocol {protocol!r}: choose one of {', '.join(TEST_SEQUENCES)}")
+    if box_rule not in BOX_RULES:
+        raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
+    if not radius > 0:
+        raise BadInput(f"--radius {radius}: must be above 0 mm")
+    root = raw / "hpdb" if (raw / "hpdb").is_dir() else raw
+    frames = {number: _frames(root, number) for number in sequences}
+    options = Options(
+        calibrations={n: read_calibration(root / f"{n:02d}" / "rgb.cal") for n in sequences},
+        outline=outline(box_rule, radius),
+        boxes=None if boxes is None else read_box_list(boxes),
+        calibrated=calibrated,
+        check_depth=check_depth,
+    )
+    splits = {"train": [], "test": []}
+    for number in sequences:
+        split = "test" if number in TEST_SEQUENCES[protocol] else "train"
+        splits[split] += frames[number]
+    rule = box_rule if box_rule == "head" else f"sphere {radius:g} mm"
+    description = Description(
+        name="biwi",
+        version="1.0.0",
+        text=f"BIWI Kinect head pose database, colour pictures, protocol {protocol}.",
+        box_rule=rule if boxes is None else f"list {boxes.name}",
+        label_names=("head",),
+        homepage=HOMEPAGE,
+        citation=CITATION,
+        licence=LICENCE,
+    )
+    read = functools.partial(_records, options=options)
+    return Conversion(description, {name: items for name, items in splits.items() if items}, read)
+
+
+def outline(box_rule: str, radius: float) -> np.ndarray:
+    """(n, 3) points round the head, mm in head axes from the centre that pose.txt gives."""
+    if box_rule == "sphere":
+        points = head_model.ellipsoid_points(head_model.MIDDLE, (radius,) * 3)
+    else:
+        points = head_model.head_points()
+    return points + MODEL_ORIGIN
+
+
+def read_pose(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A pose.txt: three rows of the rotation, an empty line, the centre.
+
+    Returns:
+      (3, 3) head-to-camera rotation, canonical, unchecked; (3,) centre, mm in the depth camera.
+
+    Raises:
+      ValueError: not twelve numbers.
+    """
+    numbers = _numbers(path, 12, "three rows of a rotation and a centre")
+    return numbers[:9].reshape(3, 3), numbers[9:]
+
+
+def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A .bin of db_annotations: six float32, centre in mm, then turns about x, y, z in degrees.
+
+    The turns are plain ones, R = Rx(first) Ry(second) Rz(third): the second is canonical yaw, the
+    first minus the pitch. The signs of these two were checked on pictures; the sign of the third
+    and the order of the three could not be, they are those of pose.txt.
+
+    Returns:
+      As `read_pose`.
+
+    Raises:
+      ValueError: not 24 bytes.
+    """
+    content = path.read_bytes()
+    if len(content) != 24:
+        raise BadInput(f"{path}: {len(content)} bytes, expected 24 (six float32)")
+    numbers = np.frombuffer(content, "<f4").astype(np.float64)
+    about_x, about_y, about_z = numbers[3:]
+    angles = np.array([about_y, -about_x, about_z])  # yaw, pitch, roll
+    return euler_to_rotation(angles, convention="canonical"), numbers[:3]
+
+
+def read_calibration(path: Path) -> Calibration:
+    """An rgb.cal or depth.cal: camera matrix, distortion, rotation, translation, picture size.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: not 27 numbers, or the rotation is none.
+    """
+    if not path.is_file():
+        raise MissingFile(
+            f"{path} is missing: every sequence needs its calibration to project the head"
+        )
+    numbers = _numbers(
+        path, 27, "camera matrix (9), distortion (4), rotation (9), translation (3), size (2)"
+    )
+    matrix, distortion, rotation, translation, size = np.split(numbers, [9, 13, 22, 25])
+    if not np.isfinite(numbers).all() or rotation_faults(rotation.reshape(3, 3)):
+        raise BadInput(f"{path}: numbers 14 to 22 are not a rotation matrix, or not finite")
+    return Calibration(
+        matrix.reshape(3, 3),
+        distortion,
+        rotation.reshape(3, 3),
+        translation,
+        (int(size[0]), int(size[1])),
+    )
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """A depth.bin: int32 width and height, then runs of (int32 empty, int32 full, full x int16).
+
+    Returns:
+      (height, width) int16, millimetres along the axis of the depth camera; 0 where there is none.
+
+    Raises:
+      ValueError: the runs do not fill the picture, or the file is longer or shorter than they say.
+    """
+    content = path.read_bytes()
+    if len(content) < 8:
+        raise BadInput(f"{path}: {len(content)} bytes, expected a header of 8: copy it anew")
+    width, height = (int(number) for number in np.frombuffer(content, "<i4", 2))
+    if not 0 < width * height <= 1 << 26 or width < 0:
+        raise BadInput(f"{path}: claims {width}x{height} pixels, is no depth.bin")
+    depth = np.zeros(width * height, np.int16)
+    pixel, byte = 0, 8
+    while pixel < depth.size:
+        if byte + 8 > len(content):
+            raise BadInput(f"{path}: ends at pixel {pixel} of {depth.size}: copy it anew")
+        empty, full = (int(number) for number in np.frombuffer(content, "<i4", 2, byte))
+        start, byte = pixel + empty, byte + 8
+        pixel = start + full
+        if min(empty, full) < 0 or pixel > depth.size or byte + 2 * full > len(content):
+            raise BadInput(f"{path}: a run at byte {byte - 8} leaves the picture or the file")
+        if not empty and not full:
+            raise BadInput(f"{path}: an empty run at byte {byte - 8}")
+        depth[start:pixel] = np.frombuffer(content, "<i2", full, byte)
+        byte += 2 * full
+    if byte != len(content):
+        raise BadInput(f"{path}: {len(content) - byte} bytes follow the last run")
+    return depth.reshape(height, width)
+
+
+def read_box_list(path: Path) -> dict[str, np.ndarray]:
+    """A list of boxes: CSV with the header image,x1,y1,x2,y2 (pixels), a line a frame.
+
+    `image` is NN/frame_FFFFF, with or without _rgb.png.
+
+    Returns:
+      Name of the frame, as in `Frame.name` -> (4,) xyxy.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a column is missing, a line has no four numbers, or a frame comes twice.
+    """
+    boxes = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        wanted = ("image", "x1", "y1", "x2", "y2")
+        if missing := [name for name in wanted if name not in (rows.fieldnames or ())]:
+            raise BadInput(
+                f"{path}: no column {', '.join(missing)}; the first line must be {','.join(wanted)}"
+            )
+        for row in rows:
+            place = f"{path}, line {rows.line_num}"
+            try:
+                box = np.array([float(row[name]) for name in wanted[1:]])
+            except (TypeError, ValueError):
+                raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2") from None
+            name = row["image"].strip().removesuffix(_PICTURE_END)
+            if name in boxes:
+                raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
+            boxes[name] = box
+    return boxes
+
+
+def head_box(
+    rotation: np.ndarray, centre: np.ndarray, calibration: Calibration, outline: np.ndarray
+) -> np.ndarray:
+    """The box, in the colour picture, round an outline that moves with the head.
+
+    Args:
+      rotation: (3, 3) head to depth camera, as in pose.txt.
+      centre: (3,) mm in the depth camera.
+      calibration: of the colour camera.
+      outline: (n, 3) mm in head axes from the centre.
+
+    Returns:
+      (4,) xyxy in pixels, not clipped. Pixels run from 0 at the outer edge of the first one, while
+      a camera matrix counts from its middle, hence the half.
+    """
+    in_depth = outline @ rotation.T + centre
+    vector, _ = cv2.Rodrigues(calibration.rotation)
+    pixels, _ = cv2.projectPoints(
+        in_depth, vector, calibration.translation, calibration.matrix, calibration.distortion
+    )
+    return box_round(pixels.reshape(-1, 2) + 0.5)
+
+
+def surface_distance(depth: np.ndarray, centre: np.ndarray, calibration: Calibration) -> float:
+    """How far the head centre lies behind the surface that the depth camera sees in front of it.
+
+    Args:
+      depth: (height, width) mm, 0 where there is none.
+      centre: (3,) mm in the depth camera.
+      calibration: depth.cal.
+
+    Returns:
+      Millimetres along the axis of the camera, from the median of 5x5 pixels; NaN where there is no
+      depth, or the centre lies outside the picture.
+    """
+    x, y, w = calibration.matrix @ centre
+    column, row = round(x / w), round(y / w)
+    around = depth[max(row - 2, 0) : max(row + 3, 0), max(column - 2, 0) : max(column + 3, 0)]
+    seen = around[around > 0]
+    return float(centre[2] - np.median(seen)) if len(seen) else float("nan")
+
+
+def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict]:
+    # Every frame shows a head: without a label it must go, or the head would count as background.
+    pose = _pose(frame, report)
+    if pose is None:
+        return
+    rotation, centre = pose
+    calibration = options.calibrations[frame.sequence]
+    if options.boxes is None:
+        box = head_box(rotation, centre, calibration, options.outline)
+    elif (box := options.boxes.get(frame.name)) is None:
+        return report.drop_picture("no box in the list", frame.name)
+    picture = read_picture(frame.picture, report)
+    if picture is None:
+        return
+    encoded, size = picture
+    if size != calibration.size:
+        return report.drop_picture(
+            f"size is not {calibration.size[0]}x{calibration.size[1]}, as rgb.cal says", frame.name
+        )
+    if options.check_depth:
+        _check_depth(frame, centre, report)
+    if options.calibrated:
+        rotation = calibration.rotation @ rotation
+    heads = HeadsOfPicture(frame.name, size, report)
+    heads.add(box, rotation)
+    yield heads.record(encoded, "biwi", intrinsics_of_matrix(calibration.matrix))
+
+
+def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rotation and centre of a frame, or None after a word to the report."""
+    text = frame.beside("_pose.txt")
+    try:
+        if text.is_file():
+            rotation, centre = read_pose(text)
+        elif frame.annotation.is_file():
+            rotation, centre = read_annotation(frame.annotation)
+            report.note("poses from db_annotations, for want of a pose.txt", frame.name)
+        else:
+            return report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+    except ValueError as error:
+        return report.drop_picture("the pose cannot be read", str(error))
+    if not np.isfinite(rotation).all() or not np.isfinite(centre).all():
+        return report.drop_picture("the pose is not finite", frame.name)
+    if rotation_faults(rotation):
+        return report.drop_picture("the rotation is not a rotation matrix", frame.name)
+    if centre[2] < _NEAREST:
+        return report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+    return rotation, centre
+
+
+def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
+    path = frame.beside("_depth.bin")
+    if not path.is_file():
+        return report.note("no depth.bin to check", frame.name)
+    try:
+        depth = read_depth(path)
+        calibration = read_calibration(path.with_name("depth.cal"))
+    except (OSError, ValueError) as error:
+        return report.note("the depth cannot be read", str(error))
+    low, high = _DEPTH_BEHIND_SURFACE
+    if not low <= surface_distance(depth, centre, calibration) <= high:  # NaN is outside, too
+        report.note(f"the head centre is not {low:g} to {high:g} mm behind the surface", frame.name)
+    return None
+
+
+def _frames(root: Path, number: int) -> list[Frame]:
+    folder = root / f"{number:02d}"
+    pictures = sorted(folder.glob(f"frame_*{_PICTURE_END}"))
+    if not pictures:
+        raise MissingFile(
+            f"No {folder}/frame_*{_PICTURE_END}: --raw must hold hpdb/01 to hpdb/24; "
+            "to convert a part, name it with --sequences"
+        )
+    annotations = root.parent / "db_annotations" / folder.name
+    return [
+        Frame(path, number, annotations / (path.name.removesuffix(_PICTURE_END) + "_pose.bin"))
+        for path in pictures
+    ]
+
+
+def _numbers(path: Path, count: int, what: str) -> np.ndarray:
+    """The numbers of a text file, which must be `count`."""
+    try:
+        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
+    except ValueError:
+        raise BadInput(f"{path}: expected numbers only: {what}") from None
+    if len(numbers) != count:
+        raise BadInput(f"{path}: {len(numbers)} numbers, expected {count}: {what}")
+    return np.array(numbers)

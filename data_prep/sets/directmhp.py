@@ -1,0 +1,149 @@
+"""CMU-HPE and AGORA-HPE as DirectMHP publishes them: COCO json files with Euler angles.
+
+    RAW/annotations/coco_style_sampled_train.json, coco_style_sampled_val.json    CMU-HPE
+    RAW/annotations/coco_style_train.json, coco_style_validation.json             AGORA-HPE
+    RAW/images/train/*.jpg, RAW/images/val/*.jpg (AGORA: validation)
+
+Its scripts (https://github.com/hnuzhy/DirectMHP, exps/CMU and exps/AGORA) write both from the raw
+data. The angles are canonical by definition: `euler_angles` are pitch, yaw, roll in degrees.
+"""
+
+import argparse
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.own import coco
+from data_prep.own.labelled import (
+    add_missing_argument,
+    all_labels,
+    map_labels,
+    read_labelled,
+    require_pictures,
+)
+from mtnet_jax.errors import BadInput, MissingFile
+
+BOX_RULE = "sphere18"
+_LIMITS = (180, 90, 90)  # of |yaw|, |pitch|, |roll| in what DirectMHP writes
+_PAPER = (
+    "Zhou, Jiang, Lu: Directly predicting the head poses of many persons, DirectMHP, "
+    "arXiv:2302.01110"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the two data sets: its name, its files by split, what to cite."""
+
+    name: str
+    splits: dict[str, tuple[str, str]]  # split -> json file, folder of the pictures
+    homepage: str
+    citation: str
+
+
+SOURCES = (
+    Source(
+        "cmu_hpe",
+        {
+            "train": ("annotations/coco_style_sampled_train.json", "images/train"),
+            "val": ("annotations/coco_style_sampled_val.json", "images/val"),
+        },
+        "http://domedb.perception.cs.cmu.edu/",
+        "Joo et al.: Panoptic Studio, ICCV 2015. " + _PAPER,
+    ),
+    Source(
+        "agora_hpe",
+        {
+            "train": ("annotations/coco_style_train.json", "images/train"),
+            "validation": ("annotations/coco_style_validation.json", "images/validation"),
+        },
+        "https://agora.is.tue.mpg.de/",
+        "Patel et al.: AGORA, CVPR 2021. " + _PAPER,
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert directmhp`."""
+    add_missing_argument(parser)
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(args.raw, allow_missing=args.allow_missing)
+
+
+def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
+    """CMU-HPE or AGORA-HPE, whichever `raw` holds, as a data set to be written.
+
+    The boxes hold the projection of a sphere of 18 cm round the head, clipped to the picture (rule
+    `sphere18`). A head whose angles are not finite or beyond yaw +-180, pitch +-90, roll +-90 is
+    kept without its pose, and counted.
+
+    Args:
+      raw: folder with `annotations` and `images`; see the module. One split alone will do.
+      allow_missing: leave out pictures that are not on disk instead of raising.
+
+    Returns:
+      The conversion.
+
+    Raises:
+      FileNotFoundError: no json file of either data set, or pictures are missing.
+      ValueError: files of both data sets, or a file that cannot be understood.
+    """
+    source, splits = _find_source(raw)
+    pictures = {
+        split: coco.read_coco(files, split, convention="canonical", pose_fault=_pose_fault)
+        for split, files in splits.items()
+    }
+    for split in pictures.values():
+        require_pictures(split, allow_missing=allow_missing)
+    # The one category is called "person"; what is boxed and posed is the head.
+    labels = all_labels(pictures)
+    label_names, classes = map_labels(labels, dict.fromkeys(labels, "head"), str(raw))
+    description = Description(
+        name=source.name,
+        version="1.0.0",
+        text=f"{source.name}: heads of many persons, all 360 degrees, from DirectMHP's json files.",
+        box_rule=BOX_RULE,
+        label_names=label_names,
+        homepage=source.homepage,
+        citation=source.citation,
+        licence="Pictures: research only, by registration with their publishers. Labels: CC BY-NC.",
+    )
+    read = functools.partial(read_labelled, source=source.name, classes=classes)
+    return Conversion(description, pictures, read)
+
+
+def _find_source(raw: Path) -> tuple[Source, dict[str, coco.Split]]:
+    found = []
+    for source in SOURCES:
+        splits = {
+            split: coco.Split(raw / file, raw / folder)
+            for split, (file, folder) in source.splits.items()
+            if (raw / file).is_file()
+        }
+        if splits:
+            found.append((source, splits))
+    if len(found) != 1:
+        files = "; ".join(
+            f"{source.name}: {', '.join(file for file, _ in source.splits.values())}"
+            for source in SOURCES
+        )
+        if found:
+            raise BadInput(f"{raw} holds files of both data sets, give one at a time: {files}")
+        raise MissingFile(
+            f"No json file of DirectMHP in {raw}. Expected {files}. Files of other names: "
+            "mtnet data convert coco --convention canonical"
+        )
+    return found[0]
+
+
+def _pose_fault(angles: tuple[float, float, float]) -> str:
+    if not all(map(math.isfinite, angles)):
+        return "the angles are not finite"
+    if any(abs(angle) > limit for angle, limit in zip(angles, _LIMITS, strict=True)):
+        return "the angles are beyond yaw +-180, pitch +-90, roll +-90"
+    return ""

@@ -1,0 +1,7 @@
+"""`python -m mtnet_jax.cli`."""
+
+import sys
+
+from mtnet_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,31 @@
+"""Types of command line options that several commands share."""
+
+import argparse
+import math
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number
+
+
+def intrinsics(text: str) -> tuple[float, float, float, float]:
+    """fx,fy,cx,cy: four finite numbers of pixels, the first two positive."""
+    try:
+        fx, fy, cx, cy = numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not fx,fy,cx,cy") from error
+    if not (all(map(math.isfinite, numbers)) and fx > 0 and fy > 0):
+        raise argparse.ArgumentTypeError(f"{text}: focal lengths are positive numbers of pixels")
+    return fx, fy, cx, cy

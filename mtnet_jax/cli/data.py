@@ -1,0 +1,84 @@
+"""`mtnet data`: record sets are made, looked at, checked, and anchors fitted to them."""
+
+import argparse
+from pathlib import Path
+
+from mtnet_jax.cli import arguments
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command `mtnet data` and its tasks."""
+    parser = commands.add_parser("data", help="make, look at, check and fit record sets")
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+
+    convert = tasks.add_parser("convert", help="raw data set -> record set")
+    from data_prep import convert as convert_command  # its options are part of this parser
+
+    convert_command.add_arguments(convert)
+    convert.set_defaults(run=convert_command.run)
+
+    anchors = tasks.add_parser("anchors", help="fit anchors to the boxes of record sets")
+    anchors.add_argument(
+        "data",
+        nargs="+",
+        metavar="DIR[:SPLIT]",
+        help="record sets; the split is 'train' unless named",
+    )
+    anchors.set_defaults(run=_anchors)
+
+    show = tasks.add_parser("show", help="contact sheet of a record set, heads drawn in")
+    show.add_argument(
+        "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
+    )
+    show.add_argument("--out", required=True, type=Path, metavar="FILE", help="picture to write")
+    show.add_argument(
+        "--by",
+        choices=("random", "yaw", "small", "worst"),
+        default="random",
+        help="random pictures (default), heads of every 30 degrees of yaw, the smallest heads, or "
+        "those with the largest errors",
+    )
+    show.add_argument(
+        "--count", type=arguments.positive, default=24, metavar="N", help="default: 24"
+    )
+    show.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="for worst: heads.json of mtnet eval"
+    )
+    show.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice")
+    show.set_defaults(run=_show)
+
+    check = tasks.add_parser(
+        "check", help="verify every checksum, picture and label of record sets"
+    )
+    check.add_argument(
+        "data", nargs="+", metavar="DIR[:SPLIT]", help="record sets; all splits unless one is named"
+    )
+    check.set_defaults(run=_check)
+
+
+def _anchors(args: argparse.Namespace) -> int:
+    from mtnet_jax.inspection.anchor_fit import print_fitted_anchors
+
+    print_fitted_anchors(args.data)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from mtnet_jax.inspection.show import write_sheet
+
+    shown = write_sheet(
+        args.data,
+        args.out,
+        by=args.by,
+        count=args.count,
+        metrics=args.metrics,
+        seed=args.seed,
+    )
+    print(f"{args.out}: {shown} shown")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mtnet_jax.inspection.check import print_check
+
+    return 1 if print_check(args.data) else 0

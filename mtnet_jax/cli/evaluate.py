@@ -1,0 +1,64 @@
+"""`mtnet eval`."""
+
+import argparse
+from pathlib import Path
+
+from mtnet_jax.cli import arguments
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command `mtnet eval`."""
+    parser = commands.add_parser(
+        "eval", help="all metrics on record sets, as table, JSON and plots"
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="of mtnet train or export"
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="DIR[:SPLIT]",
+        help="record sets; the split is 'test' unless named",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/eval")
+    parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
+    parser.add_argument(
+        "--score",
+        type=arguments.share,
+        default=0.3,
+        help="heads of a lower score count for AP only",
+    )
+    parser.add_argument("--iou", type=arguments.share, default=0.5, help="least IoU of a match")
+    parser.add_argument("--batch-size", type=arguments.positive, default=8, metavar="N")
+    parser.add_argument(
+        "--limit",
+        type=arguments.positive,
+        metavar="N",
+        help="at most so many pictures a set (default: all)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what was parsed; returns the exit code."""
+    from mtnet_jax.data.records import RecordSource
+    from mtnet_jax.data.selection import parse_selection
+    from mtnet_jax.evaluation.run import evaluate_records
+
+    sets = [parse_selection(entry, default="test") for entry in args.data]
+    for path, split in sets:
+        RecordSource(path, split)  # what is missing is said before the first takes its time
+    for path, split in sets:
+        evaluate_records(
+            args.workdir,
+            path,
+            split,
+            out=args.out or args.workdir / "eval",
+            protocol=args.protocol,
+            score_threshold=args.score,
+            iou_threshold=args.iou,
+            batch_size=args.batch_size,
+            limit=args.limit or 0,
+        )
+    return 0

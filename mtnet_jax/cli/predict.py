@@ -1,0 +1,163 @@
+"""`mtnet predict`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mtnet_jax.cli import arguments
+from mtnet_jax.errors import BadInput, MtnetError
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command `mtnet predict`."""
+    parser = commands.add_parser(
+        "predict", help="heads and poses of pictures, folders of pictures, videos, a camera"
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="picture, folder of pictures, video, or the number of a camera",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="work directory, exported folder or file (default: the weights that ship)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="overlays and videos go here; a camera without it: a window",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
+    parser.add_argument(
+        "--score", type=arguments.share, default=0.3, help="least score (default 0.3)"
+    )
+    parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
+    parser.add_argument(
+        "--iou",
+        type=arguments.share,
+        metavar="IOU",
+        help="heads that overlap a surer one by more are left out (default: as trained)",
+    )
+    _add_input_options(parser)
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "jax", "onnxruntime"),
+        default="auto",
+        help="what computes the network (default auto: onnxruntime on CPUs where the weights have "
+        "an exported file, else jax)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "tpu"), help="of jax (default: the best)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="side of the network's input, a multiple of 32 (default: as trained); a larger one "
+        "finds smaller heads in large images",
+    )
+    parser.add_argument(
+        "--tile",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="look at larger images in overlapping tiles of this side too",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="of the image's longer side: then the JSON has rotation_camera too",
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=arguments.intrinsics,
+        metavar="FX,FY,CX,CY",
+        help="of the camera in pixels, instead of --fov",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what was parsed; returns the exit code."""
+    from mtnet_jax.predict.predictor import (
+        DEFAULT_WEIGHTS,
+        Predictor,
+        find_pictures,
+        predict_files,
+    )
+    from mtnet_jax.predict.video import as_video
+
+    videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
+    inputs = [entry for entry in args.inputs if as_video(entry) is None]
+    if inputs and args.out is None and args.json is None:
+        raise BadInput("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
+    if args.out is None and any(isinstance(source, Path) for source in videos):
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
+    if args.json is not None and not inputs:
+        raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
+    names = [source.stem for source in videos if isinstance(source, Path)]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"Two videos are called {name!r}: predict them into two folders.")
+    for folder in inputs:
+        if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
+            raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
+    pictures = find_pictures(inputs, leave_out=args.out)
+    predictor = Predictor(
+        args.weights or DEFAULT_WEIGHTS,
+        score_threshold=args.score,
+        iou_threshold=args.iou,
+        runtime=args.runtime,
+        device=args.device,
+        size=args.size,
+        tile=args.tile,
+        fov=args.fov,
+        intrinsics=args.intrinsics,
+    )
+    failed = 0
+    if inputs:
+        failed += _predict_pictures(args, predict_files, predictor, pictures)
+    for source in videos:
+        failed += _predict_video(args, predictor, source)
+    return 1 if failed else 0
+
+
+def _predict_pictures(args: argparse.Namespace, predict_files, predictor, pictures) -> int:
+    failed = predict_files(predictor, pictures, out=args.out, json_file=args.json, cube=args.cube)
+    print(f"{len(pictures) - len(failed)} pictures predicted, {len(failed)} could not be read")
+    for kind, place in (("overlays", args.out), ("JSON", args.json)):
+        if place is not None:
+            print(f"{kind}: {place}")
+    return len(failed)
+
+
+def _predict_video(args: argparse.Namespace, predictor, source) -> int:
+    from mtnet_jax.predict.video import predict_video
+
+    name = f"camera {source}" if isinstance(source, int) else source
+    try:
+        played = predict_video(predictor, source, out=args.out, cube=args.cube)
+    except (OSError, MtnetError) as error:
+        # The next video may be a good one, as with pictures.
+        print(f"mtnet predict: {error}", file=sys.stderr)
+        return 1
+    rate = played.frames / played.seconds
+    print(f"{name}: {played.frames} frames, {rate:.1f} a second")
+    if args.out is not None:
+        print(f"annotated video and JSON lines: {args.out}")
+    if played.ended_early:
+        print(
+            f"mtnet predict: {name} ends early: {played.frames} of {played.announced} frames "
+            "could be read",
+            file=sys.stderr,
+        )
+    return int(played.ended_early)

@@ -1,0 +1,1 @@
+"""Where processors differ: convolution by oneDNN, Winograd, memory, the cache of programs."""

@@ -1,0 +1,38 @@
+"""What is said to a user: one base class, and kinds of it that several rooms raise and catch.
+
+A command says an `MtnetError` (and an `OSError` of the system) in one line. Everything else is a
+slip of this project or of a library: it keeps its traceback, which says more than its message. Each
+kind is also the built-in exception that Python code would expect.
+"""
+
+
+class MtnetError(Exception):
+    """Something that the user can mend; the message names what is wrong and a cure."""
+
+
+class BadInput(MtnetError, ValueError):
+    """A file, option or argument whose content cannot be used."""
+
+
+class BadRecord(BadInput):
+    """A record whose content breaks the schema; the message names the picture and the field."""
+
+
+class MissingFile(MtnetError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class FileInTheWay(MtnetError, FileExistsError):
+    """An output that would replace something which is not this command's to replace."""
+
+
+class Unavailable(MtnetError, OSError):
+    """Something of the machine that is needed and not there: a screen, an encoder, a lock."""
+
+
+class Failed(MtnetError, RuntimeError):
+    """Work that cannot go on: a package that is not installed, a loss that is no number."""
+
+
+class WorkerDied(MtnetError, ChildProcessError):
+    """A process that worked for this one ended without a result."""

@@ -1,0 +1,189 @@
+"""Images to heads as one ONNX model: the network, decoding, suppression and rotations.
+
+The operators below do what `mtnet_jax.decode` does, with the same answers but for rounding.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.anchors import Grid
+from mtnet_jax.export.graph import Graph, write_model
+from mtnet_jax.export.metadata import (
+    HEADS_OUTPUTS,
+    INPUT,
+    IOU_THRESHOLD,
+    SCORE_THRESHOLD,
+    describe,
+)
+from mtnet_jax.export.onnx_network import start_graph
+from mtnet_jax.export.onnx_rotations import add_rotations
+from mtnet_jax.system import System, build_system
+from mtnet_jax.weights import prediction_config
+
+_UNUSABLE = -1.0  # a score below every threshold
+
+
+def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: str) -> None:
+    """Writes the model of `make_heads`."""
+    write_model(path, make_heads(config, variables, **stated))
+
+
+def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> Any:
+    """Images to heads as an `onnx.ModelProto`.
+
+    Inputs: `images` (batch, size, size, 3) uint8 RGB letterboxed, and two float32 scalars,
+    `score_threshold` and `iou_threshold`. Outputs, D = `config.decode.max_heads` slots an image by
+    falling score: `boxes` (batch, D, 4) xyxy in pixels of the input, `scores` (batch, D), 0 where a
+    slot is empty, `labels` (batch, D) int64, `rotations` (batch, D, 3, 3).
+
+    Args:
+      config: of the network.
+      variables: {"params", "batch_stats"}.
+      **stated: for `mtnet_jax.export.metadata.describe`.
+
+    Raises:
+      RuntimeError: the package onnx is missing.
+      NotImplementedError: the network does something that has no translation yet.
+    """
+    system = build_system(config)
+    graph, predictions, (count, channels) = start_graph(system, variables)
+    candidates = min(config.decode.candidates, count)
+    slots = min(config.decode.max_heads, candidates)
+
+    scores, best, boxes = _candidates(graph, system, predictions, candidates, channels)
+    keep = _suppress(graph, boxes, scores, candidates)
+    kept, order = _first_kept(graph, scores, keep, slots)
+    pose_channels = system.representation.size
+    graph.add("Max", [kept, graph.number(0.0)], outputs=["scores"])
+    graph.add("Identity", [_take(graph, boxes, order, 4)], outputs=["boxes"])
+    chosen = _take(graph, best, order, channels)
+    classes = graph.part(chosen, 5, channels - pose_channels, 2)
+    graph.add("ArgMax", [classes], axis=2, keepdims=0, outputs=["labels"])
+    pose = graph.part(chosen, channels - pose_channels, channels, 2)
+    _rotations(graph, config.model.representation, pose, kept, slots)
+
+    types, size = graph.types, system.grid.size
+    return graph.model(
+        "multitask_net_heads",
+        {
+            INPUT: (types.UINT8, ["batch", size, size, 3]),
+            SCORE_THRESHOLD: (types.FLOAT, []),
+            IOU_THRESHOLD: (types.FLOAT, []),
+        },
+        dict(
+            zip(
+                HEADS_OUTPUTS,
+                (
+                    (types.FLOAT, ["batch", slots, 4]),
+                    (types.FLOAT, ["batch", slots]),
+                    (types.INT64, ["batch", slots]),
+                    (types.FLOAT, ["batch", slots, 3, 3]),
+                ),
+                strict=True,
+            )
+        ),
+        describe(prediction_config(config), **stated),
+    )
+
+
+def _candidates(
+    graph: Graph, system: System, predictions: str, count: int, channels: int
+) -> tuple[str, str, str]:
+    """Scores (batch, count) by falling score, raw numbers (batch, count, C), boxes of the best."""
+    num_classes = channels - 5 - system.representation.size
+    objectness = graph.add("Sigmoid", [graph.part(predictions, 4, 5, 2)])
+    classes = graph.add("Sigmoid", [graph.part(predictions, 5, 5 + num_classes, 2)])
+    score = graph.add("Mul", [objectness, graph.reduce("ReduceMax", classes, [2])])
+    # NaN where one of a prediction's numbers is not finite, else 0.
+    broken = graph.add("MatMul", [predictions, graph.array(np.zeros((channels, 1), np.float32))])
+    score = graph.add("Add", [score, broken])
+    score = graph.add("Where", [graph.add("IsNaN", [score]), graph.number(_UNUSABLE), score])
+    score = graph.add("Squeeze", [score, graph.ints(2)])
+    names = [graph.ints(count)]
+    scores = graph.add("TopK", [score, *names], axis=1, outputs=["best_scores", "best_index"])
+    best = _take(graph, predictions, "best_index", channels)
+    return scores, best, _boxes(graph, system.grid, best, "best_index")
+
+
+def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
+    """Boxes (batch, count, 4) of raw numbers; see `mtnet_jax.anchors.decode_boxes`."""
+    cell, stride, anchor = (
+        graph.add("Gather", [graph.array(np.asarray(field)), index], axis=0)
+        for field in grid.places
+    )
+    offset = graph.add("Sigmoid", [graph.part(best, 0, 2, 2)])
+    centre = graph.add("Mul", [graph.add("Add", [offset, cell]), stride])
+    grown = graph.add("Exp", [graph.add("Min", [graph.part(best, 2, 4, 2), graph.number(8.0)])])
+    half = graph.add("Mul", [graph.add("Mul", [grown, anchor]), graph.number(0.5)])
+    corners = [graph.add(operator, [centre, half]) for operator in ("Sub", "Add")]
+    return graph.add("Concat", corners, axis=2)
+
+
+def _suppress(graph: Graph, boxes: str, scores: str, count: int) -> str:
+    """(batch, count) float32: 1 where a candidate passes the threshold and is kept, else 0."""
+    least = graph.add("Max", [SCORE_THRESHOLD, graph.number(0.0)])
+    usable = graph.add("GreaterOrEqual", [scores, least])
+    asked = graph.add("Where", [usable, scores, graph.number(_UNUSABLE)])
+    one = graph.ints(1)
+    selected = graph.add(
+        "NonMaxSuppression",
+        [
+            boxes,
+            graph.add("Unsqueeze", [asked, one]),
+            graph.ints(count),
+            graph.add("Reshape", [IOU_THRESHOLD, one]),
+            graph.array(np.array([_UNUSABLE / 2], np.float32)),
+        ],
+    )  # (kept, 3): image, class, candidate
+    where = graph.add("Gather", [selected, graph.ints(0, 2)], axis=1)
+    shape = graph.add("Shape", [where], start=0, end=1)
+    ones = graph.add("Expand", [graph.number(1.0), shape])
+    zeros = graph.add("Mul", [asked, graph.number(0.0)])
+    return graph.add("ScatterND", [zeros, where, ones])
+
+
+def _first_kept(graph: Graph, scores: str, keep: str, slots: int) -> tuple[str, str]:
+    """Scores of the first `slots` kept candidates, negative after them, and where they stand."""
+    kept = graph.add("Greater", [keep, graph.number(0.5)])
+    ranked = graph.add("Where", [kept, scores, graph.number(_UNUSABLE)])
+    count = graph.ints(slots)
+    graph.add("TopK", [ranked, count], axis=1, outputs=["kept_scores", "kept_order"])
+    return "kept_scores", "kept_order"
+
+
+def _take(graph: Graph, values: str, index: str, channels: int) -> str:
+    """Rows (batch, n, channels) of values (batch, m, channels) by index (batch, n)."""
+    index = graph.add("Unsqueeze", [index, graph.ints(2)])
+    wide = graph.ints(1, 1, channels)
+    return graph.add("GatherElements", [values, graph.add("Expand", [index, wide])], axis=1)
+
+
+def _rotations(graph: Graph, representation: str, pose: str, kept: str, slots: int) -> None:
+    """Adds the output `rotations`; slots that are empty in all images of a batch are zeros."""
+    full = graph.add("GreaterOrEqual", [kept, graph.number(0.0)])
+    full = graph.add("Cast", [full], to=graph.types.INT64)
+    count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", full, [1], keep=False), [0])
+    # One at least: some runtimes refuse arrays of nothing.
+    one, zero = (graph.ints(value) for value in (1, 0))
+    count = graph.add("Max", [count, one])
+    some = graph.add("Slice", [pose, zero, count, one])
+    channels = graph.add("Shape", [pose], start=2)
+    flat = graph.add("Reshape", [some, graph.add("Concat", [graph.ints(-1), channels], axis=0)])
+    rotations = add_rotations(graph, representation, flat)
+    batch = graph.add("Shape", [pose], start=0, end=1)
+    nine = graph.ints(9)
+    shape = graph.add("Concat", [batch, count, nine], axis=0)
+    rotations = graph.add("Reshape", [rotations, shape])
+    missing = graph.add("Sub", [graph.ints(slots), count])
+    zeros = graph.array(np.zeros(4, np.int64))
+    last = graph.array(np.zeros(1, np.int64))
+    pads = graph.add("Concat", [zeros, missing, last], axis=0)
+    rotations = graph.add("Pad", [rotations, pads])
+    graph.add(
+        "Reshape",
+        [rotations, graph.ints(-1, slots, 3, 3)],
+        outputs=["rotations"],
+    )

@@ -1,0 +1,159 @@
+"""Rotations of the network's pose numbers as ONNX operators: what `representations` decodes.
+
+ONNX has no SVD. The nearest rotation of a 3x3 matrix M is that of the unit quaternion q with the
+largest q^T K q, K being linear in M (Horn 1987, Closed-form solution of absolute orientation using
+unit quaternions, section 4). That eigenvector is a column of (K + s I)^(2^24), which 24 squarings
+give: s, at least the sum of M's singular values, makes all eigenvalues positive. Where M is a
+reflection the result is the nearest rotation all the same.
+"""
+
+import numpy as np
+
+from mtnet_jax.export.graph import Graph
+from mtnet_jax.representations import EULER_SCALE
+
+SQUARINGS = 24
+# Between two divisions by the trace: of eigenvalues that sum to 1 the largest is at least 1/4, and
+# its 16th power 2e-10, far above what float32 can hold.
+SQUARINGS_A_DIVISION = 4
+_TINY = 1e-30
+
+
+def add_rotations(graph: Graph, representation: str, pose: str) -> str:
+    """Adds what turns pose numbers (n, np) into rotations (n, 9), row by row; gives its name."""
+    quaternions = {
+        "vectors": _nearest,
+        "sixd": _of_two_columns,
+        "quaternion": _unit,
+        "euler": _of_euler,
+    }[representation](graph, pose)
+    column = graph.add("Unsqueeze", [quaternions, graph.ints(2)])
+    row = graph.add("Unsqueeze", [quaternions, graph.ints(1)])
+    products = graph.add("Mul", [column, row])
+    flat = graph.add("Reshape", [products, graph.ints(-1, 16)])
+    return graph.add("MatMul", [flat, graph.array(rotation_of_products())])
+
+
+def _nearest(graph: Graph, columns: str) -> str:
+    """Three columns one after another (n, 9) -> the quaternion (n, 4) of the nearest rotation."""
+    largest = graph.reduce("ReduceMax", graph.add("Abs", [columns]), [1])
+    columns = graph.add("Div", [columns, graph.add("Max", [largest, graph.number(_TINY)])])
+    # sqrt(3) times the Frobenius norm bounds the sum of the singular values.
+    squares = graph.reduce("ReduceSumSquare", columns, [1])
+    shift = graph.add("Sqrt", [graph.add("Mul", [squares, graph.number(3.0)])])
+    # A matrix of zeros gives the identity.
+    shift = graph.add("Max", [shift, graph.number(1e-6)])
+    identity = graph.array(np.eye(4, dtype=np.float32).reshape(1, 16))
+    k = graph.add("MatMul", [columns, graph.array(horn_of_columns())])
+    power = graph.add("Add", [k, graph.add("Mul", [shift, identity])])
+    shape = graph.ints(-1, 4, 4)
+    for _ in range(SQUARINGS // SQUARINGS_A_DIVISION):
+        power = graph.add("Reshape", [_by_trace(graph, power, identity), shape])
+        for _ in range(SQUARINGS_A_DIVISION):
+            power = graph.add("MatMul", [power, power])
+        power = graph.add("Reshape", [power, graph.ints(-1, 16)])
+    power = graph.add("Reshape", [_by_trace(graph, power, identity), shape])
+    return _unit(graph, _longest_column(graph, power))
+
+
+def _longest_column(graph: Graph, matrices: str) -> str:
+    """Of parallel columns (n, 4, 4) the one (n, 4) with the largest entry on the diagonal."""
+    identity = graph.array(np.eye(4, dtype=np.float32))
+    on_diagonal = graph.add("Mul", [matrices, identity])
+    diagonal = graph.reduce("ReduceSum", on_diagonal, [2], keep=False)
+    longest = graph.add("ArgMax", [diagonal], axis=1, keepdims=0)
+    off_on = graph.array(np.array([0, 1], np.float32))
+    picked = graph.add("OneHot", [longest, graph.ints(4), off_on])
+    picked = graph.add("Unsqueeze", [picked, graph.ints(1)])
+    return graph.reduce("ReduceSum", graph.add("Mul", [matrices, picked]), [2], keep=False)
+
+
+def _by_trace(graph: Graph, matrices: str, identity: str) -> str:
+    trace = graph.reduce("ReduceSum", graph.add("Mul", [matrices, identity]), [1])
+    return graph.add("Div", [matrices, trace])
+
+
+def _unit(graph: Graph, vectors: str) -> str:
+    """(n, k) -> (n, k) of length 1."""
+    # Scaled first, so that squares neither overflow nor vanish.
+    largest = graph.reduce("ReduceMax", graph.add("Abs", [vectors]), [1])
+    vectors = graph.add("Div", [vectors, graph.add("Max", [largest, graph.number(_TINY)])])
+    length = graph.add("Sqrt", [graph.reduce("ReduceSumSquare", vectors, [1])])
+    return graph.add("Div", [vectors, graph.add("Max", [length, graph.number(_TINY)])])
+
+
+def _of_two_columns(graph: Graph, columns: str) -> str:
+    """Two columns one after another (n, 6) -> (n, 4): Gram-Schmidt, then as `_nearest`."""
+    first = _unit(graph, graph.part(columns, 0, 3, 1))
+    second = _rejected(graph, _unit(graph, graph.part(columns, 3, 6, 1)), first)
+    # Once more: the first rejection of a near-parallel pair is inexact.
+    second = _unit(graph, _rejected(graph, _unit(graph, second), first))
+    third = _cross(graph, first, second)
+    return _nearest(graph, graph.add("Concat", [first, second, third], axis=1))
+
+
+def _rejected(graph: Graph, vectors: str, axes: str) -> str:
+    """The part of vectors (n, 3) at right angles to unit vectors (n, 3)."""
+    along = graph.reduce("ReduceSum", graph.add("Mul", [vectors, axes]), [1])
+    return graph.add("Sub", [vectors, graph.add("Mul", [along, axes])])
+
+
+def _cross(graph: Graph, a: str, b: str) -> str:
+    """The vector products of (n, 3) and (n, 3)."""
+
+    def turned(x: str, by: int) -> str:
+        order = graph.array(np.roll(np.arange(3, dtype=np.int64), -by))
+        return graph.add("Gather", [x, order], axis=1)
+
+    left = graph.add("Mul", [turned(a, 1), turned(b, 2)])
+    right = graph.add("Mul", [turned(a, 2), turned(b, 1)])
+    return graph.add("Sub", [left, right])
+
+
+def _of_euler(graph: Graph, angles: str) -> str:
+    """Scaled canonical yaw, pitch, roll (n, 3) -> (n, 4), Rx(-pitch) Ry(yaw) Rz(roll)."""
+    halves = np.asarray(EULER_SCALE, np.float32) * np.array([1, -1, 1]) * np.pi / 360
+    half = graph.add("Mul", [angles, graph.array(halves.astype(np.float32))])
+    cosine, sine = graph.add("Cos", [half]), graph.add("Sin", [half])
+    (cy, cx, cz), (sy, sx, sz) = (
+        [graph.part(x, i, i + 1, 1) for i in range(3)] for x in (cosine, sine)
+    )
+
+    def term(sign: str, *three: tuple[str, str, str]) -> str:
+        first, second = (graph.add("Mul", [graph.add("Mul", [a, b]), c]) for a, b, c in three)
+        return graph.add(sign, [first, second])
+
+    w = term("Sub", (cx, cy, cz), (sx, sy, sz))
+    x = term("Add", (sx, cy, cz), (cx, sy, sz))
+    y = term("Sub", (cx, sy, cz), (sx, cy, sz))
+    z = term("Add", (cx, cy, sz), (sx, sy, cz))
+    return graph.add("Concat", [w, x, y, z], axis=1)
+
+
+def horn_of_columns() -> np.ndarray:
+    """(9, 16): three columns of M one after another -> Horn's K, row by row; for q = w, x, y, z."""
+    maps = np.zeros((9, 16), np.float32)
+    for number in range(9):
+        m = np.zeros(9, np.float32)
+        m[number] = 1
+        m = m.reshape(3, 3).T
+        trace = np.trace(m)
+        k = np.empty((4, 4), np.float32)
+        k[0, 0] = trace
+        k[0, 1:] = k[1:, 0] = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
+        k[1:, 1:] = m + m.T - trace * np.eye(3)
+        maps[number] = k.ravel()
+    return maps
+
+
+def rotation_of_products() -> np.ndarray:
+    """(16, 9): products q_i q_j of a unit quaternion w, x, y, z -> its rotation, row by row."""
+    maps = np.zeros((4, 4, 3, 3), np.float32)
+    maps[0, 0] = np.eye(3)
+    for i in range(3):
+        maps[i + 1, i + 1] = -np.eye(3)
+        maps[i + 1, i + 1, i, i] = 1
+        j, k = (i + 1) % 3, (i + 2) % 3
+        maps[i + 1, j + 1, i, j] = maps[i + 1, j + 1, j, i] = 2  # x y
+        maps[0, k + 1, i, j], maps[0, k + 1, j, i] = -2, 2  # w z
+    return maps.reshape(16, 9)

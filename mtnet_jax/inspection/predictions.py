@@ -1,0 +1,22 @@
+"""Sheets of predictions beside the truth."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.predict.draw import contact_sheet, draw_heads
+from mtnet_jax.predict.head import as_arrays
+from mtnet_jax.predict.predictor import Predictor, write_picture
+
+
+def write_predictions(
+    predictor: Predictor, source: RecordSource, path: Path, count: int = 24
+) -> None:
+    """A contact sheet of evenly spread records with prediction and truth drawn."""
+    sheet = []
+    for i in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
+        record = source[int(i)]
+        heads = as_arrays(predictor(record["image"]))
+        sheet.append(draw_heads(record["image"], heads, truth=record, label=False))
+    write_picture(path, contact_sheet(sheet, columns=6, size=(320, 240)))

@@ -1,0 +1,1 @@
+"""Pictures, folders of pictures and videos to heads, and heads drawn on them."""

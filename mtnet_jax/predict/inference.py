@@ -1,0 +1,84 @@
+"""Pictures -> heads in network coordinates: network, decoding, suppression in one compiled call."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mtnet_jax.cpu import onednn
+from mtnet_jax.decode import DecodeOptions, decode
+from mtnet_jax.heads import Heads
+from mtnet_jax.network import normalise_images
+from mtnet_jax.network.folding import Folded, apply_folded, fold
+from mtnet_jax.system import System
+
+# Evaluation wants the weak predictions too (average precision); pictures for people do not.
+EVAL_SCORE_THRESHOLD = 0.01
+
+# XLA's own kernels are faster than YNNPACK's for every product of the folded network; reductions
+# may stay with that library.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+# Weights -> (images (B, size, size, 3) uint8 -> Heads).
+Detector = Callable[[Mapping[str, Any]], Callable[[Any], Heads]]
+
+
+def make_detector(system: System, config: ConfigDict, score_threshold: float) -> Detector:
+    """The way from a network's input to heads.
+
+    Args:
+      system: the network, its grid and its representation.
+      config: for `config.decode`.
+      score_threshold: heads of a lower score are left out.
+
+    Returns:
+      detector(variables), which folds the weights and returns the function images -> Heads. Both
+      are compiled once, whatever weights come later; the second once for each size of batch.
+    """
+    options = DecodeOptions(score_threshold=score_threshold, **config.decode)
+
+    def to_heads(outputs: list[jax.Array]) -> Heads:
+        return decode(
+            outputs, grid=system.grid, representation=system.representation, options=options
+        )
+
+    return make_network(system, then=to_heads)
+
+
+def make_network(
+    system: System, then: Callable[[list[jax.Array]], Any] = lambda outputs: outputs
+) -> Callable[[Mapping[str, Any]], Callable[[Any], Any]]:
+    """As `make_detector`, with anything else made of the network's three maps.
+
+    Args:
+      system: the network.
+      then: compiled together with the network.
+
+    Returns:
+      variables -> (images (B, size, size, 3) uint8 -> what `then` returns).
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    winograd = on_cpu and system.model.dtype == jnp.float32
+    prepare = jax.jit(partial(fold, system.model, winograd=winograd))
+
+    @compile_for_prediction
+    def run(folded: Folded, images: jax.Array) -> Any:
+        return then(apply_folded(system.model, folded, normalise_images(images)))
+
+    return lambda variables: partial(run, prepare(variables))
+
+
+def compile_for_prediction(function: Callable) -> Callable:
+    """`jax.jit` with the options that make the folded network fast on the default backend."""
+    compiled = jax.jit(
+        function, compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else {}
+    )
+
+    def call(*args: Any) -> Any:
+        with onednn.compiling():  # the first time for each shape
+            return compiled(*args)
+
+    return call

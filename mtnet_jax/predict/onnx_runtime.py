@@ -1,0 +1,89 @@
+"""Images -> heads by onnxruntime on the CPU, without JAX; docs/performance.md has the times."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.export.metadata import (
+    HEADS_OUTPUTS,
+    INPUT,
+    IOU_THRESHOLD,
+    SCORE_THRESHOLD,
+    config_of,
+)
+from mtnet_jax.heads import Heads
+
+
+def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:
+    """An exported file that gives heads (`heads.onnx`, `heads-int8.onnx`) or its bytes.
+
+    Returns:
+      The session, and the configuration of the network in it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a model, or not one that `mtnet export` wrote for heads; by name.
+    """
+    name = model if isinstance(model, Path) else "the model"
+    session = make_session(model)
+    config = config_of(session.get_modelmeta().custom_metadata_map, name)
+    outputs = [output.name for output in session.get_outputs()]
+    if outputs != list(HEADS_OUTPUTS):
+        raise BadInput(
+            f"{name} gives {', '.join(outputs)}: to predict with it, export it with --format onnx."
+        )
+    return session, config
+
+
+def make_onnx_detector(
+    session: Any, *, score_threshold: float, iou_threshold: float
+) -> Callable[[np.ndarray], Heads]:
+    """The function images (B, size, size, 3) uint8 -> Heads of a session of `open_heads`."""
+    thresholds = {
+        SCORE_THRESHOLD: np.array(score_threshold, np.float32),
+        IOU_THRESHOLD: np.array(iou_threshold, np.float32),
+    }
+
+    def detect(images: np.ndarray) -> Heads:
+        boxes, scores, labels, rotations = session.run(HEADS_OUTPUTS, {INPUT: images, **thresholds})
+        return Heads(boxes, scores, labels, rotations, valid=scores > 0)
+
+    return detect
+
+
+def make_session(model: Path | bytes) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU with a thread for each core.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is damaged or no ONNX model, by name.
+    """
+    import onnxruntime  # half of the start-up: only when it is needed
+
+    if isinstance(model, Path) and not model.is_file():
+        raise MissingFile(f"There is no file {model}.")
+    options = onnxruntime.SessionOptions()
+    # The cores this process may use. Left alone, onnxruntime takes those of the whole machine.
+    options.intra_op_num_threads = usable_cores()
+    options.inter_op_num_threads = 1
+    # Its threads wait actively for each other during an image, but not after it: there they would
+    # take the cores from what decodes it.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        name = model if isinstance(model, Path) else "the model"
+        raise BadInput(f"onnxruntime cannot open {name}: {error}") from error
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,324 @@
+"""Heads and poses from an image, in three lines:
+
+import mtnet_jax
+predictor = mtnet_jax.Predictor()
+heads = predictor("image.jpg")
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.draw import draw_heads
+from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
+from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.runtimes import Wanted, open_weights
+from mtnet_jax.predict.tiles import merge, moved, windows
+from mtnet_jax.rotations import rotation_to_euler
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_SCORE_THRESHOLD = 0.3
+# What ships. Everything that has a default of weights takes this one.
+DEFAULT_WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "small"
+
+Image = np.ndarray | str | os.PathLike
+
+
+class Predictor:
+    """A trained network that takes images of any size and shape.
+
+    Attributes:
+      class_names: the labels that heads may have.
+      frame: what rotations are relative to, "camera" or "ray" (`mtnet_jax.camera`).
+      size: side of the network's input in pixels, into which every image is scaled.
+      runtime: what computes the network, "jax" or "onnxruntime".
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike = DEFAULT_WEIGHTS,
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        iou_threshold: float | None = None,
+        runtime: str = "auto",
+        device: str | None = None,
+        size: int | None = None,
+        tile: int | None = None,
+        fov: float | None = None,
+        intrinsics: Sequence[float] | None = None,
+    ):
+        """Opens weights; those that ship if none are named.
+
+        Args:
+          weights: a work directory of `mtnet train`, a folder of `mtnet export`, or one of its
+            files (.onnx).
+          score_threshold: heads of a lower score are left out.
+          iou_threshold: heads that overlap a better one by more are left out; None: as trained.
+          runtime: "onnxruntime" (CPU, starts fast), "jax", or "auto": onnxruntime where the weights
+            have an exported file and no accelerator is there, else JAX. The heads are the same up
+            to rounding.
+          device: of JAX: "cpu", "gpu" or "tpu"; None: the best there is.
+          size: side of the network's input, a multiple of 32; None: as trained. A larger one finds
+            smaller heads in large images, and takes longer.
+          tile: images larger than this many pixels are also looked at in overlapping tiles of this
+            side, each as closely as a small image.
+          fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
+          intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.
+
+        Raises:
+          FileNotFoundError: no weights there.
+          ValueError: damaged weights, weights that do not fit their configuration, or an option
+            that cannot be.
+          RuntimeError: a package that the runtime needs is not installed.
+        """
+        wanted = Wanted(score_threshold, iou_threshold, runtime, size, device)
+        config, self._detect, self.runtime = open_weights(Path(weights), wanted)
+        self.class_names = tuple(config.class_names)
+        self.frame = config.frame
+        self.size = config.input.size
+        self._iou_threshold = config.decode.iou_threshold
+        self._tile = tile
+        self._fov, self._intrinsics = fov, intrinsics
+
+    @classmethod
+    def load(cls, weights: str | os.PathLike = DEFAULT_WEIGHTS, **options: Any) -> "Predictor":
+        """The same as `Predictor(weights, **options)`."""
+        return cls(weights, **options)
+
+    def __call__(self, image: Image) -> list[Head]:
+        """Finds the heads of an image.
+
+        Args:
+          image: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
+
+        Returns:
+          The heads by falling score.
+
+        Raises:
+          ValueError: an array of another shape or type, or a file that is no image, by name.
+          OSError: a file that cannot be read.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
+        """Finds the heads of several images, each of any size, in one call of the network.
+
+        JAX compiles once for each number of images. Tiles go through the network one by one.
+        """
+        images = [_checked(image) for image in images]
+        inputs, matrices = zip(*(letterboxed(image, self.size) for image in images), strict=True)
+        found = self._detect(np.stack(inputs))
+        placed = [
+            heads_in_picture(found, row, matrix, image.shape)
+            for row, (image, matrix) in enumerate(zip(images, matrices, strict=True))
+        ]
+        return [
+            self._as_heads(self._with_tiles(image, arrays), image.shape)
+            for image, arrays in zip(images, placed, strict=True)
+        ]
+
+    def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds what the tiles of a large image show."""
+        if self._tile is None or max(image.shape[:2]) <= self._tile:
+            return whole
+        parts = [whole]
+        for window in windows(image.shape[1], image.shape[0], self._tile):
+            left, top, right, bottom = window
+            tile = image[top:bottom, left:right]
+            network_input, matrix = letterboxed(tile, self.size)
+            heads: Heads = self._detect(network_input[None])
+            parts.append(moved(heads_in_picture(heads, 0, matrix, tile.shape), window, image.shape))
+        return merge(parts, self._iou_threshold)
+
+    def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
+        # The angles of all heads at once: one by one they would cost as much as a small network.
+        angles = rotation_to_euler(arrays["rotations"].astype(np.float64), convention="canonical")
+        columns = (
+            arrays["boxes"],
+            arrays["scores"],
+            arrays["rotations"],
+            angles,
+            arrays["labels"],
+            self._in_camera(arrays, shape),
+        )
+        return [
+            Head(
+                tuple(box.tolist()),
+                float(score),
+                rotation,
+                *three.tolist(),
+                self.class_names[label],
+                self.frame,
+                rotation_camera,
+            )
+            for box, score, rotation, three, label, rotation_camera in zip(*columns, strict=True)
+        ]
+
+    def _in_camera(
+        self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> Sequence[np.ndarray | None]:
+        """Rotations in camera axes, None for each where the camera is not known."""
+        rotations = arrays["rotations"]
+        if self._fov is None and self._intrinsics is None:
+            return [None] * len(rotations)
+        if self.frame == "camera":
+            return rotations
+        intrinsics = self._intrinsics
+        if intrinsics is None:
+            intrinsics = intrinsics_of_view(self._fov, shape[1], shape[0])
+        return ray_to_camera(rotations, arrays["boxes"], np.asarray(intrinsics, np.float64))
+
+
+def _checked(image: Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an array or a file."""
+    image = image if isinstance(image, np.ndarray) else read_picture(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise BadInput(
+            f"An image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
+        )
+    return image
+
+
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Raises:
+      OSError: the file cannot be read.
+      BadRecord: (a ValueError) it is no picture; the message names it.
+    """
+    try:
+        return decode_image(Path(path).read_bytes())
+    except BadRecord as error:
+        raise BadRecord(f"{path}: {error}") from error
+
+
+def find_pictures(
+    inputs: Iterable[str | os.PathLike], *, leave_out: str | os.PathLike | None = None
+) -> list[Path]:
+    """Files as they are; folders become the pictures in them and below, sorted.
+
+    An input that does not exist stays in the list: reading it fails, and is reported then.
+
+    Args:
+      inputs: files and folders.
+      leave_out: a folder below an input folder that is not looked into: the overlays of an earlier
+        run.
+
+    Raises:
+      FileNotFoundError: a folder without pictures.
+    """
+    found: list[Path] = []
+    for entry in map(Path, inputs):
+        if not entry.is_dir():
+            found.append(entry)
+            continue
+        inside = sorted(
+            path
+            for path in entry.rglob("*")
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and path.is_file()
+            and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
+        )
+        if not inside:
+            raise MissingFile(
+                f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
+            )
+        found.extend(inside)
+    return found
+
+
+def predict_files(
+    predictor: Predictor,
+    pictures: list[Path],
+    *,
+    out: Path | None,
+    json_file: Path | None,
+    cube: bool = False,
+) -> list[Path]:
+    """Predicts picture files; writes overlays and one JSON list.
+
+    Args:
+      predictor: the network.
+      pictures: files.
+      out: folder for overlays (PNG, the picture's name; a counter where names repeat), or None.
+      json_file: file for the heads of all pictures, or None.
+      cube: draw a cube round each head too.
+
+    Returns:
+      The files that could not be read; each was reported on stderr, the others went on.
+
+    Raises:
+      ValueError: a picture lies in `out` itself, where an overlay could replace it.
+      OSError: something cannot be written.
+    """
+    for path in pictures:
+        if out is not None and path.resolve().parent == out.resolve():
+            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
+    # What cannot be written is said before the work; what an earlier run wrote stays until then.
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.open("a").close()
+    failed, results, names = [], [], set()
+    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+        try:
+            image = read_picture(path)
+        except (OSError, BadRecord) as error:
+            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
+            failed.append(path)
+            continue
+        heads = predictor(image)
+        results.append(
+            {
+                "image": str(path),
+                **heads_to_json(image, heads, predictor.class_names),
+            }
+        )
+        if out is not None:
+            overlay = draw_heads(image, as_arrays(heads), cube=cube)
+            write_picture(out / _free_name(path.stem, names), overlay)
+    if json_file is not None:
+        json_file.write_text(json.dumps(results, indent=1) + "\n")
+    return failed
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB picture; folders on the way are made.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+    if not good:
+        raise Unavailable(f"OpenCV cannot encode {path}")
+    path.write_bytes(data.tobytes())
+
+
+def _lies_below(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    return Path(folder).resolve() in Path(path).resolve().parents
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """A file name not used before in this run, now taken; folders may hold pictures of one name.
+
+    Names that differ in case only are one name: some file systems do not tell them apart.
+    """
+    name, number = f"{stem}.png", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}_{number}.png"
+    taken.add(name.lower())
+    return name

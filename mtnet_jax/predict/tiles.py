@@ -1,0 +1,74 @@
+"""Very large images in overlapping tiles: small heads are seen as closely as in a small image."""
+
+import numpy as np
+
+from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.errors import BadInput
+
+OVERLAP = 0.25  # of a tile's side, at least: heads up to this size are whole in some tile
+_BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
+
+Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
+
+
+def windows(width: int, height: int, side: int) -> list[Window]:
+    """Tiles of at most `side` x `side` pixels that cover an image, evenly spread.
+
+    Raises:
+      ValueError: a side of no pixel.
+    """
+    if side < 1:
+        raise BadInput(f"A tile of {side} pixels: it needs at least one.")
+    return [
+        (left, top, min(left + side, width), min(top + side, height))
+        for top in _starts(height, side)
+        for left in _starts(width, side)
+    ]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    if length <= side:
+        return [0]
+    count = 1 + int(np.ceil((length - side) / (side * (1 - OVERLAP))))
+    return np.linspace(0, length - side, count).round().astype(int).tolist()
+
+
+def moved(
+    arrays: dict[str, np.ndarray], window: Window, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Heads of a tile in pixels of the image, without those that the tile's border cuts.
+
+    A neighbour, or the whole image, shows those better.
+
+    Args:
+      arrays: heads as of `heads_in_picture`.
+      window: the tile.
+      shape: of the image, height first.
+    """
+    left, top, right, bottom = window
+    boxes = arrays["boxes"] + np.array([left, top, left, top], np.float32)
+    # Where a tile ends with the image nothing is cut.
+    least = np.array([left if left else -np.inf, top if top else -np.inf]) + _BORDER
+    most = np.array(
+        [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
+    )
+    whole = (boxes[:, :2] >= least).all(axis=1) & (boxes[:, 2:] <= most - _BORDER).all(axis=1)
+    return {name: values[whole] for name, values in {**arrays, "boxes": boxes}.items()}
+
+
+def merge(parts: list[dict[str, np.ndarray]], iou_threshold: float) -> dict[str, np.ndarray]:
+    """Heads of several looks at one image, by falling score, each once: one suppression over all.
+
+    Args:
+      parts: heads as of `heads_in_picture`, all in pixels of the image.
+      iou_threshold: a head that overlaps a better one by more is left out.
+    """
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(-together["scores"], kind="stable")
+    boxes = together["boxes"][order]
+    overlaps = iou_xyxy(boxes[:, None], boxes[None]) > iou_threshold
+    kept: list[int] = []
+    for number in range(len(boxes)):
+        if not overlaps[number, kept].any():
+            kept.append(number)
+    return {name: values[order[kept]] for name, values in together.items()}

@@ -1,0 +1,47 @@
+"""`config.json`: the configuration that lies beside the weights of a run or an export."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+CONFIG = "config.json"
+WEIGHTS = "weights.npz"  # of an exported folder
+
+
+def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
+    """Writes the configuration of a run, whole or not at all."""
+    path = Path(workdir) / CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(config.to_json(indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
+    """The configuration of a run, None where there is none."""
+    path = Path(workdir) / CONFIG
+    if not path.exists():
+        return None
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
+    """Dotted names of the options in which two configurations differ."""
+    flat_a, flat_b = _flatten(json.loads(a.to_json())), _flatten(json.loads(b.to_json()))
+    return sorted(
+        name
+        for name in flat_a.keys() | flat_b.keys()
+        if flat_a.get(name, "absent") != flat_b.get(name, "absent")
+    )
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
