@@ -24,6 +24,10 @@ CONVERTERS = {
     "csv": ("data_prep.own.csv_heads", "a table of heads as CSV: own data"),
     "directmhp": ("data_prep.sets.directmhp", "CMU-HPE and AGORA-HPE as DirectMHP publishes them"),
     "panoptic": ("data_prep.panoptic.converter", "CMU Panoptic: 31 HD cameras, 360 degrees"),
+    "pseudo-label": (
+        "data_prep.own.pseudo_label",
+        "images or a record set, labelled by a trained network where it agrees with itself",
+    ),
     "yolo": ("data_prep.own.yolo", "YOLO txt labels: Hard Hat, Roboflow exports, own data"),
 }
 

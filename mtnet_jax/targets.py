@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mtnet_jax import boxes as box_ops
 from mtnet_jax.anchors import ANCHORS_PER_CELL, STRIDES, Grid
+from mtnet_jax.errors import BadInput
 
 
 class Truths(NamedTuple):
@@ -40,14 +41,14 @@ ONE_ANCHOR = AssignOptions()  # as in the paper
 
 
 def check_assign_options(options: AssignOptions) -> None:
-    """Raises ValueError for an option out of its range, by its name in a configuration."""
+    """Raises BadInput for an option out of its range, by its name in a configuration."""
     anchors = len(STRIDES) * ANCHORS_PER_CELL
     if options.positives not in range(1, anchors + 1):
-        raise ValueError(
+        raise BadInput(
             f"config.assign.positives is {options.positives}: it must be from 1 to {anchors}."
         )
     if not 0 <= options.shape_iou <= 1:
-        raise ValueError(f"config.assign.shape_iou is {options.shape_iou}: it must be from 0 to 1.")
+        raise BadInput(f"config.assign.shape_iou is {options.shape_iou}: it must be from 0 to 1.")
 
 
 class Assignment(NamedTuple):

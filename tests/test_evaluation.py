@@ -29,6 +29,7 @@ from mtnet_jax.evaluation.report import (
     write_json,
     write_report,
 )
+from mtnet_jax.evaluation.summary import format_summary
 from mtnet_jax.rotations import euler_to_rotation
 
 
@@ -600,3 +601,20 @@ def test_heading_of_rotations_and_of_labels_alone():
     backwards = a_pred(boxes, [0.9] * 4, [turned[2]] * 4)  # -175
     far = evaluate([(backwards, truth)])["heading"]
     assert far["beyond_90"] == pytest.approx(1 / 3)
+
+
+def test_a_summary_has_a_line_for_each_set_and_dashes_for_what_is_not_labelled():
+    head = a_truth([[0, 0, 10, 10]], rotations=[np.eye(3)])
+    box = a_truth([[0, 0, 10, 10]])
+    found = a_pred(
+        [[0, 0, 10, 10]], [0.9], [Rotation.from_euler("y", 40, degrees=True).as_matrix()]
+    )
+    text = format_summary({"posed": evaluate([(found, head)]), "boxes": evaluate([(found, box)])})
+    titles, _, posed, boxes = (line.split() for line in text.splitlines())
+    assert titles[:3] == ["images", "heads", "AP50"]
+    assert posed == ["posed", "1", "1", "100.0%", "100.0%", "100.0%"] + [
+        "1",
+        "40.00°",
+        "40.00°",
+    ] * 2 + ["0.0%"]
+    assert boxes[-6:] == ["-", "-", "0", "-", "-", "-"]

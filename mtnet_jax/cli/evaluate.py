@@ -45,12 +45,14 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
+    from mtnet_jax.evaluation.summary import format_summary
 
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
+    found = {}
     for path, split in sets:
-        evaluate_records(
+        results = evaluate_records(
             args.workdir,
             path,
             split,
@@ -61,4 +63,8 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             limit=args.limit or 0,
         )
+        found[f"{path.name}:{split}"] = results["network"]
+    if len(found) > 1:
+        print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
+        print(format_summary(found))
     return 0

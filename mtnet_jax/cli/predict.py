@@ -38,6 +38,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
     parser.add_argument(
+        "--track",
+        action="store_true",
+        help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
+    )
+    parser.add_argument(
         "--iou",
         type=arguments.share,
         metavar="IOU",
@@ -94,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         find_pictures,
         predict_files,
     )
+    from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
@@ -104,6 +110,10 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if args.json is not None and not inputs:
         raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
+    if args.track:
+        if not videos:
+            raise BadInput("--track is for videos and cameras: these inputs are pictures.")
+        require_tracker()
     names = [source.stem for source in videos if isinstance(source, Path)]
     for name in names:
         if names.count(name) > 1:
@@ -141,11 +151,12 @@ def _predict_pictures(args: argparse.Namespace, predict_files, predictor, pictur
 
 
 def _predict_video(args: argparse.Namespace, predictor, source) -> int:
+    from mtnet_jax.predict import summary
     from mtnet_jax.predict.video import predict_video
 
     name = f"camera {source}" if isinstance(source, int) else source
     try:
-        played = predict_video(predictor, source, out=args.out, cube=args.cube)
+        played = predict_video(predictor, source, out=args.out, cube=args.cube, track=args.track)
     except (OSError, MtnetError) as error:
         # The next video may be a good one, as with pictures.
         print(f"mtnet predict: {error}", file=sys.stderr)
@@ -154,6 +165,8 @@ def _predict_video(args: argparse.Namespace, predictor, source) -> int:
     print(f"{name}: {played.frames} frames, {rate:.1f} a second")
     if args.out is not None:
         print(f"annotated video and JSON lines: {args.out}")
+    if played.persons is not None:
+        print(summary.table(played.persons))
     if played.ended_early:
         print(
             f"mtnet predict: {name} ends early: {played.frames} of {played.announced} frames "

@@ -101,9 +101,9 @@ def format_table(results: Results) -> str:
             lines.append(None)
             continue
         section, key, name, unit = row
-        cells = [_cell(result[section][key], unit) for result in results.values()]
+        cells = [cell(result[section][key], unit) for result in results.values()]
         lines.append([name.format(**settings), *cells])
-    return _settings_line(settings) + "\n\n" + _align(lines)
+    return _settings_line(settings) + "\n\n" + align(lines)
 
 
 def format_yaw_bins(results: Results) -> str:
@@ -124,16 +124,16 @@ def format_yaw_bins(results: Results) -> str:
         head = [f"{name}: |yaw|", "truths", *(title for _, title, _ in _BIN_COLUMNS)]
         lines = [head, None]
         for each in result["yaw_bins"]:
-            cells = [_cell(each[key], unit) for key, _, unit in _BIN_COLUMNS]
-            lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
-        blocks.append(_align(lines))
+            cells = [cell(each[key], unit) for key, _, unit in _BIN_COLUMNS]
+            lines.append([_bin_name(each) + "°", cell(each["truths"], ""), *cells])
+        blocks.append(align(lines))
     for name, result in results.items():
         head = [f"{name}: |heading|", "truths", *(title for _, title, _ in _HEADING_COLUMNS)]
         lines = [head, None]
         for each in result["heading_bins"]:
-            cells = [_cell(each[key], unit) for key, _, unit in _HEADING_COLUMNS]
-            lines.append([_bin_name(each) + "°", _cell(each["truths"], ""), *cells])
-        blocks.append(_align(lines))
+            cells = [cell(each[key], unit) for key, _, unit in _HEADING_COLUMNS]
+            lines.append([_bin_name(each) + "°", cell(each["truths"], ""), *cells])
+        blocks.append(align(lines))
     return "\n\n".join(blocks)
 
 
@@ -180,7 +180,7 @@ def plot_precision_recall(results: Results) -> Figure:
     for colour, (name, result) in _coloured(results):
         precision = result["curves"]["precision50"]
         if precision is not None:
-            label = f"{name}, AP50 {_cell(result['detection']['ap50'], '%')}"
+            label = f"{name}, AP50 {cell(result['detection']['ap50'], '%')}"
             recall = result["curves"]["recall"]
             axes.step(recall, precision, where="pre", color=colour, lw=2, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -224,7 +224,7 @@ def plot_geodesic(results: Results) -> Figure:
         if fraction is None:
             continue
         degrees = result["curves"]["geodesic_degrees"]
-        median = _cell(result["pose"]["geodesic_median"], "°")
+        median = cell(result["pose"]["geodesic_median"], "°")
         label = f"{name}, median {median}"
         axes.plot(degrees, fraction, color=colour, lw=2, label=label)
         reached = next(d for d, f in zip(degrees, fraction, strict=True) if f >= 0.995)
@@ -286,7 +286,7 @@ def _bin_name(each: Mapping[str, Any]) -> str:
     return f"{each['low']}-{each['high']}"
 
 
-def _cell(value: float | None, unit: str) -> str:
+def cell(value: float | None, unit: str) -> str:
     """Counts as they are, ratios in percent, angles with two digits, undefined as a dash."""
     if value is None:
         return "-"
@@ -295,7 +295,7 @@ def _cell(value: float | None, unit: str) -> str:
     return f"{value:.2f}°" if unit == "°" else str(value)
 
 
-def _align(lines: list[list[str] | None]) -> str:
+def align(lines: list[list[str] | None]) -> str:
     """Columns of equal width, the first to the left, the others to the right; None is a rule."""
     cells = [line for line in lines if line is not None]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]

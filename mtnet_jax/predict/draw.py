@@ -60,7 +60,7 @@ def draw_heads(
       image: (H, W, 3) uint8 RGB.
       heads: "boxes" (m, 4) xyxy in pixels, "rotations" (m, 3, 3), and optionally "scores" (m,) and
         "has_pose" (m,) bool, "headings" (m,) and "has_heading" (m,): a decoded record can be given
-        as well as a prediction.
+        as well as a prediction. "names" (m,), strings, are written before the scores.
       truth: a decoded record, drawn thinner and below: white boxes, axes with a white rim.
       cube: draw a cube, its front face filled, instead of the axes.
       label: write score and yaw, pitch, roll (degrees, canonical) beside each box.
@@ -161,6 +161,7 @@ class _Heads(NamedTuple):
     rotations: np.ndarray  # (k, 3, 3), NaN without a pose
     headings: np.ndarray  # (k,) degrees, NaN where not known
     scores: np.ndarray | None  # (k,)
+    names: list[str]  # k, empty where there is none
 
 
 def _heads(heads: dict[str, Any]) -> _Heads:
@@ -182,6 +183,7 @@ def _heads(heads: dict[str, Any]) -> _Heads:
         rotations[order],
         headings[order],
         None if scores is None else scores[order],
+        [heads["names"][i] if "names" in heads else "" for i in order],
     )
 
 
@@ -257,7 +259,8 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
     size = _text_size(canvas)
     taken = list(drawn.boxes)
     for index, (box, rotation) in enumerate(zip(drawn.boxes, drawn.rotations, strict=True)):
-        words = [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
+        words = [drawn.names[index]] if drawn.names[index] else []
+        words += [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
         if np.isfinite(rotation).all():
             angles = rotation_to_euler(rotation, convention="canonical")
             # + 0 turns the -0 of rounding into 0.

@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.predict.draw import draw_heads
+from mtnet_jax.predict.following import Following, write_summary
 from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
+from mtnet_jax.predict.summary import Person
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 WINDOW = "mtnet: q or Esc ends"
@@ -33,6 +35,7 @@ class Played(NamedTuple):
     frames: int  # predicted
     announced: int  # by the file; 0 where nobody knows
     seconds: float  # from the first frame on, with reading, drawing and writing
+    persons: list[Person] | None = None  # who was followed, if asked
 
     @property
     def ended_early(self) -> bool:
@@ -51,7 +54,12 @@ def as_video(entry: Path) -> Source | None:
 
 
 def predict_video(
-    predictor: Predictor, source: Source, *, out: Path | None, cube: bool = False
+    predictor: Predictor,
+    source: Source,
+    *,
+    out: Path | None,
+    cube: bool = False,
+    track: bool = False,
 ) -> Played:
     """Predicts every frame of a video or camera, one after another.
 
@@ -63,11 +71,14 @@ def predict_video(
         frame: {"frame", "seconds", "width", "height", "heads"}; NAME is that of the file, or
         "cameraN". None shows the frames in a window instead.
       cube: draw a cube round each head too.
+      track: number heads from frame to frame and smooth their rotations: drawn, and in the JSON
+        lines beside the raw values. `out` gets NAME.summary.json and NAME.timeline.png too.
 
     Returns:
-      How many frames there were, and how long they took.
+      How many frames there were, how long they took, and who was followed.
 
     Raises:
+      RuntimeError: `track` without the package trackers.
       ValueError: not one frame can be read, by name; or `out` would overwrite the video.
       OSError: something cannot be written; or there is no screen for a window.
     """
@@ -87,6 +98,7 @@ def predict_video(
         first = next(frames, None)
         if first is None:
             raise BadInput(f"{_described(source)} opens, but not one frame of it can be read.")
+        following = Following(rate) if track else None
         predictor(first)  # compiles, which is not part of the rate
         sink = _Window() if out is None else _Files(out, name, first.shape, rate)
         closing.callback(sink.close)
@@ -102,14 +114,21 @@ def predict_video(
                     "seconds": round(count / rate, 4),
                     **heads_to_json(image, heads, predictor.class_names),
                 }
+                arrays = as_arrays(heads)
+                if following is not None:
+                    entry, arrays = following.take(heads, entry)
                 count += 1
                 progress.update()
-                if not sink.take(draw_heads(image, as_arrays(heads), cube=cube), entry):
+                if not sink.take(draw_heads(image, arrays, cube=cube), entry):
                     break
         except KeyboardInterrupt:
             if isinstance(source, Path):
                 raise
-        return Played(count, announced, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        persons = following.persons() if following is not None else None
+        if persons is not None and out is not None:
+            write_summary(persons, out, name)
+        return Played(count, announced, seconds, persons)
 
 
 def _open(source: Source) -> cv2.VideoCapture:

@@ -1,0 +1,357 @@
+"""Images, or a record set, labelled by a trained network where it agrees with itself.
+
+Each image is looked at four times: at two input sizes, as it is and flipped. A head is trusted
+where every look finds it (IoU of 0.5 and more) with enough score. It gets the mean rotation of the
+looks where they all lie near it, else the mean heading where those do, else a box alone.
+
+--raw DIR with images: trusted heads become heads, doubtful ones are marked to be ignored, so that
+training takes them neither for heads nor for background.
+
+--raw DIR of a record set: its boxes and poses stay as they are. A head without a pose gets
+one from a trusted prediction on it, unless its own heading disagrees; predictions on no head of the
+record are marked to be ignored.
+
+Rotations are in the frame of the weights ("ray" or "camera"); intrinsics of records stay only where
+the frame is "camera", since a ray-frame rotation counts as one only without them.
+"""
+
+import argparse
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfPicture
+from data_prep.engine.report import Report
+from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.rotations import geodesic_degrees, heading_degrees, mirror, nearest_rotation
+
+_SAME_HEAD = 0.5  # IoU
+
+
+class Agreement(NamedTuple):
+    """When looks agree."""
+
+    score: float = 0.5  # least score in every look
+    rotation: float = 15.0  # degrees, furthest look from the mean rotation
+    heading: float = 25.0  # degrees, furthest look from the mean heading
+    doubtful: float = 0.1  # least score, in the first look, of what is marked to be ignored
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A prediction that the looks were asked about.
+
+    Attributes:
+      box: (4,) xyxy pixels, mean of the looks that found it.
+      agreed: every look found it with enough score.
+      rotation: (3, 3) mean, or None where the looks differ.
+      heading: degrees, mean, or None where the looks differ, or the rotation says it.
+    """
+
+    box: np.ndarray
+    agreed: bool
+    rotation: np.ndarray | None = None
+    heading: float | None = None
+
+
+def agree(looks: Sequence[dict[str, np.ndarray]], options: Agreement) -> list[Trusted]:
+    """What several looks at one image say together.
+
+    Args:
+      looks: predictions of each look, already moved back into the image ("boxes" (m, 4), "scores"
+        (m,), "rotations" (m, 3, 3)). The first one proposes, the others are asked.
+      options: when they agree.
+
+    Returns:
+      A `Trusted` for each head of the first look of score >= options.doubtful.
+    """
+    first = looks[0]
+    found = []
+    for i in np.flatnonzero(first["scores"] >= options.doubtful):
+        mine = [_same_head(first["boxes"][i], look) for look in looks]
+        known = [(look, j) for look, j in zip(looks, mine, strict=True) if j is not None]
+        box = np.mean([look["boxes"][j] for look, j in known], axis=0)
+        scores = [look["scores"][j] for look, j in known]
+        if len(known) < len(looks) or min(scores) < options.score:
+            found.append(Trusted(box, agreed=False))
+            continue
+        rotations = np.array([look["rotations"][j] for look, j in known], np.float64)
+        found.append(Trusted(box, True, *_mean_pose(rotations, options)))
+    return found
+
+
+def _same_head(box: np.ndarray, look: dict[str, np.ndarray]) -> int | None:
+    """The prediction of a look that overlaps a box most, None where none does enough."""
+    if not len(look["boxes"]):
+        return None
+    overlap = iou_xyxy(box[None].astype(np.float64), look["boxes"].astype(np.float64))
+    best = int(np.argmax(overlap))
+    return best if overlap[best] >= _SAME_HEAD else None
+
+
+def _mean_pose(rotations: np.ndarray, options: Agreement) -> tuple[np.ndarray | None, float | None]:
+    """The chordal mean of (k, 3, 3) rotations or, failing that, of their headings."""
+    mean = nearest_rotation(rotations.sum(axis=0))
+    if geodesic_degrees(rotations, mean[None]).max() <= options.rotation:
+        return mean, None
+    angles = np.deg2rad(heading_degrees(rotations))
+    heading = float(np.rad2deg(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))
+    off = np.abs((np.rad2deg(angles) - heading + 180) % 360 - 180)
+    return None, heading if off.max() <= options.heading else None
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """The looks of a network at an image.
+
+    Attributes:
+      weights: as `mtnet_jax.Predictor` takes them.
+      sizes: sides of the network's input, multiples of 32.
+      options: when looks agree.
+    """
+
+    weights: Path
+    sizes: tuple[int, ...]
+    options: Agreement
+
+    def __call__(self, image: np.ndarray) -> list[Trusted]:
+        """(H, W, 3) uint8 RGB -> what the looks say together."""
+        looks = []
+        for predictor in _predictors(self.weights, self.sizes, self.options.doubtful):
+            looks.append(_arrays(predictor(image)))
+            flipped = _arrays(predictor(np.ascontiguousarray(image[:, ::-1])))
+            looks.append(_unflipped(flipped, image.shape[1]))
+        return agree(looks, self.options)
+
+
+@functools.lru_cache(maxsize=1)
+def _predictors(weights: Path, sizes: tuple[int, ...], score: float) -> list[Any]:
+    from mtnet_jax.predict.predictor import Predictor
+
+    return [Predictor(weights, score_threshold=score, size=size) for size in sizes]
+
+
+def _arrays(heads: list[Any]) -> dict[str, np.ndarray]:
+    from mtnet_jax.predict.head import as_arrays
+
+    return as_arrays(heads)
+
+
+def _unflipped(heads: dict[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
+    """Heads of a horizontally flipped image, as they are in the image itself."""
+    left, top, right, bottom = heads["boxes"].T
+    boxes = np.stack([width - right, top, width - left, bottom], axis=1)
+    return {**heads, "boxes": boxes, "rotations": mirror(heads["rotations"])}
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+
+def read_image(path: Path, report: Report, *, raw: Path, source: str, label: Labeller) -> Iterator:
+    """The record of an image without labels."""
+    image_id = path.relative_to(raw).as_posix()
+    encoded = path.read_bytes()
+    try:
+        image = decode_image(encoded)
+    except BadRecord as error:
+        report.drop_picture(f"the picture cannot be read: {error}", str(path))
+        return
+    heads = HeadsOfPicture(image_id, (image.shape[1], image.shape[0]), report)
+    for trusted in label(image):
+        _add(heads, trusted, report, image_id)
+    yield heads.record(encoded, source)
+
+
+def _add(heads: HeadsOfPicture, trusted: Trusted, report: Report, image_id: str) -> None:
+    report.note(_kind(trusted), image_id)
+    heads.add(
+        trusted.box,
+        trusted.rotation,
+        heading=trusted.heading,
+        ignore="" if trusted.agreed else "the looks do not agree",
+    )
+
+
+def _kind(trusted: Trusted) -> str:
+    if not trusted.agreed:
+        return "predictions on which the looks do not agree"
+    if trusted.rotation is not None:
+        return "heads labelled with a rotation"
+    return f"heads labelled with a {'box' if trusted.heading is None else 'heading'} alone"
+
+
+# --- Records --------------------------------------------------------------------------------------
+
+
+def read_record(
+    item: tuple[str, str, int], report: Report, *, label: Labeller, frame: str
+) -> Iterator[dict]:
+    """A record with what it knew, and what the looks add; item: folder, split, number."""
+    folder, split, index = item
+    source = _source(folder, split, frame)
+    record = source[index]
+    image = decode_image(record["image"])
+    size, image_id = (image.shape[1], image.shape[0]), record["image_id"]
+    heads = HeadsOfPicture(image_id, size, report)
+    predictions = label(image)
+    unused = set(range(len(predictions)))
+    for i, box in enumerate(record["boxes"]):
+        match = _match(box, predictions)
+        unused.discard(match)
+        trusted = None if match is None else predictions[match]
+        rotation, heading = _known(record, i)
+        if rotation is None and trusted is not None and trusted.agreed:
+            rotation, heading = _upgraded(heading, trusted, label.options, report, image_id)
+        heads.add(
+            box,
+            rotation,
+            heading=heading,
+            label=int(record["labels"][i]),
+            ignore="as in the record" if record["ignore"][i] else "",
+        )
+    for number in sorted(unused):
+        if predictions[number].agreed:
+            heads.add(predictions[number].box, ignore="a prediction on no head of the record")
+    intrinsics = record["intrinsics"] if frame == "camera" else None
+    yield heads.record(record["image"], record["source"], intrinsics)
+
+
+def _known(record: dict, i: int) -> tuple[np.ndarray | None, float | None]:
+    if record["has_pose"][i]:
+        return record["rotations"][i], None
+    return None, float(record["headings"][i]) if record["has_heading"][i] else None
+
+
+def _upgraded(
+    heading: float | None, trusted: Trusted, options: Agreement, report: Report, image_id: str
+) -> tuple[np.ndarray | None, float | None]:
+    """Rotation and heading of a head without a pose, after a trusted prediction on it."""
+    if heading is None:
+        report.note(_kind(trusted), image_id)
+        return trusted.rotation, trusted.heading
+    if trusted.rotation is None:
+        return None, heading
+    off = abs((heading_degrees(trusted.rotation) - heading + 180) % 360 - 180)
+    if off > options.heading:
+        report.note("predictions that a labelled heading contradicts", image_id)
+        return None, heading
+    report.note("headings that became rotations", image_id)
+    return trusted.rotation, None
+
+
+def _match(box: np.ndarray, predictions: Sequence[Trusted]) -> int | None:
+    if not predictions:
+        return None
+    return _same_head(box, {"boxes": np.array([p.box for p in predictions])})
+
+
+@functools.lru_cache(maxsize=8)
+def _source(folder: str, split: str, frame: str) -> RecordSource:
+    return RecordSource(folder, split, picture=False, frame=frame)
+
+
+# --- The converter --------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert pseudo-label`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = __doc__
+    defaults = Agreement()
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="of the network (default: those that ship)"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=(416, 608),
+        metavar="N",
+        help="sides of the network's input, multiples of 32 (default: 416 608)",
+    )
+    parser.add_argument(
+        "--score", type=float, default=defaults.score, help=f"default {defaults.score}"
+    )
+    for name in ("rotation", "heading"):
+        parser.add_argument(
+            f"--max-{name}",
+            type=float,
+            default=getattr(defaults, name),
+            metavar="DEG",
+            help=f"looks that differ more from their mean {name} do not agree "
+            f"(default {getattr(defaults, name):g})",
+        )
+    parser.add_argument("--name", help="of the record set (default: the last part of --out)")
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS
+
+    return conversion(
+        args.raw,
+        name=args.name or args.out.name,
+        weights=args.weights or DEFAULT_WEIGHTS,
+        sizes=tuple(args.sizes),
+        options=Agreement(args.score, args.max_rotation, args.max_heading),
+    )
+
+
+def conversion(
+    raw: Path, *, name: str, weights: Path, sizes: tuple[int, ...], options: Agreement
+) -> Conversion:
+    """Images or a record set, labelled by a network, as a data set to be written.
+
+    Args:
+      raw: folder with images, or a record set.
+      name: of the record set to be written.
+      weights: of the network.
+      sizes: sides of its input.
+      options: when looks agree.
+
+    Returns:
+      The conversion.
+
+    Raises:
+      BadInput: no images there, or a network of several classes for images (of which a record set
+        would have to know the names).
+      FileNotFoundError: no weights.
+    """
+    label = Labeller(weights, sizes, options)
+    frame = _predictors(weights, sizes, options.doubtful)[0].frame
+    if list(raw.glob("**/dataset_info.json")):
+        record_set = RecordSet.open(raw)
+        items = {
+            split: [(str(record_set.path), split, i) for i in range(count)]
+            for split, count in record_set.splits.items()
+        }
+        read = functools.partial(read_record, label=label, frame=frame)
+        return Conversion(_description(name, record_set), items, read)
+    from mtnet_jax.predict.predictor import find_pictures
+
+    images = find_pictures([raw])
+    if len(_predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
+        raise BadInput(f"{weights} knows several classes: label a record set with it, not images.")
+    read = functools.partial(read_image, raw=raw, source=name, label=label)
+    return Conversion(_description(name, None), {"train": images}, read)
+
+
+def _description(name: str, record_set: RecordSet | None) -> Description:
+    return Description(
+        name=name,
+        version="1.0.0",
+        text=f"{name}, labelled by a network where its looks agree.",
+        box_rule=record_set.box_rule if record_set else "head",
+        label_names=record_set.label_names if record_set else ("head",),
+        homepage="",
+        citation=record_set.citation if record_set else "",
+        licence="",
+    )

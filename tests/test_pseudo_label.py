@@ -1,0 +1,172 @@
+"""Labels by a network that agrees with itself: agreement, flips, what records keep."""
+
+import functools
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from data_prep.engine.conversion import Description
+from data_prep.engine.report import Report
+from data_prep.own import pseudo_label
+from data_prep.own.pseudo_label import Agreement, Labeller, Trusted, agree, read_image, read_record
+from mtnet_jax.predict.head import Head
+
+BOX = np.array([10, 20, 50, 80], np.float32)
+OPTIONS = Agreement()
+
+
+def turned(yaw, pitch=0.0):
+    return Rotation.from_euler("YX", [yaw, -pitch], degrees=True).as_matrix()
+
+
+def look(rotation, box=BOX, score=0.9):
+    return {
+        "boxes": np.array([box], np.float32),
+        "scores": np.array([score], np.float32),
+        "rotations": np.array([rotation], np.float32),
+    }
+
+
+NOTHING = {
+    "boxes": np.zeros((0, 4), np.float32),
+    "scores": np.zeros(0, np.float32),
+    "rotations": np.zeros((0, 3, 3), np.float32),
+}
+
+
+def a_report():
+    return Report(Description("mine", "1.0.0", "", "head", ("head",), "", "", ""))
+
+
+def test_looks_that_agree_give_the_mean_rotation_and_box():
+    (found,) = agree([look(turned(20)), look(turned(30), BOX + 2)], OPTIONS)
+    assert found.agreed
+    assert found.heading is None
+    off = Rotation.from_matrix(found.rotation) * Rotation.from_euler("y", 25, degrees=True).inv()
+    assert np.rad2deg(off.magnitude()) < 1e-3
+    np.testing.assert_allclose(found.box, BOX + 1)
+
+
+def test_nods_that_differ_leave_the_heading_over_the_seam():
+    (found,) = agree([look(turned(175, 30)), look(turned(-175, -30))], OPTIONS)
+    assert found.agreed
+    assert found.rotation is None
+    assert abs(found.heading) == pytest.approx(180, abs=1e-3)
+
+
+def test_headings_that_differ_leave_the_box_alone():
+    (found,) = agree([look(turned(0)), look(turned(90))], OPTIONS)
+    assert found.agreed
+    assert found.rotation is None
+    assert found.heading is None
+
+
+@pytest.mark.parametrize("second", [NOTHING, look(turned(0), BOX + 40), look(turned(0), score=0.3)])
+def test_a_look_that_misses_the_head_or_doubts_it(second):
+    (found,) = agree([look(turned(0)), second], OPTIONS)
+    assert not found.agreed
+
+
+class _Sees:
+    """A network that finds the white square of an image and looks to the side it lies on."""
+
+    frame, class_names = "ray", ("head",)
+
+    def __call__(self, image):
+        rows, columns = np.nonzero(image[..., 0] > 128)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        left = (box[0] + box[2]) / 2 < image.shape[1] / 2
+        rotation = turned(40 if left else -40)
+        return [Head(tuple(map(float, box)), 0.9, rotation, 0.0, 0.0, 0.0, "head")]
+
+
+def an_image():
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[20:60, 30:70] = 255
+    return pixels
+
+
+@pytest.fixture
+def labeller(tmp_path, monkeypatch):
+    monkeypatch.setattr(pseudo_label, "_predictors", lambda *_: [_Sees(), _Sees()])
+    return Labeller(tmp_path, (416, 608), OPTIONS)
+
+
+def test_flipped_looks_come_back_to_where_the_head_is(labeller):
+    (found,) = labeller(an_image())
+    np.testing.assert_allclose(found.box, [30, 20, 70, 60])
+    np.testing.assert_allclose(found.rotation, turned(40), atol=1e-6)
+
+
+def test_images_become_records(tmp_path, labeller):
+    cv2.imwrite(str(tmp_path / "a.png"), an_image())
+    report = a_report()
+    (record,) = read_image(tmp_path / "a.png", report, raw=tmp_path, source="mine", label=labeller)
+    assert record["image_id"] == "a.png"
+    assert record["has_pose"].tolist() == [True]
+    np.testing.assert_allclose(record["rotations"][0], turned(40), atol=1e-6)
+    assert report.notes.counts["heads labelled with a rotation"] == 1
+
+
+def records_of(tmp_path, monkeypatch, label, **heads):
+    """What `read_record` makes of a record with the head of `an_image` and one elsewhere."""
+    record = {
+        "image": cv2.imencode(".png", an_image())[1].tobytes(),
+        "image_id": "r",
+        "source": "theirs",
+        "boxes": np.array([[30, 20, 70, 60], [120, 20, 160, 60]], np.float32),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (2, 1, 1)),
+        "has_pose": np.zeros(2, bool),
+        "ignore": np.zeros(2, bool),
+        "labels": np.zeros(2, np.int32),
+        "headings": np.zeros(2, np.float32),
+        "has_heading": np.zeros(2, bool),
+        "intrinsics": np.array([100, 100, 50, 50], np.float32),
+        **heads,
+    }
+    monkeypatch.setattr(pseudo_label, "_source", lambda *_: [record])
+    read = functools.partial(read_record, label=label, frame="ray")
+    (made,) = read(("folder", "train", 0), a_report())
+    return made
+
+
+def test_a_record_keeps_what_it_knew_and_gains_a_pose(tmp_path, monkeypatch, labeller):
+    made = records_of(tmp_path, monkeypatch, labeller)
+    assert made["has_pose"].tolist() == [True, False]
+    np.testing.assert_allclose(made["rotations"][0], turned(40), atol=1e-6)
+    assert not made["intrinsics"].any()  # the rotations are relative to the ray
+    posed = records_of(tmp_path, monkeypatch, labeller, has_pose=np.array([True, False]))
+    np.testing.assert_allclose(posed["rotations"][0], np.eye(3))
+
+
+@pytest.mark.parametrize(("heading", "becomes_rotation"), [(50.0, True), (-50.0, False)])
+def test_a_labelled_heading_is_asked(tmp_path, monkeypatch, labeller, heading, becomes_rotation):
+    made = records_of(
+        tmp_path,
+        monkeypatch,
+        labeller,
+        headings=np.array([heading, 0], np.float32),
+        has_heading=np.array([True, False]),
+    )
+    assert bool(made["has_pose"][0]) == becomes_rotation
+    assert bool(made["has_heading"][0]) != becomes_rotation
+
+
+def test_predictions_on_no_head_are_ignored(tmp_path, monkeypatch):
+    far = Trusted(np.array([150.0, 60, 190, 98]), True, turned(0))
+    doubtful = Trusted(np.array([5.0, 60, 25, 90]), False)
+    made = records_of(tmp_path, monkeypatch, _Says([far, doubtful]))
+    assert made["ignore"].tolist() == [False, False, True]
+    np.testing.assert_allclose(made["boxes"][2], far.box)
+
+
+class _Says:
+    options = OPTIONS
+
+    def __init__(self, trusted):
+        self._trusted = trusted
+
+    def __call__(self, image):
+        return self._trusted
