@@ -2,7 +2,7 @@ r"""The setting of the paper (section 4.1): Darknet-53, 416 pixels, vectors, thr
 
 For one or more GPUs or TPUs:
 
-    mtnet train --config configs/paper.py --workdir runs/paper \
+    mtnet train --config paper --workdir runs/paper \
         --config.data.train_set.path=records/panoptic \
         --config.init.darknet_weights=darknet53.conv.74
 

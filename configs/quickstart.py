@@ -1,6 +1,7 @@
 """What `mtnet quickstart` trains: a narrow net on the demo records, minutes on two cores."""
 
 from mtnet_jax.config import default_config, phase, record_set
+from mtnet_jax.shipped import shipped
 
 
 def get_config():
@@ -9,7 +10,7 @@ def get_config():
     config.model.depth = 0.125
     config.input.size = 160
     config.input.max_heads = 8
-    config.data.demo = record_set("demo/studio_demo")
+    config.data.demo = record_set(str(shipped("demo/studio_demo")))
     config.augment.scale_min = 0.8
     config.augment.scale_max = 1.25
     config.augment.shift = 0.15

@@ -1,6 +1,6 @@
 r"""The weights that ship: photographs of many kinds, rendered people for the rest of the circle.
 
-    mtnet train --config configs/release.py --workdir runs/release
+    mtnet train --config release --workdir runs/release
 
 The net of `configs/small.py`, which reads a photograph at 416 pixels in some 20 ms on two cores.
 Rotations are relative to the ray through a head (docs/conventions.md), so that crops may train
@@ -8,8 +8,7 @@ them; half of the inputs are packed with crops round heads. What the record sets
 made, and what came of it: docs/results.md.
 """
 
-from configs.small import get_config as small
-from mtnet_jax.config import phase, record_set
+from mtnet_jax.config import phase, record_set, starting_from
 
 # Name -> (how often each of its images comes, split to follow while training).
 PHOTOGRAPHS = {
@@ -23,7 +22,7 @@ STUDIO = ("studio_21", "studio_22", "studio_23", "studio_24", "studio_25", "stud
 
 
 def get_config():
-    config = small()
+    config = starting_from("small")
     config.frame = "ray"
     config.input.max_heads = 64
     for name in list(config.data):

@@ -4,17 +4,16 @@ r"""`configs/small.py` without a photograph that has a pose: rendered heads, and
         --seed 11 --size 320x320 --people 1-3 --head-size .12-.9 --wide-share .5
     mtnet data convert yolo --raw DATA/hardhat --out records/hardhat \
         --label-map head=head,helmet=head
-    mtnet train --config configs/rendered.py --workdir runs/rendered
+    mtnet train --config rendered --workdir runs/rendered
 
 How far poses learnt from rendered heads carry over to photographs: docs/results.md.
 """
 
-from configs.small import get_config as small
-from mtnet_jax.config import record_set
+from mtnet_jax.config import record_set, starting_from
 
 
 def get_config():
-    config = small()
+    config = starting_from("small")
     del config.data["pointing04"]
     config.data.studio = record_set("records/studio", weight=1.5)
     config.augment.turn = 15.0

@@ -3,7 +3,7 @@ r"""A narrow net for two CPU cores overnight: heads and helmets of Hard Hat, pos
     mtnet data convert pointing04 --raw DATA/pointing04 --out records/pointing04
     mtnet data convert yolo --raw DATA/hardhat --out records/hardhat \
         --label-map head=head,helmet=head
-    mtnet train --config configs/small.py --workdir runs/small
+    mtnet train --config small --workdir runs/small
 
 A quarter of the channels and half of the blocks of the paper's net, 224 pixels. Nothing is
 pretrained, so phase 1, which gives neck and face branch a quick start on an untrained backbone, is

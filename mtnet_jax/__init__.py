@@ -2,12 +2,14 @@
 
 from typing import Any
 
-__all__ = ["Head", "Predictor"]
+from mtnet_jax.version import __version__
+
+__all__ = ["Head", "Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Importing the package alone stays quick: JAX is loaded by what needs it.
-    if name in __all__:
+    if name in ("Head", "Predictor"):
         from mtnet_jax.predict import predictor
 
         return getattr(predictor, name)

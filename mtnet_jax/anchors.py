@@ -151,7 +151,7 @@ def cluster_anchors(sizes_wh: np.ndarray, *, seed: int = 0, rounds: int = 300) -
     return ordered[::-1].reshape(9, 2)
 
 
-def mean_best_iou(sizes_wh: np.ndarray, anchors: Sequence[Sequence[float]]) -> float:
+def mean_best_iou(sizes_wh: np.ndarray, anchors: Sequence[Sequence[float]] | np.ndarray) -> float:
     """Mean over boxes of the best shape IoU with any anchor; both at the same scale."""
-    anchors = np.asarray(anchors, np.float64)
-    return float(box_ops.shape_iou(np.asarray(sizes_wh)[:, None], anchors[None]).max(axis=1).mean())
+    shapes = np.asarray(anchors, np.float64)
+    return float(box_ops.shape_iou(np.asarray(sizes_wh)[:, None], shapes[None]).max(axis=1).mean())

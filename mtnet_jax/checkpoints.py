@@ -101,6 +101,23 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
     return loaded["model"]
 
 
+def save_exported(folder: Path, variables: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Writes {"params", "batch_stats"} alone, for any program that reads orbax: as `model`."""
+    ocp.save_checkpointables(
+        folder.resolve(), {"model": variables}, overwrite=True, custom_metadata=metadata
+    )
+
+
+def exported_metadata(folder: Path) -> dict[str, str] | None:
+    """What `save_exported` was told to say."""
+    return ocp.checkpointables_metadata(folder.resolve()).custom_metadata
+
+
+def load_exported(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
+    """What `save_exported` wrote, in the shapes and shardings of `abstract`."""
+    return ocp.load_checkpointables(folder.resolve(), {"model": abstract})["model"]
+
+
 def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     """Shapes with a sharding, as restoring wants them."""
     return jax.tree.map(

@@ -15,6 +15,7 @@ from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import PackOptions
 from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
+from mtnet_jax.shipped import shipped, shipped_names
 from mtnet_jax.targets import AssignOptions
 
 
@@ -143,14 +144,31 @@ def default_config() -> ConfigDict:
     return config
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> ConfigDict:
+def starting_from(name: str) -> ConfigDict:
+    """The configuration of this name that ships, for a file that changes it."""
+    config = load_config(name)
+    config.unlock()
+    return config
+
+
+def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """The configuration of a file, changed by `--config.KEY=VALUE` arguments.
 
+    Args:
+      config: a file whose `get_config()` returns one; or the name of one that ships, as "small".
+      overrides: the arguments.
+
     Raises:
-      ValueError: no such file, or an argument that is no option of the configuration.
+      ValueError: no such file or name, or an argument that is no option of the configuration.
     """
+    path = Path(config)
     if not path.is_file():
-        raise BadInput(f"No configuration file {path}.")
+        names = shipped_names("configs")
+        if str(config) not in names:
+            raise BadInput(
+                f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
+            )
+        path = shipped(f"configs/{config}.py")
     values = flags.FlagValues()
     arguments = ["mtnet train", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)

@@ -76,7 +76,9 @@ def multitask_loss(
     # What the truths of each picture were answered with, a row for each prediction that one of them
     # trains (M P of them, written M below); everything but objectness lives here.
     truths = repeat_truths(truths, assign.positives)
-    index, positive = (x.reshape(x.shape[0], -1) for x in (assignment.index, assignment.positive))
+    index, positive = (
+        x.reshape(x.shape[0], -1) for x in (assignment.flat_index, assignment.positive)
+    )
     answers = jnp.take_along_axis(raw, index[..., None], axis=1)  # (B, M, C)
 
     # Truths that train nothing are replaced before any formula sees them, and so are their answers:
@@ -178,9 +180,9 @@ def _objectness_loss(
     batch, n = raw.shape[:2]
     picture = jnp.arange(batch)[:, None, None]
     nothing = jnp.zeros((batch, n), bool)
-    positive = nothing.at[picture, assignment.index].max(assignment.positive)
+    positive = nothing.at[picture, assignment.flat_index].max(assignment.positive)
     claimed_by_ignored = assignment.claimed & truths.ignore[..., None]
-    owned_by_ignored = nothing.at[picture, assignment.index].max(claimed_by_ignored)
+    owned_by_ignored = nothing.at[picture, assignment.flat_index].max(claimed_by_ignored)
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
     close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)

@@ -1,7 +1,7 @@
 """Rotations of heads: named Euler conventions, nearest rotation, distance, flip and turn.
 
-One matrix means one thing in the whole package: R takes head axes to camera axes, v_camera = R
-v_head.
+One matrix means one thing in the whole package: R takes head axes to camera axes, and
+v_camera = R v_head.
 
 * Camera axes: x to the right of the picture, y down, z forward (into the scene).
 * Head axes of a face that looks straight into the camera: x to the right of the picture (the

@@ -1,14 +1,18 @@
-"""`config.json`: the configuration that lies beside the weights of a run or an export."""
+"""The configuration of weights: `config.json` beside them, or in the metadata of one file."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtnet_jax.errors import BadInput
+
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
+CONFIG_KEY = "mtnet_config"  # of the metadata of exported files: the configuration as JSON
 
 
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
@@ -28,6 +32,17 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     return ConfigDict(json.loads(path.read_text()))
 
 
+def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> ConfigDict:
+    """The configuration in the metadata of an exported file.
+
+    Raises:
+      ValueError: there is none; the message names the source.
+    """
+    if CONFIG_KEY not in (metadata or {}):
+        raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
+    return ConfigDict(json.loads(metadata[CONFIG_KEY]))
+
+
 def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
     """Dotted names of the options in which two configurations differ."""
     flat_a, flat_b = _flatten(json.loads(a.to_json())), _flatten(json.loads(b.to_json()))
@@ -41,7 +56,7 @@ def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix: tree}
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat

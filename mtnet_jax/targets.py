@@ -54,7 +54,7 @@ def check_assign_options(options: AssignOptions) -> None:
 class Assignment(NamedTuple):
     """The predictions of each truth, the one of the best anchor first (P = options.positives)."""
 
-    index: jax.Array  # (B, M, P) int32 flat index among the N predictions; 0 for padding
+    flat_index: jax.Array  # (B, M, P) int32 flat index among the N predictions; 0 for padding
     claimed: jax.Array  # (B, M, P) bool: the anchor is near enough in shape, the truth no padding
     positive: jax.Array  # (B, M, P) bool: this truth trains that prediction
     shadowed: jax.Array  # (B, M) bool: lost its best prediction to a larger truth
@@ -90,7 +90,7 @@ def assign_anchors(truths: Truths, grid: Grid, options: AssignOptions = ONE_ANCH
     area = jnp.broadcast_to(box_ops.area_xyxy(truths.boxes)[..., None], index.shape)
     loses = candidate & _loses_to_another(index, candidate, area)
     return Assignment(
-        index=jnp.where(truths.valid[..., None], index, 0),
+        flat_index=jnp.where(truths.valid[..., None], index, 0),
         claimed=claimed,
         positive=candidate & ~loses,
         shadowed=loses[..., 0],

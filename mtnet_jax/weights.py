@@ -1,9 +1,10 @@
-"""Weights for use: of a work directory, or exported to a folder that holds nothing else.
+"""Weights for use: of a work directory, or exported.
 
 An exported folder has `config.json`, the part of the configuration that predicting needs (how and
 on what it was trained stays behind), and `weights.npz`: the arrays of {"params", "batch_stats"}
 under their paths joined by "/", readable with NumPy alone. Half precision (of "params") halves the
-file; computing stays in float32.
+file; computing stays in float32. A `.safetensors` file and an orbax folder, which `mtnet export`
+can write too, hold the same arrays with the configuration in their metadata.
 """
 
 import json
@@ -19,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config, write_config
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, read_config, write_config
 from mtnet_jax.system import abstract_variables, at_size, build_system
 
 _NEEDED = (
@@ -33,22 +34,28 @@ _NEEDED = (
 
 
 def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
-    """Configuration and {"params", "batch_stats"} of a work directory or an exported folder.
+    """Configuration and {"params", "batch_stats"} of weights in any form that holds arrays.
+
+    Args:
+      folder: a work directory, an exported folder, its .safetensors file or its orbax folder.
 
     Raises:
       FileNotFoundError: no configuration or no weights there.
       ValueError: a configuration or exported weights that are damaged or of something else, or
         weights that do not fit their configuration, by name.
     """
+    if Path(folder).suffix == ".safetensors":
+        return _load_safetensors(Path(folder))
+    if _is_orbax(Path(folder)):
+        return _load_orbax(Path(folder))
     config = _read_config(Path(folder))
     abstract = abstract_variables(build_system(config))
     exported = Path(folder) / WEIGHTS
     if exported.exists():
         return config, _read_npz(exported, abstract)
-    from mtnet_jax.checkpoints import load_model, with_sharding  # orbax takes a second to import
+    from mtnet_jax.checkpoints import load_model  # orbax takes a second to import
 
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return config, load_model(folder, with_sharding(abstract, sharding))
+    return config, load_model(folder, _on_one_device(abstract))
 
 
 def export_weights(
@@ -82,10 +89,7 @@ def write_weights(
     out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
-    arrays = {
-        name: np.asarray(value, np.float32)
-        for name, value in flatten_dict(variables, sep="/").items()
-    }
+    arrays: dict[str, Any] = flat_arrays(variables)
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
     write_config(out, prediction_config(config))
@@ -94,6 +98,12 @@ def write_weights(
     np.savez_compressed(partial, **arrays)
     partial.replace(path)
     return path
+
+
+def flat_arrays(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """{"params", "batch_stats"} as float32 arrays under their paths joined by "/"."""
+    flat = flatten_dict(variables, sep="/")
+    return {name: np.asarray(value, np.float32) for name, value in flat.items()}
 
 
 def prediction_config(config: ConfigDict) -> ConfigDict:
@@ -128,14 +138,55 @@ def _read_config(folder: Path) -> ConfigDict:
     return config
 
 
+def _load_safetensors(path: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise MissingFile(f"There is no file {path}.")
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            metadata = stored.metadata()
+            found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise BadInput(f"{path} is damaged, copy or export it again: {error}") from error
+    config = config_of(metadata, path)
+    return config, _as_variables(path, found, abstract_variables(build_system(config)))
+
+
+def _is_orbax(folder: Path) -> bool:
+    """Whether a folder is what `mtnet export --format orbax` writes, and not a work directory."""
+    return (folder / "model").is_dir() and not (folder / CONFIG).exists()
+
+
+def _load_orbax(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    from mtnet_jax.checkpoints import exported_metadata, load_exported
+
+    config = config_of(exported_metadata(folder), folder)
+    abstract = abstract_variables(build_system(config))
+    return config, load_exported(folder, _on_one_device(abstract))
+
+
+def _on_one_device(abstract: dict[str, Any]) -> dict[str, Any]:
+    from mtnet_jax.checkpoints import with_sharding
+
+    return with_sharding(abstract, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+
+
 def _read_npz(path: Path, abstract: dict[str, Any]) -> dict[str, Any]:
-    expected = flatten_dict(abstract, sep="/")
     try:
         # An open file: given a path, NumPy forgets to close what turns out to be no archive.
         with path.open("rb") as file, np.load(file) as stored:
             found = {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{path} is damaged, copy or export it again: {error}") from error
+    return _as_variables(path, found, abstract)
+
+
+def _as_variables(
+    path: Path, found: dict[str, np.ndarray], abstract: dict[str, Any]
+) -> dict[str, Any]:
+    """Arrays by path as the variables of a network, if they are its own."""
+    expected = flatten_dict(abstract, sep="/")
     for name in sorted(expected.keys() ^ found.keys()):
         where = "lacks" if name in expected else "has an unexpected"
         raise BadInput(f"{path} {where} {name}: it belongs to another configuration.")

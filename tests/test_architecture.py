@@ -13,7 +13,9 @@ from tests.conftest import REPOSITORY
 # of the paper stand beside each other.
 PAPER = "rotations boxes camera heads representations anchors targets losses decode"
 FLOORS = (
+    ("mtnet_jax.version",),
     ("mtnet_jax.errors",),
+    ("mtnet_jax.shipped",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),
     ("mtnet_jax.cpu",),
     ("mtnet_jax.network",),

@@ -66,6 +66,6 @@ def test_an_error_on_beam_is_told_and_the_parts_serve_the_next_run(tmp_path):
 
 @pytest.mark.skipif(has_beam, reason="apache-beam is installed")
 def test_without_beam_the_cure_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"pip install -r requirements-beam\.txt"):
+    with pytest.raises(ValueError, match=r"pip install 'mtnet-jax\[beam\]'"):
         write_record_set(tiny(), tmp_path / "out", beam_runner="DirectRunner")
     assert list(tmp_path.iterdir()) == []

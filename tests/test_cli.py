@@ -17,6 +17,7 @@ from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
 from mtnet_jax.predict.predictor import Predictor, read_picture, write_picture
+from mtnet_jax.shipped import shipped_names
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
 
@@ -107,7 +108,7 @@ def test_every_command_has_help(words, capsys):
         ((), "COMMAND"),
         (("fly",), "fly"),
         (("predict", "a.png", "--weights", "w", "--ouut", "o"), "--ouut o"),
-        (("predict", "a.png"), "--weights"),
+        (("predict",), "INPUT"),
         (("predict", "a.png", "--weights", "w", "--score", "7"), "7 is not a number from 0 to 1"),
         (("predict", "a.png", "--weights", "w", "--score", "x"), "--score"),
         (("predict", "a.png", "--weights", "w", "--runtime", "cuda"), "'cuda'"),
@@ -290,6 +291,19 @@ def test_overrides_reach_training_with_their_types(run, monkeypatch, tmp_path):
     assert config.phases.phase3.epochs == 0.5
 
 
+def test_a_shipped_configuration_is_trained_by_name(run, fails, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call: calls.append(call))
+    monkeypatch.chdir(tmp_path)
+    code, _, _ = run("train", "--config", "small", "--workdir", tmp_path / "run")
+    assert code == 0
+    ((config, _),) = calls
+    assert config.model.width == 0.25
+    line = fails("train", "--config", "smal", "--workdir", tmp_path / "run")
+    assert "smal" in line
+    assert "small" in line
+
+
 def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
     """The error of the loop is for the user, though no ValueError."""
     meter = mtnet_jax.training.loop._Meter(8)
@@ -315,9 +329,9 @@ def test_no_cluster_is_one_line(fails, monkeypatch, tmp_path):
     assert "coordinator_address" in fails("train", *words)
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "quickstart"])
+@pytest.mark.parametrize("name", shipped_names("configs"))
 def test_the_configurations_load(name):
-    config = load_config(REPOSITORY / "configs" / f"{name}.py")
+    config = load_config(name)
     assert config.phases
 
 

@@ -20,7 +20,6 @@ from mtnet_jax.export import onnx_heads, onnx_network
 from mtnet_jax.export.formats import HEADS, NETWORK
 from mtnet_jax.export.graph import Graph
 from mtnet_jax.export.metadata import (
-    CONFIG_KEY,
     INPUT,
     IOU_THRESHOLD,
     OUTPUT,
@@ -32,6 +31,7 @@ from mtnet_jax.export.onnx_rotations import add_rotations
 from mtnet_jax.predict.onnx_runtime import make_session
 from mtnet_jax.predict.predictor import read_picture
 from mtnet_jax.rotations import geodesic_degrees
+from mtnet_jax.saved_config import CONFIG_KEY
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY

@@ -6,13 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from configs import paper
-from mtnet_jax.config import default_config, phase
+from mtnet_jax.config import default_config, load_config, phase
 from mtnet_jax.training.phases import group_labels, learning_rate, make_optimizer, read_phases
 
 
 def test_the_phases_of_the_paper():
-    phases = read_phases(paper.get_config())
+    phases = read_phases(load_config("paper"))
     rows = [(p.trainable, p.epochs, p.batch_size, p.learning_rate, p.weights.alpha) for p in phases]
     assert rows == [
         (("face",), 50, 64, 1e-3, 1.0),

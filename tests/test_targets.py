@@ -15,7 +15,7 @@ GRID = make_grid(SIZE)
 def of_best_anchor(truths, grid):
     """The assignment with one prediction a truth, (B, M) each."""
     found = assign_anchors(truths, grid)
-    return found._replace(index=found.index[..., 0], positive=found.positive[..., 0])
+    return found._replace(flat_index=found.flat_index[..., 0], positive=found.positive[..., 0])
 
 
 assign = jax.jit(lambda truths: of_best_anchor(truths, GRID))
@@ -56,7 +56,7 @@ def expect(truths, size=SIZE, anchors=COCO_ANCHORS):
 
 def check(truths, actual, **grid):
     index, positive, shadowed = expect(truths, **grid)
-    np.testing.assert_array_equal(actual.index, index)
+    np.testing.assert_array_equal(actual.flat_index, index)
     np.testing.assert_array_equal(actual.positive, positive)
     np.testing.assert_array_equal(actual.shadowed, shadowed)
 
@@ -105,8 +105,8 @@ def test_several_anchors_answer_for_a_truth(positives, threshold):
         for i, mine in enumerate(places):
             flat = [slow_loops.flat_index(place, SIZE) for place in mine]
             claimed = np.asarray(actual.claimed[b, i])
-            np.testing.assert_array_equal(np.asarray(actual.index[b, i])[claimed], flat)
-            trained = np.asarray(actual.index[b, i])[np.asarray(actual.positive[b, i])]
+            np.testing.assert_array_equal(np.asarray(actual.flat_index[b, i])[claimed], flat)
+            trained = np.asarray(actual.flat_index[b, i])[np.asarray(actual.positive[b, i])]
             expected = [slow_loops.flat_index(p, SIZE) for p in mine if owner.get(p) == i]
             np.testing.assert_array_equal(trained, expected)
             lost += len(mine) - len(expected)
@@ -136,7 +136,7 @@ def test_each_anchor_answers_for_its_own_shape():
         for anchor in range(3):
             place = (level, 102 // stride, 209 // stride, anchor)
             expected.append(slow_loops.flat_index(place, SIZE))
-    np.testing.assert_array_equal(assign(make_truths([boxes])).index[0], expected)
+    np.testing.assert_array_equal(assign(make_truths([boxes])).flat_index[0], expected)
 
 
 def test_centres_on_and_outside_the_border():
@@ -149,22 +149,22 @@ def test_centres_on_and_outside_the_border():
         column, row = nearest[ends.index(x)], nearest[ends.index(y)]
         if not {x, y} & far:
             place = (1, row, column, 0)
-            assert actual.index[0, n] == slow_loops.flat_index(place, SIZE), (x, y)
-    assert (np.asarray(actual.index) >= 0).all()
-    assert (np.asarray(actual.index) < len(GRID.places.cell)).all()
+            assert actual.flat_index[0, n] == slow_loops.flat_index(place, SIZE), (x, y)
+    assert (np.asarray(actual.flat_index) >= 0).all()
+    assert (np.asarray(actual.flat_index) < len(GRID.places.cell)).all()
 
 
 def test_a_centre_on_the_line_belongs_to_the_cell_right_and_below():
     actual = assign(make_truths([[around(32, 64, 116, 90), around(31.75, 63.75, 116, 90)]]))
     expected = [slow_loops.flat_index(place, SIZE) for place in ((0, 2, 1, 0), (0, 1, 0, 0))]
-    np.testing.assert_array_equal(actual.index[0], expected)
+    np.testing.assert_array_equal(actual.flat_index[0], expected)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_largest_of_three_in_one_cell_wins(order):
     three = [around(100, 100, s, 2 * s) for s in (30, 31, 32)]
     actual = assign(make_truths([[three[i] for i in order]]))
-    assert len(set(np.asarray(actual.index[0]).tolist())) == 1
+    assert len(set(np.asarray(actual.flat_index[0]).tolist())) == 1
     np.testing.assert_array_equal(actual.positive[0], [i == 2 for i in order])
     np.testing.assert_array_equal(actual.shadowed[0], [i != 2 for i in order])
 
@@ -189,7 +189,7 @@ def test_the_same_place_in_two_pictures_is_no_conflict():
 def test_ignored_truths_are_never_positive_and_shadow_nobody():
     larger, box = around(100, 100, 32, 64), around(100, 100, 30, 60)
     actual = assign(make_truths([[larger, box]], ignore=[[True, False]]))
-    assert actual.index[0, 0] == actual.index[0, 1]
+    assert actual.flat_index[0, 0] == actual.flat_index[0, 1]
     np.testing.assert_array_equal(actual.positive, [[False, True]])
     np.testing.assert_array_equal(actual.shadowed, [[False, False]])
     # The smaller one ignored: it is not shadowed either, there was nothing it could lose.
@@ -205,7 +205,7 @@ def test_padding_claims_nothing_whatever_it_holds():
             actual = assign(
                 make_truths([[garbage, box]], valid=[[False, True]], ignore=[[ignore, False]])
             )
-            assert actual.index[0, 0] == 0
+            assert actual.flat_index[0, 0] == 0
             np.testing.assert_array_equal(actual.positive, [[False, True]])
             np.testing.assert_array_equal(actual.shadowed, [[False, False]])
 

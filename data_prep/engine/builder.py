@@ -39,7 +39,9 @@ from mtnet_jax.data.records import tfds_features
 from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 
 
-class RecordSetBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
+class RecordSetBuilder(  # type: ignore[call-arg]  # tfds comes without types
+    dataset_builder.FileReaderBuilder, skip_registration=True
+):
     """The tensorflow-datasets builder of any conversion: names the shards, writes the metadata."""
 
     # Nothing is downloaded. To look for checksums, tfds would import a package it does not require.
@@ -137,6 +139,7 @@ def write_record_set(
     out = Path(out)
     check_target(out, overwrite=overwrite)
     staging = out.with_name(f".{out.name}.parts")
+    run: runners.Runner
     with _staging(staging):
         if beam_runner:
             run = runners.Beam(beam_runner, beam_options, processes, staging / "tasks")

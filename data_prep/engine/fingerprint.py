@@ -43,7 +43,10 @@ def code_fingerprint() -> str:
     """Digest of the source of this project and of the versions of NumPy and OpenCV."""
     files = []
     for package, pattern in _SOURCES:
-        folder = Path(util.find_spec(package).submodule_search_locations[0])
+        spec = util.find_spec(package)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        folder = Path(spec.submodule_search_locations[0])
         files += [(f"{package}/{p.relative_to(folder)}", p) for p in folder.glob(pattern)]
     digest = hashlib.sha256(f"{np.__version__} {cv2.__version__}".encode())
     for name, path in sorted(files):
@@ -106,6 +109,6 @@ def _file_state(path: PurePath) -> tuple[int, ...]:
 def _source_digest(module: str) -> str:
     try:
         source = inspect.getsourcefile(sys.modules[module])
-        return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(source or "").read_bytes()).hexdigest()
     except (KeyError, OSError, TypeError):
         return ""  # built in, or typed into an interpreter

@@ -196,7 +196,7 @@ def _plot(name: str, splits: dict[str, np.ndarray]) -> str:
         )
     below = np.zeros(len(total), int)
     for i, (split, counts) in enumerate(splits.items()):
-        for j in np.flatnonzero(counts):
+        for j in np.flatnonzero(counts).tolist():
             low, high = y(below[j]), y(below[j] + counts[j])
             shapes.append(
                 f'<rect x="{_LEFT + j * bin_width + 0.75:.1f}" y="{high:.1f}" '

@@ -42,7 +42,9 @@ _LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
 
 def cpu_count() -> int:
     """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prepare_processes(*modules: str) -> None:
@@ -119,11 +121,14 @@ def _start_worker(function: Task) -> None:
 
 def _end_with_parent() -> None:
     """Ends a worker when the process that started it is gone, killed perhaps."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers run this"
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
 def _work(task: Any) -> Any:
+    assert _function is not None, "_start_worker comes first"
     return _function(task)
 
 
@@ -217,6 +222,6 @@ def _import_beam() -> tuple[Any, Any]:
         from apache_beam.options import pipeline_options
     except ImportError as error:
         raise BadInput(
-            f"--runner needs Apache Beam: pip install -r requirements-beam.txt ({error})"
+            f"--runner needs Apache Beam: pip install 'mtnet-jax[beam]' ({error})"
         ) from error
     return apache_beam, pipeline_options

@@ -314,10 +314,11 @@ def _field(entry: dict, field: str, kind: type | tuple[type, ...], place: str) -
 
 def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> list[float]:
     values = entry.get(field)
-    numbers = isinstance(values, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) for v in values
-    )
-    if not numbers or len(values) != count:
+    if (
+        not isinstance(values, list)
+        or len(values) != count
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    ):
         raise BadInput(f"{place}: field {field!r} is {values!r}, expected {meaning}")
     return [float(v) for v in values]
 
@@ -325,4 +326,4 @@ def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> l
 def _size(image: dict, place: str) -> tuple[int, int] | None:
     if image.get("width") is None or image.get("height") is None:
         return None
-    return tuple(_field(image, field, int, place) for field in ("width", "height"))
+    return _field(image, "width", int, place), _field(image, "height", int, place)

@@ -21,6 +21,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.labelled import (
@@ -179,8 +180,8 @@ def read_table(path: Path) -> list[Row]:
                     f"{place}: {len(cells)} cells for {len(columns)} columns: a name with a comma "
                     "must stand in double quotes, an empty cell keeps its comma"
                 )
-            cells = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-            rows.append(_row(cells, place))
+            named = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            rows.append(_row(named, place))
     except csv.Error as error:
         raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
@@ -254,10 +255,8 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
     return Row(place, image, head, cells.get("split", ""), group)
 
 
-def _numbers(
-    cells: Mapping[str, str], columns: Sequence[str], place: str
-) -> tuple[float, ...] | None:
-    """The numbers of some columns, None where all of them are empty."""
+def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> Any:
+    """The numbers of some columns as a tuple of as many, None where all of them are empty."""
     if not any(cells[column] for column in columns):
         return None
     numbers = []

@@ -294,12 +294,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
-    from mtnet_jax.predict.predictor import DEFAULT_WEIGHTS
+    from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
 
     return conversion(
         args.raw,
         name=args.name or args.out.name,
-        weights=args.weights or DEFAULT_WEIGHTS,
+        weights=weights_folder(args.weights or DEFAULT_WEIGHTS),
         sizes=tuple(args.sizes),
         options=Agreement(args.score, args.max_rotation, args.max_heading),
     )

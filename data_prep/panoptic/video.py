@@ -164,10 +164,11 @@ def _decode(
         number = None if packet.pts is None else table.number(packet.pts)  # None: flush the decoder
         if earliest is None:
             earliest = number
-        if key_shown is None and packet.is_keyframe and number >= table.keys[key]:
-            key_shown = number
-        if number is not None and number < earliest:
-            continue  # refers to what was not decoded
+        if number is not None:
+            if key_shown is None and packet.is_keyframe and number >= table.keys[key]:
+                key_shown = number
+            if earliest is not None and number < earliest:
+                continue  # refers to what was not decoded
         context.skip_frame = "DEFAULT" if number in left or number is None else "NONREF"
         try:
             frames = context.decode(packet)
@@ -176,6 +177,7 @@ def _decode(
                 raise
             continue
         for frame in frames:
+            assert frame.pts is not None, "the packets had times"
             shown = table.number(frame.pts)
             whole |= shown == key_shown
             if shown in left and whole and not frame.is_corrupt:

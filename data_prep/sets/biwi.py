@@ -218,7 +218,7 @@ def conversion(
         calibrated=calibrated,
         check_depth=check_depth,
     )
-    splits = {"train": [], "test": []}
+    splits: dict[str, list[Frame]] = {"train": [], "test": []}
     for number in sequences:
         split = "test" if number in TEST_SEQUENCES[protocol] else "train"
         splits[split] += frames[number]
@@ -423,18 +423,23 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
         return
     rotation, centre = pose
     calibration = options.calibrations[frame.sequence]
+    box: np.ndarray | None = None
     if options.boxes is None:
         box = head_box(rotation, centre, calibration, options.outline)
-    elif (box := options.boxes.get(frame.name)) is None:
-        return report.drop_picture("no box in the list", frame.name)
+    else:
+        box = options.boxes.get(frame.name)
+    if box is None:
+        report.drop_picture("no box in the list", frame.name)
+        return
     picture = read_picture(frame.picture, report)
     if picture is None:
         return
     encoded, size = picture
     if size != calibration.size:
-        return report.drop_picture(
+        report.drop_picture(
             f"size is not {calibration.size[0]}x{calibration.size[1]}, as rgb.cal says", frame.name
         )
+        return
     if options.check_depth:
         _check_depth(frame, centre, report)
     if options.calibrated:
@@ -454,27 +459,34 @@ def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
             rotation, centre = read_annotation(frame.annotation)
             report.note("poses from db_annotations, for want of a pose.txt", frame.name)
         else:
-            return report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+            report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+            return None
     except ValueError as error:
-        return report.drop_picture("the pose cannot be read", str(error))
+        report.drop_picture("the pose cannot be read", str(error))
+        return None
     if not np.isfinite(rotation).all() or not np.isfinite(centre).all():
-        return report.drop_picture("the pose is not finite", frame.name)
+        report.drop_picture("the pose is not finite", frame.name)
+        return None
     if rotation_faults(rotation):
-        return report.drop_picture("the rotation is not a rotation matrix", frame.name)
+        report.drop_picture("the rotation is not a rotation matrix", frame.name)
+        return None
     if centre[2] < _NEAREST:
-        return report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+        report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+        return None
     return rotation, centre
 
 
 def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
     path = frame.beside("_depth.bin")
     if not path.is_file():
-        return report.note("no depth.bin to check", frame.name)
+        report.note("no depth.bin to check", frame.name)
+        return
     try:
         depth = read_depth(path)
         calibration = read_calibration(path.with_name("depth.cal"))
     except (OSError, ValueError) as error:
-        return report.note("the depth cannot be read", str(error))
+        report.note("the depth cannot be read", str(error))
+        return
     low, high = _DEPTH_BEHIND_SURFACE
     if not low <= surface_distance(depth, centre, calibration) <= high:  # NaN is outside, too
         report.note(f"the head centre is not {low:g} to {high:g} mm behind the surface", frame.name)

@@ -212,6 +212,7 @@ def head_box(face: Face, height: float) -> np.ndarray:
     Returns:
       (4,) xyxy in pixels, not clipped.
     """
+    assert face.place is not None, "the caller has looked"
     x, up, scale = face.place
     points = head_model.head_points() @ rotation(face).T
     return box_round(points[:, :2] * scale + [x, height - up])
@@ -228,15 +229,19 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
     # Every picture shows a face: without a label it must go, or the face would be background.
     name, mat = item.image_id, item.picture.with_suffix(".mat")
     if not mat.is_file():
-        return report.drop_picture("no .mat beside the picture", name)
+        report.drop_picture("no .mat beside the picture", name)
+        return
     try:
         face = read_face(mat)
     except ValueError as error:
-        return report.drop_picture("the .mat cannot be read", str(error))
+        report.drop_picture("the .mat cannot be read", str(error))
+        return
     if not np.isfinite(face.angles).all():
-        return report.drop_picture("the pose is not finite", name)
+        report.drop_picture("the pose is not finite", name)
+        return
     if (np.abs(face.angles) > options.max_angle).any():
-        return report.drop_picture(f"an angle is beyond {options.max_angle:g} degrees", name)
+        report.drop_picture(f"an angle is beyond {options.max_angle:g} degrees", name)
+        return
     picture = read_picture(item.picture, report)
     if picture is None:
         return
@@ -254,7 +259,8 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
 
 def _placed_head(face: Face, size: tuple[int, int], name: str, report: Report) -> np.ndarray | None:
     if face.place is None or not np.isfinite(face.place).all() or face.place[2] <= 0:
-        return report.drop_picture("Pose_Para has no place and scale for the rule 'head'", name)
+        report.drop_picture("Pose_Para has no place and scale for the rule 'head'", name)
+        return None
     return head_box(face, size[1])
 
 
@@ -263,10 +269,12 @@ def _round_landmarks(face: Face, options: Options, item: Item, report: Report) -
     wanted = LANDMARKS if options.landmarks == "auto" else (options.landmarks,)
     kind = next((kind for kind in wanted if kind in face.landmarks), None)
     if kind is None:
-        return report.drop_picture(f"no landmarks ({' or '.join(wanted)})", name)
+        report.drop_picture(f"no landmarks ({' or '.join(wanted)})", name)
+        return None
     points = face.landmarks[kind]
     if len(points) < _FEWEST_LANDMARKS:
-        return report.drop_picture(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
+        report.drop_picture(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
+        return None
     if face.missing[kind]:
         report.note(f"some landmarks of {kind} are missing, the box may be small", name)
     if item.doubt and kind == "pt2d":

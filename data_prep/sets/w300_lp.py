@@ -74,7 +74,7 @@ def conversion(
             f"No *.jpg in {raw}, nor in its folders {', '.join(FOLDERS)}: "
             "--raw must hold the unpacked 300W_LP"
         )
-    splits = {"train": [], "valid": []}
+    splits: dict[str, list[mat_faces.Item]] = {"train": [], "valid": []}
     for path in pictures:
         split = "valid" if _draw(photo(path)) < valid_percent else "train"
         splits[split].append(_item(path))

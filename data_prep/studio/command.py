@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         import vtkmodules  # noqa: F401
     except ImportError:
         raise BadInput(
-            "mtnet studio needs VTK, which is an extra: pip install -e '.[studio]'"
+            "mtnet studio needs VTK, which is an extra: pip install 'mtnet-jax[studio]'"
         ) from None
     from data_prep.engine.builder import check_target, write_record_set
     from data_prep.studio.random_scene import PoseSpread, SceneOptions

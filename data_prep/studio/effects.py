@@ -63,6 +63,6 @@ def _motion_blur(image: np.ndarray, length: float, degrees: float) -> np.ndarray
     half = length / 2 * np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
     start, end = (size - 1) / 2 - half, (size - 1) / 2 + half
     shift = 4
-    fixed = [tuple(round(v * 2**shift) for v in point) for point in (start, end)]
-    cv2.line(kernel, *fixed, 1.0, 1, cv2.LINE_AA, shift)
+    one, other = ([round(v * 2**shift) for v in point] for point in (start, end))
+    cv2.line(kernel, one, other, 1.0, 1, cv2.LINE_AA, shift)
     return cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6))

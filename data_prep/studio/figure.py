@@ -160,7 +160,9 @@ def smooth_step(x: np.ndarray) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-def bump_at(points: np.ndarray, centre: tuple[float, float, float], width: float) -> np.ndarray:
+def bump_at(
+    points: np.ndarray, centre: tuple[float, float, float] | np.ndarray, width: float
+) -> np.ndarray:
     """(n,) Gaussian of the distance of points from a centre, 1 at the centre."""
     x, y, z = (points[:, k] - centre[k] for k in range(3))
     return np.exp((x * x + y * y + z * z) * (-0.5 / width**2))

@@ -1,6 +1,7 @@
 """Colours: of skin, hair and eyes, and the textures that carry them."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def random_look(assets: Assets, rng: np.random.Generator) -> Look:
 def texture(name: tuple) -> np.ndarray:
     """(H, W, 3 or 4) uint8 of a name that a part carries."""
     kind, path, *rest = name
-    return {"skin": _skin, "hair": _hair, "eye": _eye}[kind](path, *rest)
+    painters: dict[str, Callable[..., np.ndarray]] = {"skin": _skin, "hair": _hair, "eye": _eye}
+    return painters[kind](path, *rest)
 
 
 @functools.cache

@@ -53,7 +53,8 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
 
     dress, hidden = wear.clothes(figure, shape, normals, rng)
     pieces = [dress]
-    worn, plane = [], None
+    worn: list[wear.Piece] = []
+    plane = None
     if rng.random() < _HEADGEAR:
         gear = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
         worn, plane = wear.headgear(gear, figure, shape, normals, rng)

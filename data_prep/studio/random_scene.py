@@ -18,7 +18,7 @@ from data_prep.studio.clutter import random_thing
 from data_prep.studio.figure import Figure
 from data_prep.studio.people import make_person
 from data_prep.studio.scene import Camera, Light, PlacedPerson, Scene, Thing
-from data_prep.studio.surroundings import random_backdrop, random_room
+from data_prep.studio.surroundings import Backdrop, Room, random_backdrop, random_room
 from mtnet_jax.rotations import axis_rotation
 
 HEAD_HEIGHT = 0.24  # metres, of an average head with hair
@@ -101,7 +101,7 @@ def random_scene(
         people.append(PlacedPerson(make_person(figure, int(identity), seed), head, position, body))
     draw = rng.random()
     if options.backgrounds and draw < options.background_share:
-        surroundings = random_backdrop(rng, options.backgrounds)
+        surroundings: Room | Backdrop = random_backdrop(rng, options.backgrounds)
     else:
         surroundings = random_room(rng) if rng.random() < 0.6 else random_backdrop(rng)
     lights, ambient = random_lights(rng)

@@ -7,6 +7,7 @@ behind, nearer or further by their depth.
 
 import functools
 import os
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,7 +110,7 @@ class _Renderer:
                 if part.texture is None:
                     plain[part.gloss > SHINY].append((*mesh, number))
                 else:
-                    data = _poly_data(*mesh, part.uv)
+                    data = _poly_data(mesh, part.uv)
                     texture = self._texture(part.texture)
                     self._scene.AddActor(_actor(data, part.gloss, ambient, texture, number))
         for thing in scene.things:
@@ -119,7 +120,7 @@ class _Renderer:
                 plain[thing.gloss > SHINY].append((*mesh, 0))
         for shiny, meshes in plain.items():
             if meshes:
-                data = _poly_data(*_merged(meshes), None)
+                data = _poly_data(_merged(meshes))
                 self._scene.AddActor(_actor(data, 0.7 if shiny else 0.08, ambient))
         self._window.Render()
         drawing, depth = self._read(size)
@@ -221,7 +222,9 @@ def _out_of_sight(points: np.ndarray, camera: Camera) -> bool:
     )
 
 
-def _poly_data(points, normals, triangles, colours, uv) -> vtkPolyData:
+def _poly_data(mesh: tuple[Any, ...], uv: np.ndarray | None = None) -> vtkPolyData:
+    """A mesh (points, normals, triangles, colours) as VTK has it."""
+    points, normals, triangles, colours = mesh
     data = vtkPolyData()
     vtk_points = vtkPoints()
     vtk_points.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))

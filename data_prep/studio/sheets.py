@@ -54,7 +54,8 @@ def main() -> None:
     write_picture(args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
-    scenes, by_yaw = [], [[] for _ in range(360 // YAW_BIN)]
+    scenes: list[np.ndarray] = []
+    by_yaw: list[list[tuple[float, np.ndarray, str]]] = [[] for _ in range(360 // YAW_BIN)]
     frame = 0
     while frame < args.scenes or any(len(heads) < HEADS_OF_A_BIN for heads in by_yaw):
         picture, heads = _photograph(figure, options, args.seed, frame)

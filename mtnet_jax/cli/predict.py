@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput, MtnetError
+from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -22,9 +23,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
         metavar="PATH",
-        help="work directory, exported folder or file (default: the weights that ship)",
+        help="work directory, exported folder or file, or the name of weights that ship "
+        f"(default: {DEFAULT_WEIGHTS})",
     )
     parser.add_argument(
         "--out",
@@ -93,12 +94,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
-    from mtnet_jax.predict.predictor import (
-        DEFAULT_WEIGHTS,
-        Predictor,
-        find_pictures,
-        predict_files,
-    )
+    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
@@ -123,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
             raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
     pictures = find_pictures(inputs, leave_out=args.out)
     predictor = Predictor(
-        args.weights or DEFAULT_WEIGHTS,
+        args.weights,
         score_threshold=args.score,
         iou_threshold=args.iou,
         runtime=args.runtime,

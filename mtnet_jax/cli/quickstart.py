@@ -3,13 +3,7 @@
 import argparse
 import os
 import time
-from contextlib import chdir
 from pathlib import Path
-
-from mtnet_jax.errors import MissingFile
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-DEMO = REPOSITORY / "demo"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -34,9 +28,6 @@ def quickstart(workdir: Path) -> int:
 
     Returns:
       The exit code: 0.
-
-    Raises:
-      FileNotFoundError: the demo data are not there (they ship with the repository).
     """
     from mtnet_jax.config import load_config
     from mtnet_jax.data.records import RecordSource
@@ -44,27 +35,22 @@ def quickstart(workdir: Path) -> int:
     from mtnet_jax.inspection.curves import plot_curves
     from mtnet_jax.inspection.predictions import write_predictions
     from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.shipped import shipped
     from mtnet_jax.training.loop import train
 
     started = time.perf_counter()
     workdir = workdir.resolve()
-    if not DEMO.is_dir():
-        raise MissingFile(
-            f"No demo data at {DEMO}: run the quickstart from a clone of the repository, installed "
-            "with pip install -e ."
-        )
-    with chdir(REPOSITORY):  # the configuration names the demo records from there
-        config = load_config(Path("configs/quickstart.py"))
-        records = Path(config.data.demo.path).resolve()
-        _step("1 of 4", "training a narrow net through the three phases")
-        train(config, workdir)
+    config = load_config("quickstart")
+    records = Path(config.data.demo.path)
+    _step("1 of 4", "training a narrow net through the three phases")
+    train(config, workdir)
 
     _step("2 of 4", "evaluating on people it has never seen, beside the constant predictor")
     results = evaluate_records(workdir, records, "test", out=workdir / "eval")
 
     _step("3 of 4", "predicting on photographs, which it was not trained on")
     predictor = Predictor.load(workdir)
-    pictures = find_pictures([DEMO / "pictures"])
+    pictures = find_pictures([shipped("demo/pictures")])
     predict_files(
         predictor,
         pictures,
@@ -92,8 +78,8 @@ In {shown}:
   checkpoints/        of the trained network; metrics.jsonl and tensorboard/ beside it
 
 Your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {shown} --out overlays
-This net saw 700 small rendered pictures for some minutes: weights/small are of more use, and
-README.md says how to train your own."""
+This net saw 700 small rendered pictures for some minutes: the weights that ship are of more
+use (predict without --weights), and README.md says how to train your own."""
     )
     return 0
 

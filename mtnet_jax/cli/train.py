@@ -15,7 +15,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--config.model.width=0.5",
     )
     parser.add_argument(
-        "--config", required=True, type=Path, metavar="FILE", help="configs/NAME.py"
+        "--config",
+        required=True,
+        metavar="NAME",
+        help="one that ships (small, paper, ...) or a file NAME.py",
     )
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
     parser.add_argument(

@@ -21,13 +21,26 @@ import numpy as np
 
 Array = jax.Array
 
+_left_out = False
+
 
 def available() -> bool:
     """Whether the backend is a CPU that has oneDNN, of one device, and nobody turned it off.
 
     With several devices XLA splits arrays among them, which it cannot do for what it does not know.
     """
-    return os.environ.get("MTNET_ONEDNN", "1") != "0" and _present()
+    return not _left_out and os.environ.get("MTNET_ONEDNN", "1") != "0" and _present()
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Round the tracing of programs that must run elsewhere too."""
+    global _left_out
+    before, _left_out = _left_out, True
+    try:
+        yield
+    finally:
+        _left_out = before
 
 
 def usable(*operands: Array) -> bool:

@@ -97,7 +97,7 @@ def change_colour(
         quality = int(rng.integers(25, 86))
         _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         # Written and read with the channels in one order: which one colour is does not matter much.
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     return image
 
 

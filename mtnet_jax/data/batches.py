@@ -13,7 +13,7 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
-from mtnet_jax.data.fitting import Record, fit_heads
+from mtnet_jax.data.fitting import Record, Records, fit_heads
 from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
 from mtnet_jax.errors import BadInput, BadRecord
@@ -63,7 +63,7 @@ def pad_heads(fitted: Mapping[str, np.ndarray], max_heads: int) -> Batch:
     boxes = fitted["boxes"]
     largest = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_heads]
     count = len(largest)
-    padded = {
+    padded: dict[str, Any] = {
         "boxes": np.zeros((max_heads, 4), np.float32),
         "rotations": np.tile(np.eye(3, dtype=np.float32), (max_heads, 1, 1)),
         "has_pose": np.zeros(max_heads, bool),
@@ -88,7 +88,7 @@ def truths_of(batch: Mapping[str, Any]) -> Truths:
 
 
 def training_batches(
-    sources: Sequence[Sequence[Record]],
+    sources: Sequence[Records],
     weights: Sequence[float],
     *,
     size: int,
@@ -158,7 +158,7 @@ def training_batches(
 class _Places:
     """Stands for a record source: (number of the source, number of the record)."""
 
-    def __init__(self, number: int, source: Sequence[Record]):
+    def __init__(self, number: int, source: Records):
         self._number, self._source = number, source
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class _ReadBatch(grain.transforms.RandomMap):
 
     def __init__(
         self,
-        sources: Sequence[Sequence[Record]],
+        sources: Sequence[Records],
         size: int,
         max_heads: int,
         options: AugmentOptions,

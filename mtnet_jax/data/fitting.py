@@ -1,7 +1,7 @@
 """A record's heads, moved into the network's input together with its picture."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from mtnet_jax.data import geometry
 MIN_VISIBLE = 0.4
 
 Record = Mapping[str, Any]
+
+
+class Records(Protocol):
+    """Decoded records by number, as `RecordSource` and lists of records are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
 
 
 def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:

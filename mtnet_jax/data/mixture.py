@@ -70,7 +70,7 @@ def describe(
     Numbers of heads come from the report of the conversion; "-" where there is none.
     """
     weights = stream_weights(config, train_sources)
-    lines = [
+    lines: list[tuple[str, ...]] = [
         ("", "set", "split", "pictures", "heads", "with pose", "weight", "share", "box rule"),
     ]
     for (name, source), weight in zip(train_sources.items(), weights, strict=True):

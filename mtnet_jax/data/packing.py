@@ -12,7 +12,7 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour
-from mtnet_jax.data.fitting import Record, fit_heads
+from mtnet_jax.data.fitting import Records, fit_heads
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.rotations import heading_degrees
@@ -56,7 +56,7 @@ class Packer:
 
     def __init__(
         self,
-        sources: Sequence[Sequence[Record]],
+        sources: Sequence[Records],
         weights: Sequence[float],
         options: PackOptions,
         augment: AugmentOptions,
@@ -146,9 +146,10 @@ class Packer:
         return np.column_stack([linear, target - linear @ centre])
 
 
-def _heads_of(source: Sequence[Record], unlabelled: float) -> tuple[np.ndarray, np.ndarray]:
+def _heads_of(source: Records, unlabelled: float) -> tuple[np.ndarray, np.ndarray]:
     """(n, 2) record and head of all that can be packed, and (n,) chances of sum 1 (or none)."""
-    places, sectors = [], []
+    places: list[tuple[int, int]] = []
+    sector_of: list[int] = []
     for index in range(len(source)):
         record = source[index]
         boxes = record["boxes"]
@@ -156,13 +157,13 @@ def _heads_of(source: Sequence[Record], unlabelled: float) -> tuple[np.ndarray, 
         heading = np.where(
             record["has_pose"], heading_degrees(record["rotations"]), record["headings"]
         )
-        sector = np.round(heading / _SECTOR).astype(int) % round(360 / _SECTOR)
+        sector = np.round(np.asarray(heading) / _SECTOR).astype(int) % round(360 / _SECTOR)
         sector[~(record["has_pose"] | record["has_heading"])] = -1
-        places += [(index, head) for head in np.flatnonzero(fit)]
-        sectors += sector[fit].tolist()
+        places += [(index, head) for head in np.flatnonzero(fit).tolist()]
+        sector_of += sector[fit].tolist()
     if not places:
         return np.zeros((0, 2), int), np.zeros(0)
-    sectors = np.array(sectors)
+    sectors = np.array(sector_of)
     values, counts = np.unique(sectors, return_counts=True)
     # Between all heads alike and all sectors alike.
     of_sector = {v: n**-0.5 for v, n in zip(values.tolist(), counts.tolist(), strict=True)}

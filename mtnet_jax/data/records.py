@@ -377,7 +377,7 @@ class RecordSource:
         try:
             record = decode_record(data, picture=self.picture)
             if self._label_ids is not None:
-                record["labels"] = self._renumbered(record["labels"])
+                record["labels"] = _renumbered(record["labels"], self._label_ids)
             if self.frame == "ray":
                 record["rotations"] = _in_ray_frame(record)
             return record
@@ -389,18 +389,19 @@ class RecordSource:
         # grain keeps it in its iterator state, to notice a changed source.
         return f"RecordSource({self.record_set.name}/{self.split}, {len(self)} records)"
 
-    def _renumbered(self, labels: np.ndarray) -> np.ndarray:
-        known = len(self._label_ids)
-        if len(labels) and (labels.min() < 0 or labels.max() >= known):
-            raise BadRecord(f"field 'labels': {labels.tolist()} with {known} label names")
-        return self._label_ids[labels]
-
     def _locate(self, index: int) -> tuple[RecordFile, int]:
         position = int(index) + (len(self) if index < 0 else 0)
         if not 0 <= position < len(self):
             raise IndexError(f"{self!r} has no record {index}")
         shard = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._files[shard], position - int(self._starts[shard])
+
+
+def _renumbered(labels: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
+    known = len(label_ids)
+    if len(labels) and (labels.min() < 0 or labels.max() >= known):
+        raise BadRecord(f"field 'labels': {labels.tolist()} with {known} label names")
+    return label_ids[labels]
 
 
 def _in_ray_frame(record: dict) -> np.ndarray:

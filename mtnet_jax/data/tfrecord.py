@@ -88,7 +88,7 @@ def index_file(path: str | os.PathLike) -> np.ndarray:
       DamagedRecord: a length fails its checksum, or the file ends inside a record.
       FileNotFoundError: no such file.
     """
-    entries = []
+    entries: list[tuple[int, int]] = []
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         offset = 0

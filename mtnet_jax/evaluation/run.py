@@ -1,7 +1,7 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.data import geometry
+from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
 from mtnet_jax.evaluation.metrics import (
@@ -21,12 +21,9 @@ from mtnet_jax.evaluation.metrics import (
 )
 from mtnet_jax.evaluation.report import format_table, format_yaw_bins, write_report
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
-from mtnet_jax.predict.placing import heads_in_picture
-from mtnet_jax.system import build_system
-from mtnet_jax.weights import load_weights
-
-Record = Mapping[str, Any]
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
+from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
 
 
 def evaluate_records(
@@ -40,6 +37,7 @@ def evaluate_records(
     iou_threshold: float = 0.5,
     batch_size: int = 8,
     limit: int = 0,
+    size: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates weights on a split; prints the table, writes all files of a report.
 
@@ -55,29 +53,16 @@ def evaluate_records(
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
       batch_size: pictures a call.
       limit: at most so many pictures, evenly spread; 0: all.
+      size: side of the network's input in pixels; None: as trained.
 
     Returns:
       The results of `metrics.evaluate` by system.
     """
-    config, variables = load_weights(weights)
-    source = RecordSource(data, split, frame=config.frame)
-    detector = make_detector(build_system(config), config, EVAL_SCORE_THRESHOLD)
-    pairs = list(
-        tqdm(
-            predict_records(
-                detector,
-                variables,
-                source,
-                size=config.input.size,
-                batch_size=batch_size,
-                limit=limit,
-            ),
-            total=min(limit, len(source)) if limit else len(source),
-            unit="picture",
-            desc="evaluate",
-        )
+    opened, source, pairs = _predict_split(
+        weights, data, split, size=size, batch_size=batch_size, limit=limit
     )
-    settings = {
+    config = opened.config
+    settings: dict[str, Any] = {
         "protocol": protocol,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
@@ -107,6 +92,42 @@ def evaluate_records(
     return results
 
 
+def measure(weights: str | os.PathLike, data: str | os.PathLike, split: str) -> dict[str, Any]:
+    """Evaluates weights, or an exported file that gives heads, on a split; writes nothing."""
+    _, _, pairs = _predict_split(weights, data, split, size=None, batch_size=8, limit=0)
+    return evaluate(pairs)
+
+
+def _predict_split(
+    weights: str | os.PathLike,
+    data: str | os.PathLike,
+    split: str,
+    *,
+    size: int | None,
+    batch_size: int,
+    limit: int,
+) -> tuple[Opened, RecordSource, list[tuple[dict, dict]]]:
+    path = Path(weights)
+    wanted = Wanted(
+        score_threshold=EVAL_SCORE_THRESHOLD,
+        iou_threshold=None,
+        runtime="auto" if path.suffix == ".onnx" else "jax",
+        size=size,
+        device=None,
+    )
+    opened = open_weights(path, wanted)
+    source = RecordSource(data, split, frame=opened.config.frame)
+    predicted = predict_records(
+        opened.detect,
+        source,
+        size=opened.config.input.size,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    total = min(limit, len(source)) if limit else len(source)
+    return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
+
+
 def _constant_of(source: RecordSource) -> ConstantPredictor | None:
     """The constant predictor of the set's training split, None where that has no pose."""
     if "train" not in source.record_set.splits:
@@ -120,9 +141,8 @@ def _constant_of(source: RecordSource) -> ConstantPredictor | None:
 
 
 def predict_records(
-    detector: Detector,
-    variables: Mapping[str, Any],
-    source: Sequence[Record],
+    detect: Callable[[np.ndarray], Heads],
+    source: Records,
     *,
     size: int,
     batch_size: int,
@@ -132,8 +152,7 @@ def predict_records(
     """Predicts every record in order.
 
     Args:
-      detector: from `make_detector`.
-      variables: of the network.
+      detect: images (B, size, size, 3) uint8 -> heads in them.
       source: random access to decoded records.
       size: side of the network's input.
       batch_size: pictures a call; the last batch is filled up, so nothing recompiles.
@@ -143,11 +162,10 @@ def predict_records(
     Yields:
       (prediction, truth) in pixels of the picture; the truth is the record without its picture.
     """
-    detect = detector(variables)
     count = min(limit, len(source)) if limit else len(source)
-    indices = np.linspace(0, len(source) - 1, count).round().astype(int) if count else []
+    indices = np.linspace(0, max(len(source) - 1, 0), count).round().astype(int).tolist()
     prepared = (
-        grain.MapDataset.source([int(i) for i in indices])
+        grain.MapDataset.source(indices)
         .map(lambda i: _prepare(source[i], size))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
@@ -165,11 +183,11 @@ def predict_records(
 
 def _prepare(record: Record, size: int) -> dict:
     image = record["image"]
-    matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
+    network_input, matrix = letterboxed(image, size)
     truth = {name: value for name, value in record.items() if name != "image"}
     truth["width"], truth["height"] = image.shape[1], image.shape[0]
     return {
-        "input": geometry.map_picture(image, matrix, size),
+        "input": network_input,
         "matrix": matrix,
         "shape": image.shape,
         "truth": truth,

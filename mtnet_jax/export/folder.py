@@ -1,50 +1,69 @@
-"""An exported folder: configuration, weights, and a file for each format that is asked for."""
+"""An exported folder: configuration, weights, a model card, and a file for each format."""
 
 import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtnet_jax.export.formats import FORMATS
+import numpy as np
+from ml_collections import ConfigDict
+
+from mtnet_jax.errors import BadInput
+from mtnet_jax.export.card import CARD, card, evaluations_of
+from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
 from mtnet_jax.export.metadata import sha256_of
+from mtnet_jax.saved_config import CONFIG, read_config
 from mtnet_jax.weights import export_weights, load_weights
 
 
 def export(
-    workdir: str | os.PathLike,
+    source: str | os.PathLike,
     out: str | os.PathLike,
     *,
     formats: Sequence[str] = (),
     half: bool = False,
     size: int | None = None,
     license: str = "",
+    calibration: Sequence[np.ndarray] = (),
 ) -> list[Path]:
-    """Writes an exported folder: config.json, weights.npz, and a file for each format.
+    """Writes an exported folder: config.json, weights.npz, README.md, a file for each format.
 
     Args:
-      workdir: of `mtnet train`, or an exported folder.
+      source: weights in any form that `mtnet_jax.weights.load_weights` reads.
       out: folder to write; made where it does not exist.
       formats: names in `FORMATS`.
       half: see `mtnet_jax.weights.write_weights`; the other formats hold the rounded numbers.
       size: side of the network's input in pixels; None: as trained.
       license: of the weights; it is said in every file.
+      calibration: inputs (side, side, 3) uint8 of the network, for 8 bits.
 
     Returns:
-      The files.
+      What was written beside config.json and the card.
 
     Raises:
       RuntimeError: a package that a format needs is missing; nothing is written then.
-      ValueError: `out` is the work directory, a size that no network takes, a parameter that
-        float16 cannot hold.
+      ValueError: `out` is the source, a size that no network takes, a parameter that float16 cannot
+        hold, no images to calibrate with.
     """
     for name in formats:
         require(FORMATS[name].needs)
-    written = [export_weights(workdir, out, half=half, size=size)]
+    if CALIBRATED in formats and not len(calibration):
+        raise BadInput(f"The format {CALIBRATED} needs images to calibrate with: give --images.")
+    source, out = Path(source), Path(out)
+    written = [export_weights(source, out, half=half, size=size)]
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:
-        written.append(Path(out) / FORMATS[name].file)
+        written.append(out / FORMATS[name].file)
         writer = importlib.import_module(FORMATS[name].module)
-        writer.write(written[-1], config, variables, **stated)
+        options = {"calibration": calibration} if name == CALIBRATED else {}
+        writer.write(written[-1], config, variables, **options, **stated)
+    (out / CARD).write_text(_card_of(source, config, license, formats))
     return written
+
+
+def _card_of(source: Path, config: ConfigDict, license: str, formats: Sequence[str]) -> str:
+    trained = read_config(source) if (source / CONFIG).exists() else None
+    described = ConfigDict({**config.to_dict(), "data": (trained or {}).get("data", {})})
+    return card(described, license=license, formats=formats, evaluations=evaluations_of(source))

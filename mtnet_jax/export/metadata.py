@@ -5,13 +5,11 @@ Reading them needs no JAX.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from mtnet_jax.errors import BadInput
+from mtnet_jax.saved_config import CONFIG_KEY
 
 # Inputs of heads.onnx by name, in their order, and its outputs; network.onnx has the first input
 # alone.
@@ -19,11 +17,9 @@ INPUT, SCORE_THRESHOLD, IOU_THRESHOLD = "images", "score_threshold", "iou_thresh
 HEADS_OUTPUTS = ("boxes", "scores", "labels", "rotations")
 OUTPUT = "predictions"  # of network.onnx
 
-# Metadata.
-CONFIG_KEY = "mtnet_config"  # the configuration as JSON, from which all else can be built again
 WEIGHTS_KEY = "weights_sha256"  # of the weights.npz beside which the file was written, or ""
 
-_FRAMES = {
+FRAMES = {
     "camera": "rotations take head axes to camera axes (x right, y down, z forward)",
     "ray": (
         "rotations take head axes to the axes (x right, y down, z forward) of a camera that looks "
@@ -49,23 +45,12 @@ def describe(config: ConfigDict, *, weights_sha256: str = "", license: str = "")
         "frame": config.frame,
         "convention": (
             f"images are RGB, scaled to fit {size} x {size}, centred, the rest grey 114; boxes are "
-            f"left, top, right, bottom in their pixels; {_FRAMES[config.frame]}; head axes are x "
+            f"left, top, right, bottom in their pixels; {FRAMES[config.frame]}; head axes are x "
             "to the subject's left, y to the chin, z to the back of the head: a face looks along "
             "minus the third column"
         ),
         "license": license or "not stated",
     }
-
-
-def config_of(metadata: Mapping[str, str], source: Any) -> ConfigDict:
-    """The configuration in the metadata of an exported file.
-
-    Raises:
-      ValueError: there is none; the message names the source.
-    """
-    if CONFIG_KEY not in metadata:
-        raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
-    return ConfigDict(json.loads(metadata[CONFIG_KEY]))
 
 
 def sha256_of(path: Path) -> str:

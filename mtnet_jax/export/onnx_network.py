@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, Var
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
@@ -130,8 +130,12 @@ def _trace(model: MultitaskNet, size: int) -> ClosedJaxpr:
         return call(*args, **kwargs)
 
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+
+    def predictions(x: jax.Array) -> jax.Array:
+        return flatten_outputs(cast(list[jax.Array], model.apply({}, x)))
+
     with nn.intercept_methods(intercept):
-        return jax.make_jaxpr(lambda x: flatten_outputs(model.apply({}, x)))(images)
+        return jax.make_jaxpr(predictions)(images)
 
 
 # --- its nodes ----------------------------------------------------------------------------------
@@ -144,12 +148,12 @@ def _translate(graph: _NetworkGraph, jaxpr: Jaxpr, inputs: list[str]) -> list[st
         kind = operation.primitive.name
         if kind not in _TRANSLATIONS:
             _refuse(operation)
-        read = [names.get(variable) for variable in _variables(operation)]
+        read = [names.get(variable, "") for variable in _variables(operation)]
         if _PIXELS in read and kind != "layer":
             _refuse(operation)  # a layer has the factor 1 / 255 in its kernel
         results = _TRANSLATIONS[kind](graph, operation, read)
         names.update(zip(operation.outvars, results, strict=True))
-    return [names[variable] for variable in jaxpr.outvars]
+    return [names[cast(Var, variable)] for variable in jaxpr.outvars]
 
 
 def _variables(operation: JaxprEqn) -> Iterator[Any]:
@@ -164,7 +168,12 @@ def _refuse(operation: JaxprEqn) -> None:
 
 
 def _shapes(operation: JaxprEqn) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return operation.invars[0].aval.shape, operation.outvars[0].aval.shape
+    return _aval(operation.invars[0]).shape, _aval(operation.outvars[0]).shape
+
+
+def _aval(variable: Any) -> jax.core.ShapedArray:
+    """Shape and type of an operand; every operand of a traced network has them."""
+    return variable.aval
 
 
 def _axis(axis: int, rank: int) -> int:
@@ -207,12 +216,12 @@ def _add_nothing(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> 
 
 
 def _add_concatenation(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
-    rank = operation.outvars[0].aval.ndim
+    rank = _aval(operation.outvars[0]).ndim
     return [graph.add("Concat", read, axis=_axis(operation.params["dimension"], rank))]
 
 
 def _add_split(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
-    rank, sizes = operation.invars[0].aval.ndim, operation.params["sizes"]
+    rank, sizes = _aval(operation.invars[0]).ndim, operation.params["sizes"]
     outputs = [f"{read[0]}_part{number}" for number in range(len(sizes))]
     inputs = [*read, graph.array(np.array(sizes, np.int64))]
     graph.add("Split", inputs, outputs=outputs, axis=_axis(operation.params["axis"], rank))

@@ -1,22 +1,17 @@
-"""Rotations of the network's pose numbers as ONNX operators: what `representations` decodes.
-
-ONNX has no SVD. The nearest rotation of a 3x3 matrix M is that of the unit quaternion q with the
-largest q^T K q, K being linear in M (Horn 1987, Closed-form solution of absolute orientation using
-unit quaternions, section 4). That eigenvector is a column of (K + s I)^(2^24), which 24 squarings
-give: s, at least the sum of M's singular values, makes all eigenvalues positive. Where M is a
-reflection the result is the nearest rotation all the same.
-"""
+"""Rotations of the network's pose numbers as ONNX operators: what `representations` decodes."""
 
 import numpy as np
 
 from mtnet_jax.export.graph import Graph
+from mtnet_jax.export.horn import (
+    LEAST_SHIFT,
+    SQUARINGS,
+    SQUARINGS_A_DIVISION,
+    TINY,
+    horn_of_columns,
+    rotation_of_products,
+)
 from mtnet_jax.representations import EULER_SCALE
-
-SQUARINGS = 24
-# Between two divisions by the trace: of eigenvalues that sum to 1 the largest is at least 1/4, and
-# its 16th power 2e-10, far above what float32 can hold.
-SQUARINGS_A_DIVISION = 4
-_TINY = 1e-30
 
 
 def add_rotations(graph: Graph, representation: str, pose: str) -> str:
@@ -35,14 +30,12 @@ def add_rotations(graph: Graph, representation: str, pose: str) -> str:
 
 
 def _nearest(graph: Graph, columns: str) -> str:
-    """Three columns one after another (n, 9) -> the quaternion (n, 4) of the nearest rotation."""
+    """Three columns (n, 9) -> the quaternion (n, 4) of the nearest rotation, as in `horn`."""
     largest = graph.reduce("ReduceMax", graph.add("Abs", [columns]), [1])
-    columns = graph.add("Div", [columns, graph.add("Max", [largest, graph.number(_TINY)])])
-    # sqrt(3) times the Frobenius norm bounds the sum of the singular values.
+    columns = graph.add("Div", [columns, graph.add("Max", [largest, graph.number(TINY)])])
     squares = graph.reduce("ReduceSumSquare", columns, [1])
     shift = graph.add("Sqrt", [graph.add("Mul", [squares, graph.number(3.0)])])
-    # A matrix of zeros gives the identity.
-    shift = graph.add("Max", [shift, graph.number(1e-6)])
+    shift = graph.add("Max", [shift, graph.number(LEAST_SHIFT)])
     identity = graph.array(np.eye(4, dtype=np.float32).reshape(1, 16))
     k = graph.add("MatMul", [columns, graph.array(horn_of_columns())])
     power = graph.add("Add", [k, graph.add("Mul", [shift, identity])])
@@ -77,9 +70,9 @@ def _unit(graph: Graph, vectors: str) -> str:
     """(n, k) -> (n, k) of length 1."""
     # Scaled first, so that squares neither overflow nor vanish.
     largest = graph.reduce("ReduceMax", graph.add("Abs", [vectors]), [1])
-    vectors = graph.add("Div", [vectors, graph.add("Max", [largest, graph.number(_TINY)])])
+    vectors = graph.add("Div", [vectors, graph.add("Max", [largest, graph.number(TINY)])])
     length = graph.add("Sqrt", [graph.reduce("ReduceSumSquare", vectors, [1])])
-    return graph.add("Div", [vectors, graph.add("Max", [length, graph.number(_TINY)])])
+    return graph.add("Div", [vectors, graph.add("Max", [length, graph.number(TINY)])])
 
 
 def _of_two_columns(graph: Graph, columns: str) -> str:
@@ -128,32 +121,3 @@ def _of_euler(graph: Graph, angles: str) -> str:
     y = term("Sub", (cx, sy, cz), (sx, cy, sz))
     z = term("Add", (cx, cy, sz), (sx, sy, cz))
     return graph.add("Concat", [w, x, y, z], axis=1)
-
-
-def horn_of_columns() -> np.ndarray:
-    """(9, 16): three columns of M one after another -> Horn's K, row by row; for q = w, x, y, z."""
-    maps = np.zeros((9, 16), np.float32)
-    for number in range(9):
-        m = np.zeros(9, np.float32)
-        m[number] = 1
-        m = m.reshape(3, 3).T
-        trace = np.trace(m)
-        k = np.empty((4, 4), np.float32)
-        k[0, 0] = trace
-        k[0, 1:] = k[1:, 0] = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
-        k[1:, 1:] = m + m.T - trace * np.eye(3)
-        maps[number] = k.ravel()
-    return maps
-
-
-def rotation_of_products() -> np.ndarray:
-    """(16, 9): products q_i q_j of a unit quaternion w, x, y, z -> its rotation, row by row."""
-    maps = np.zeros((4, 4, 3, 3), np.float32)
-    maps[0, 0] = np.eye(3)
-    for i in range(3):
-        maps[i + 1, i + 1] = -np.eye(3)
-        maps[i + 1, i + 1, i, i] = 1
-        j, k = (i + 1) % 3, (i + 2) % 3
-        maps[i + 1, j + 1, i, j] = maps[i + 1, j + 1, j, i] = 2  # x y
-        maps[0, k + 1, i, j], maps[0, k + 1, j, i] = -2, 2  # w z
-    return maps.reshape(16, 9)

@@ -187,7 +187,8 @@ def label_faults(
             yield "heading", f"head {i} has {heading:g}: not within +-180 degrees"
         elif heading and not record["has_heading"][i]:
             yield "heading", f"head {i} has no heading, but {heading:g} is not 0"
-    for i in np.flatnonzero((record["labels"] < 0) | (record["labels"] >= label_count)):
+    strange = (record["labels"] < 0) | (record["labels"] >= label_count)
+    for i in np.flatnonzero(strange).tolist():
         yield "label", f"head {i} has {record['labels'][i]}, not within 0 to {label_count - 1}"
 
 

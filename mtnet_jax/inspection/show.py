@@ -102,7 +102,7 @@ def write_sheet(
     rng = np.random.default_rng(seed)
     if by == "random":
         views = random_views([len(source) for source in labels], count, rng)
-    elif by == "worst":
+    elif metrics is not None:
         views = worst_views(labels, read_head_errors(metrics), count, metrics)
     else:
         heads = list_heads(labels)
@@ -224,6 +224,7 @@ def draw_view(
         return np.full((CELL[1], CELL[0], 3), 240, np.uint8), view.words
     record = sources[view.source][view.record]
     if rng is None:
+        assert view.head is not None, "views by yaw, size or error are of a head"
         cell = draw_part(record, view.head, CELL, prediction=view.prediction)
     else:
         if len(record["boxes"]):
@@ -239,7 +240,7 @@ def draw_whole(record: dict, head: int | None) -> np.ndarray:
     room = (CELL[0] - CELL[0] // _BESIDE - _GAP, CELL[1]) if enlarged else CELL
     cell, scale = _scaled_part(record["image"], (0, 0, width, height), room)
     cell = _draw(cell, record, scale, np.zeros(2), [] if head is None else [head])
-    if not enlarged:
+    if head is None or not enlarged:
         return cell
     part = draw_part(record, head, (CELL[0] // _BESIDE, cell.shape[0]))
     both = np.full((cell.shape[0], cell.shape[1] + _GAP + part.shape[1], 3), 255, np.uint8)

@@ -75,4 +75,5 @@ class Darknet53(nn.Module):
                 residual = block_of(dtype=self.dtype, name=f"stage{stage}_block{block}")
                 x = residual(x, train)
             outputs.append(x)
-        return tuple(outputs[-3:])
+        stride8, stride16, stride32 = outputs[-3:]
+        return stride8, stride16, stride32

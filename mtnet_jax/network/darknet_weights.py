@@ -111,8 +111,8 @@ def load_darknet_weights(
         cursor.read_convolution(result, ("backbone", *layer))
     if floats.size == full:
         for scale, size in enumerate(detection, start=1):
-            for layer in _neck_layers(scale):
-                cursor.read_convolution(result, ("neck", layer))
+            for name in _neck_layers(scale):
+                cursor.read_convolution(result, ("neck", name))
             if with_face:
                 cursor.read_linear(result, ("face", f"scale{scale}"))
             else:

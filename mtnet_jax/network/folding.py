@@ -77,7 +77,9 @@ def apply_folded(model: MultitaskNet, folded: Folded, images_BxHxWx3: jax.Array)
         return _apply_unit(folded.units[name], x.astype(unit.dtype), unit.stride)
 
     with _instead_of_units(compute):
-        return model.apply({"params": folded.params}, images_BxHxWx3)
+        outputs = model.apply({"params": folded.params}, images_BxHxWx3)
+    assert isinstance(outputs, list)  # for the type checker: flax may give state beside them
+    return outputs
 
 
 def _apply_unit(folded: FoldedUnit, x_BxHxWxC: jax.Array, stride: int) -> jax.Array:

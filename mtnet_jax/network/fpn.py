@@ -73,4 +73,5 @@ class FeaturePyramid(nn.Module):
                 channels, size = (narrow, 1) if number % 2 else (wide, 3)
                 x = conv(x, channels, size, f"scale{scale}_conv{number}")
             outputs.append(ScaleFeatures(face_BxKxKxC=x, pose_BxKxKxC=route))
-        return tuple(outputs)
+        stride32, stride16, stride8 = outputs
+        return stride32, stride16, stride8

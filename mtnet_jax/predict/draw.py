@@ -341,8 +341,7 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 
 def _line(canvas: np.ndarray, a: np.ndarray, b: np.ndarray, colour: tuple, width: int) -> None:
-    a, b = _fixed(a).tolist(), _fixed(b).tolist()
-    cv2.line(canvas, a, b, colour, width, cv2.LINE_AA, _SHIFT)
+    cv2.line(canvas, _fixed(a).tolist(), _fixed(b).tolist(), colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _outline(canvas: np.ndarray, points: np.ndarray, colour: tuple, width: int) -> None:

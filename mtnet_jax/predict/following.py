@@ -33,7 +33,7 @@ class Following:
         self._summary.add(tracked, entry["seconds"])
         both = zip(entry["heads"], tracked, strict=True)
         entry = {**entry, "heads": [{**raw, **head.to_json()} for raw, head in both]}
-        arrays = as_arrays(heads)
+        arrays: dict[str, Any] = as_arrays(heads)
         if tracked:
             arrays["rotations"] = [head.rotation for head in tracked]
         arrays["names"] = [f"#{h.number}" if h.number is not None else "" for h in tracked]

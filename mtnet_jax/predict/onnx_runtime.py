@@ -14,9 +14,9 @@ from mtnet_jax.export.metadata import (
     INPUT,
     IOU_THRESHOLD,
     SCORE_THRESHOLD,
-    config_of,
 )
 from mtnet_jax.heads import Heads
+from mtnet_jax.saved_config import config_of
 
 
 def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:

@@ -26,11 +26,10 @@ from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.shipped import weights_folder
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
-# What ships. Everything that has a default of weights takes this one.
-DEFAULT_WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "small"
 
 Image = np.ndarray | str | os.PathLike
 
@@ -47,7 +46,7 @@ class Predictor:
 
     def __init__(
         self,
-        weights: str | os.PathLike = DEFAULT_WEIGHTS,
+        weights: str | os.PathLike | None = None,
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
         iou_threshold: float | None = None,
@@ -62,7 +61,7 @@ class Predictor:
 
         Args:
           weights: a work directory of `mtnet train`, a folder of `mtnet export`, or one of its
-            files (.onnx).
+            files (.onnx); or the name of weights that ship.
           score_threshold: heads of a lower score are left out.
           iou_threshold: heads that overlap a better one by more are left out; None: as trained.
           runtime: "onnxruntime" (CPU, starts fast), "jax", or "auto": onnxruntime where the weights
@@ -83,7 +82,7 @@ class Predictor:
           RuntimeError: a package that the runtime needs is not installed.
         """
         wanted = Wanted(score_threshold, iou_threshold, runtime, size, device)
-        config, self._detect, self.runtime = open_weights(Path(weights), wanted)
+        config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
         self.class_names = tuple(config.class_names)
         self.frame = config.frame
         self.size = config.input.size
@@ -92,7 +91,7 @@ class Predictor:
         self._fov, self._intrinsics = fov, intrinsics
 
     @classmethod
-    def load(cls, weights: str | os.PathLike = DEFAULT_WEIGHTS, **options: Any) -> "Predictor":
+    def load(cls, weights: str | os.PathLike | None = None, **options: Any) -> "Predictor":
         """The same as `Predictor(weights, **options)`."""
         return cls(weights, **options)
 
@@ -116,16 +115,16 @@ class Predictor:
 
         JAX compiles once for each number of images. Tiles go through the network one by one.
         """
-        images = [_checked(image) for image in images]
-        inputs, matrices = zip(*(letterboxed(image, self.size) for image in images), strict=True)
+        pixels = [_checked(image) for image in images]
+        inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
         found = self._detect(np.stack(inputs))
         placed = [
             heads_in_picture(found, row, matrix, image.shape)
-            for row, (image, matrix) in enumerate(zip(images, matrices, strict=True))
+            for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
         ]
         return [
             self._as_heads(self._with_tiles(image, arrays), image.shape)
-            for image, arrays in zip(images, placed, strict=True)
+            for image, arrays in zip(pixels, placed, strict=True)
         ]
 
     def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -148,7 +147,7 @@ class Predictor:
             arrays["boxes"],
             arrays["scores"],
             arrays["rotations"],
-            angles,
+            angles.tolist(),
             arrays["labels"],
             self._in_camera(arrays, shape),
         )
@@ -157,12 +156,16 @@ class Predictor:
                 tuple(box.tolist()),
                 float(score),
                 rotation,
-                *three.tolist(),
+                yaw,
+                pitch,
+                roll,
                 self.class_names[label],
                 self.frame,
                 rotation_camera,
             )
-            for box, score, rotation, three, label, rotation_camera in zip(*columns, strict=True)
+            for box, score, rotation, (yaw, pitch, roll), label, rotation_camera in zip(
+                *columns, strict=True
+            )
         ]
 
     def _in_camera(
@@ -170,14 +173,15 @@ class Predictor:
     ) -> Sequence[np.ndarray | None]:
         """Rotations in camera axes, None for each where the camera is not known."""
         rotations = arrays["rotations"]
-        if self._fov is None and self._intrinsics is None:
+        if self._intrinsics is not None:
+            intrinsics = np.asarray(self._intrinsics, np.float64)
+        elif self._fov is not None:
+            intrinsics = intrinsics_of_view(self._fov, shape[1], shape[0])
+        else:
             return [None] * len(rotations)
         if self.frame == "camera":
-            return rotations
-        intrinsics = self._intrinsics
-        if intrinsics is None:
-            intrinsics = intrinsics_of_view(self._fov, shape[1], shape[0])
-        return ray_to_camera(rotations, arrays["boxes"], np.asarray(intrinsics, np.float64))
+            return list(rotations)
+        return list(ray_to_camera(rotations, arrays["boxes"], intrinsics))
 
 
 def _checked(image: Image) -> np.ndarray:
@@ -271,7 +275,9 @@ def predict_files(
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.open("a").close()
-    failed, results, names = [], [], set()
+    failed: list[Path] = []
+    results: list[dict] = []
+    names: set[str] = set()
     for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
         try:
             image = read_picture(path)

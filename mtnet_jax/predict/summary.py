@@ -91,10 +91,11 @@ class Summary:
         return [self._persons[number] for number in sorted(self._persons)]
 
     def _close(self) -> None:
+        since = self._since or 0.0  # None before the first frame, when nothing is open
         for number, towards in self._open:
-            end = self._since + self._duration
+            end = since + self._duration
             person = self._persons.setdefault(number, Person(number))
-            person.add(Interval(self._since, end, towards))
+            person.add(Interval(since, end, towards))
         self._open = []
 
 
@@ -119,7 +120,7 @@ def direction(rotation: np.ndarray) -> str:
 def table(persons: list[Person]) -> str:
     """Seconds of each person, a line a person, for the terminal."""
     listed = [p for p in persons if p.seen >= _BRIEF]
-    rows = [("person", "seen", *DIRECTIONS)]
+    rows: list[tuple[str, ...]] = [("person", "seen", *DIRECTIONS)]
     for person in listed:
         values = (person.seen, *person.seconds.values())
         rows.append((str(person.number), *(f"{value:.1f} s" for value in values)))

@@ -5,7 +5,9 @@ import numpy as np
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.errors import BadInput
 
-OVERLAP = 0.25  # of a tile's side, at least: heads up to this size are whole in some tile
+# Of a tile's side, at least: heads up to this size are whole in some tile. Larger ones must be
+# found in the whole image.
+OVERLAP = 0.5
 _BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image

@@ -52,15 +52,15 @@ class TrainingLog:
             self._bar.set_description(phase, refresh=False)
             self._bar.update()
 
-    def metrics(self, kind: str, step: int, phase: str, values: Mapping[str, float]) -> None:
+    def metrics(self, kind: str, step: int, phase: str, values: Mapping[str, float | None]) -> None:
         """Records named numbers (`kind` "train" or the name of an evaluation)."""
         if not self._main:
             return
-        values = {name: _json_number(value) for name, value in values.items()}
-        line = {"kind": kind, "step": step, "phase": phase, "time": time.time(), **values}
+        numbers = {name: _json_number(value) for name, value in values.items()}
+        line = {"kind": kind, "step": step, "phase": phase, "time": time.time(), **numbers}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in values.items():
+        for name, value in numbers.items():
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":

@@ -111,6 +111,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     log=log,
                 )
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
+    assert variables is not None, "read_phases gives at least one"
     return variables
 
 
@@ -153,7 +154,8 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics, in_flight = _Meter(phase.batch_size), None, deque()
+    meter, metrics = _Meter(phase.batch_size), None
+    in_flight: deque[Any] = deque()
 
     while position.step < steps:
         if len(in_flight) == STEPS_IN_FLIGHT:
@@ -312,8 +314,7 @@ def _evaluate(
 ) -> dict[str, float | None]:
     """The few numbers that are followed while training."""
     pairs = predict_records(
-        detector,
-        variables,
+        detector(variables),
         source,
         size=config.input.size,
         batch_size=batch_size,

@@ -107,9 +107,8 @@ class Biwi:
         depth_camera = Camera(_matrix(_DEPTH_FOCAL, self.size), np.eye(3), np.zeros(3), *self.size)
         colour_camera = Camera(_matrix(_COLOUR_FOCAL, self.size), _TURN, _SHIFT, *self.size)
         room = random_room(rng)  # its floor is at 0, the cameras stand at the height of a table
-        room = dataclasses.replace(
-            room, low=room.low + np.float32([0, 1.1, 0]), high=room.high + np.float32([0, 1.1, 0])
-        )
+        up = np.array([0, 1.1, 0], np.float32)
+        room = dataclasses.replace(room, low=room.low + up, high=room.high + up)
         lights, ambient = random_lights(rng)
         place = np.array([*rng.uniform(-0.08, 0.08, 2), rng.uniform(*_AWAY)])
         motion = random_motion(place, frame / RATE, self.poses, depth_camera, rng)

@@ -64,7 +64,11 @@ def random_motion(
       camera: whose view the limit of the spread holds for, too; see `random_pose`.
       rng: source of the draw.
     """
-    time, times, heads, bodies, places = 0.0, [], [], [], []
+    time = 0.0
+    times: list[float] = []
+    heads: list[np.ndarray] = []
+    bodies: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     while len(times) < 2 or times[-1] < seconds:
         head, body = map(angles_of, random_pose(spread, camera, rng))
         if heads:

@@ -229,7 +229,8 @@ def _cast(options: Panoptic, sequence: str, seconds: float) -> Cast:
     count = min(int(rng.integers(options.people[0], options.people[1] + 1)), options.identities)
     identities = first + rng.choice(options.identities, size=count, replace=False)
     figure = figure_of(options.assets, options.targets)
-    people, motions, places = [], [], []
+    people, motions = [], []
+    places: list[np.ndarray] = []
     level = Camera(np.eye(3), np.eye(3), np.zeros(3), *options.size)
     for identity, person_rng in zip(identities, rng.spawn(count), strict=True):
         place = _free_place(places, person_rng)

@@ -1,0 +1,98 @@
+"""The model card of an exported folder: README.md with front matter, as Hugging Face shows it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mtnet_jax.export.formats import FORMATS
+from mtnet_jax.export.metadata import FRAMES
+
+CARD = "README.md"
+_EVALUATION = "evaluation.txt"  # of `mtnet eval`
+
+
+def card(
+    config: ConfigDict, *, license: str, formats: Sequence[str], evaluations: Mapping[str, str]
+) -> str:
+    """The text of a model card.
+
+    Args:
+      config: of the weights; with `data`, where they come from a work directory.
+      license: of the weights, "" where nobody said.
+      formats: names of the formats in the folder.
+      evaluations: title -> table of `mtnet eval`.
+    """
+    model, size = config.model, config.input.size
+    parts = [
+        _front_matter(license),
+        f"# Multitask-Net, width {model.width}, depth {model.depth}, input {size}\n\n"
+        "Finds heads in an image and where each looks, all 360 degrees, in one pass. Read by\n"
+        '`mtnet predict IMAGE --weights .` and `mtnet_jax.Predictor(".")`.',
+        _section("Files", _files(formats)),
+        _section(
+            "Conventions",
+            f"Images are RGB, scaled to fit {size} x {size}, centred, the rest grey 114. Classes: "
+            f"{', '.join(config.class_names)}.\nBoxes are left, top, right, bottom in pixels, 0 at "
+            f"the outer edge of the first. Frame `{config.frame}`:\n{FRAMES[config.frame]}. Head "
+            "axes: x to the subject's left, y to the chin,\nz to the back of the head.",
+        ),
+        _section("Training data", _data(config)),
+        _section("Licence", license or "Not stated by who exported the weights."),
+        _section("Measured", _measured(evaluations)),
+        _section(
+            "Limits",
+            "Backs of heads show less of where a head looks than faces do, and errors grow there.\n"
+            f"Heads much smaller than {size // 20} pixels of the input are missed: a larger input "
+            "(`--size`) or tiles\n(`--tile`) find them. Scores are not probabilities. Made to "
+            "find heads, not to tell who they are:\nuse on people needs its own look at consent "
+            "and fairness.",
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def evaluations_of(workdir: Path) -> dict[str, str]:
+    """What `mtnet eval` wrote below a work directory: its title -> its table."""
+    found = {}
+    for path in sorted(workdir.glob(f"eval/*/{_EVALUATION}")):
+        title, _, table = path.read_text().partition("\n\n")
+        found[title] = table.strip("\n")
+    return found
+
+
+def _front_matter(license: str) -> str:
+    lines = [
+        "---",
+        f"license: {license or 'unknown'}",
+        "library_name: mtnet_jax",
+        "pipeline_tag: object-detection",
+        "tags: [head-detection, head-pose-estimation, jax, flax, onnx]",
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}"
+
+
+def _files(formats: Sequence[str]) -> str:
+    rows = [("config.json, weights.npz", "configuration and arrays, for this package and NumPy")]
+    rows += [(FORMATS[name].file, FORMATS[name].about) for name in formats]
+    return "\n".join(["| file | what it is |", "|---|---|", *(f"| `{a}` | {b} |" for a, b in rows)])
+
+
+def _data(config: ConfigDict) -> str:
+    sets: Mapping[str, Any] = config.get("data", {})
+    trained = [name for name, entry in sets.items() if entry["train_split"]]
+    if not trained:
+        return "Not recorded with these weights: ask where they come from."
+    return "Record sets: " + ", ".join(trained) + "."
+
+
+def _measured(evaluations: Mapping[str, str]) -> str:
+    if not evaluations:
+        return "Nothing yet: `mtnet eval` measures these weights on a record set."
+    return "\n\n".join(f"{title}\n\n```\n{table}\n```" for title, table in evaluations.items())

@@ -1,0 +1,198 @@
+"""Every format of `mtnet export` is written, read back, and finds what JAX finds."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.exports import BEGIN, END, parity, table
+from mtnet_jax import Predictor
+from mtnet_jax.cli import main
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.export.folder import export
+from mtnet_jax.export.formats import FORMATS
+from mtnet_jax.predict.placing import letterboxed
+from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.shipped import weights_folder
+from mtnet_jax.weights import flat_arrays, load_weights
+from tests.conftest import REPOSITORY
+from tests.tiny import SCORE
+
+pytest.importorskip("onnx", reason="needs the exports' packages: pip install -e '.[export]'")
+
+IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+
+
+def demo_inputs(size: int) -> np.ndarray:
+    return np.stack([letterboxed(read_picture(path), size)[0] for path in IMAGES])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """The weights that ship, in every format."""
+    folder = tmp_path_factory.mktemp("exported") / "all"
+    inputs = demo_inputs(load_weights(weights_folder())[0].input.size)
+    export(
+        weights_folder(),
+        folder,
+        formats=tuple(FORMATS),
+        half=True,
+        license="MIT",
+        calibration=inputs,
+    )
+    return folder
+
+
+def test_every_format_finds_what_jax_finds(exported):
+    """On the demo's images, at a low threshold, and on noise, where few heads are."""
+    size = load_weights(exported)[0].input.size
+    noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    results = parity(exported, np.concatenate([demo_inputs(size), noise]), rounds=0)
+    assert [r.name for r in results] == ["npz", *FORMATS]
+    assert results[0].heads >= len(IMAGES)
+    for result in results:
+        if result.name == "onnx-int8":  # what it loses is measured on record sets
+            assert result.found >= result.heads - 1
+            continue
+        assert (result.found, result.extra) == (result.heads, 0), result
+        assert result.box < 0.01, result
+        assert result.degrees < 0.01, result
+
+
+def test_the_table_of_the_documentation_has_every_format():
+    page = (REPOSITORY / "docs" / "export.md").read_text()
+    rows = re.findall(r"^\| `(\S+)` \|", page.split(BEGIN)[1].split(END)[0], re.MULTILINE)
+    assert rows == ["npz", *FORMATS]
+    assert table([]).splitlines()[0] in page
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "orbax"])
+def test_arrays_come_back_as_they_were(exported, name):
+    config, variables = load_weights(exported)
+    again, read = load_weights(exported / name)
+    assert again.to_dict() == config.to_dict()
+    expected, found = flat_arrays(variables), flat_arrays(read)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "weights.safetensors", "orbax", "heads.onnx", "heads-int8.onnx"]
+)
+def test_the_predictor_reads_it(exported, name):
+    predictor = Predictor.load(exported / name)
+    assert predictor.runtime == (
+        "jax" if name in ("weights.safetensors", "orbax") else "onnxruntime"
+    )
+    (head,) = predictor(IMAGES[0])
+    (expected,) = Predictor(exported, runtime="jax")(IMAGES[0])
+    loose = 10 if "int8" in name else 0.01
+    np.testing.assert_allclose(head.box, expected.box, atol=loose)
+
+
+def test_stablehlo_runs_with_jax_alone(exported, tmp_path):
+    """In a process that never sees this package."""
+    size = load_weights(exported)[0].input.size
+    np.save(tmp_path / "images.npy", demo_inputs(size)[:3])
+    code = f"""
+import sys, numpy as np, jax, jax.export
+exported = jax.export.deserialize(open({str(exported / "heads.stablehlo")!r}, "rb").read())
+assert exported.platforms == ("cpu", "cuda", "tpu")
+images = np.load("images.npy")
+for batch in (1, 3):
+    heads = jax.jit(exported.call)(images[:batch], np.float32(0.3), np.float32(0.5))
+    print(*np.asarray(heads["valid"]).sum(axis=1))
+assert not any("mtnet" in name for name in sys.modules)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines() == ["1", "1 1 1"]
+
+
+def test_the_card_says_what_the_weights_are(exported):
+    text = (exported / "README.md").read_text()
+    assert text.startswith("---\nlicense: MIT\nlibrary_name: mtnet_jax\n")
+    for format in FORMATS.values():
+        assert f"`{format.file}`" in text
+    for section in ("Conventions", "Training data", "Licence", "Measured", "Limits"):
+        assert f"## {section}\n" in text
+    assert f"Frame `{load_weights(exported)[0].frame}`" in text
+
+
+def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
+    source = tmp_path / "run"
+    export(weights, source)
+    config = json.loads((source / "config.json").read_text())
+    config["data"] = {"mine": {"train_split": "train"}, "other": {"train_split": ""}}
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "eval" / "mine-test").mkdir(parents=True)
+    (source / "eval" / "mine-test" / "evaluation.txt").write_text("mine/test: 9\n\nAP50 12.3%\n")
+    export(source, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Record sets: mine.\n" in text
+    assert "mine/test: 9\n\n```\nAP50 12.3%\n```" in text
+    assert "data" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+# --- what does not fit ---------------------------------------------------------------------------
+
+
+def test_a_stale_file_is_not_used(weights, tmp_path):
+    """An exported file beside weights that came later would give the heads of the earlier ones."""
+    export(weights, tmp_path / "out", formats=["onnx"])
+    assert Predictor(tmp_path / "out", score_threshold=SCORE).runtime == "onnxruntime"
+    config, variables = load_weights(weights)
+    variables["params"]["face"]["scale1"]["bias"] += 1.0
+    from mtnet_jax.weights import write_weights
+
+    write_weights(tmp_path / "out", config, variables)
+    with pytest.warns(UserWarning, match="made of other weights.*export it again"):
+        assert Predictor(tmp_path / "out", score_threshold=SCORE).runtime == "jax"
+
+
+def test_eight_bits_need_images(weights, tmp_path):
+    with pytest.raises(BadInput, match="--images"):
+        export(weights, tmp_path / "out", formats=["onnx-int8"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "said"),
+    [
+        ("gone.onnx", None, MissingFile, "gone.onnx"),
+        ("bad.onnx", b"no model", BadInput, "bad.onnx"),
+        ("gone.safetensors", None, MissingFile, "gone.safetensors"),
+        ("bad.safetensors", b"no tensors", BadInput, "bad.safetensors is damaged"),
+    ],
+)
+def test_files_that_are_not_weights_are_named(tmp_path, name, content, error, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=said):
+        Predictor(tmp_path / name)
+
+
+def test_the_bare_network_is_no_predictor(exported):
+    with pytest.raises(BadInput, match=r"network\.onnx gives predictions: .*--format onnx"):
+        Predictor(exported / "network.onnx")
+
+
+def test_a_file_has_one_size_and_one_runtime(exported):
+    with pytest.raises(BadInput, match="export it again with --size 416"):
+        Predictor(exported / "heads.onnx", size=416)
+    with pytest.raises(BadInput, match="for onnxruntime"):
+        Predictor(exported / "heads.onnx", runtime="jax")
+
+
+def test_eight_bits_are_measured_on_records(weights, tmp_path, capsys):
+    words = ["export", "--workdir", str(weights), "--out", str(tmp_path / "out")]
+    data = str(REPOSITORY / "demo" / "studio_demo")
+    assert main([*words, "--format", "onnx-int8", "--images", str(IMAGES[0]), "--data", data]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "AP50" in lines[-3]
+    assert re.search(r"heads-int8\.onnx +[\d.]+% +[\d.]+% +[\d.]+°", lines[-1])

@@ -1,0 +1,200 @@
+"""One network at several input sizes, tiles of large images, and the camera."""
+
+import json
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+
+from mtnet_jax import Predictor
+from mtnet_jax.anchors import STRIDES
+from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.camera import camera_to_ray, intrinsics_of_view
+from mtnet_jax.cli import main
+from mtnet_jax.data.geometry import BORDER_GREY
+from mtnet_jax.errors import BadInput
+from mtnet_jax.export.folder import export
+from mtnet_jax.predict.inference import make_detector
+from mtnet_jax.predict.placing import letterboxed
+from mtnet_jax.predict.predictor import read_picture, write_picture
+from mtnet_jax.predict.tiles import merge, moved, windows
+from mtnet_jax.rotations import geodesic_degrees
+from mtnet_jax.saved_config import read_config, write_config
+from mtnet_jax.shipped import weights_folder
+from mtnet_jax.system import at_size, build_system
+from mtnet_jax.weights import load_weights
+from tests.conftest import REPOSITORY
+from tests.tiny import SCORE
+
+IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+WEIGHTS = weights_folder()
+TRAINED = read_config(WEIGHTS).input.size
+LARGER = TRAINED + 6 * STRIDES[0]
+
+
+def test_anchors_keep_their_pixels():
+    config, _ = load_weights(WEIGHTS)
+    trained = build_system(config).grid
+    larger = build_system(at_size(config, LARGER)).grid
+    assert larger.size == LARGER
+    np.testing.assert_allclose(larger.level_anchors_wh, trained.level_anchors_wh, rtol=1e-6)
+    assert config.input.size == TRAINED  # the given one is left alone
+    with pytest.raises(BadInput, match="multiple of 32"):
+        at_size(config, LARGER + 1)
+
+
+def test_the_same_content_gives_the_same_heads_at_another_size():
+    """An input in the middle of a larger one, whose cells lie alike; the rest is grey."""
+    config, variables = load_weights(WEIGHTS)
+    small = np.stack([letterboxed(read_picture(path), TRAINED)[0] for path in IMAGES])
+    large = np.full((len(small), LARGER, LARGER, 3), BORDER_GREY, np.uint8)
+    offset = (LARGER - TRAINED) // 2
+    large[:, offset:-offset, offset:-offset] = small
+
+    def detect(config, images):
+        return jax.device_get(make_detector(build_system(config), config, 0.3)(variables)(images))
+
+    expected, found = detect(config, small), detect(at_size(config, LARGER), large)
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    valid = expected.valid
+    # Zeros round the smaller input are grey in the larger one: that is all the difference.
+    assert np.abs(found.boxes[valid] - offset - expected.boxes[valid]).max() < 3
+    assert geodesic_degrees(found.rotations[valid], expected.rotations[valid]).max() < 5
+    config.input.size = (
+        416  # with anchors as they are written the boxes would be 1.86 times as large
+    )
+    wrong = detect(config, large)
+    both = wrong.valid & expected.valid
+    sizes = (h.boxes[both][:, 2:] - h.boxes[both][:, :2] for h in (wrong, expected))
+    assert np.median(np.divide(*sizes)) == pytest.approx(LARGER / TRAINED, rel=0.2)
+
+
+def crowd() -> tuple[np.ndarray, int]:
+    """Six photographs of one person each in one large image, and how many there are."""
+    images = [read_picture(path) for path in IMAGES]
+    rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
+    together = np.concatenate(rows)
+    image = np.full((6 * TRAINED, 12 * TRAINED, 3), BORDER_GREY, np.uint8)
+    image[200 : 200 + together.shape[0], 300 : 300 + together.shape[1]] = together
+    return image, len(images)
+
+
+def test_tiles_and_a_larger_input_find_small_heads():
+    image, count = crowd()
+    plain = Predictor(runtime="onnxruntime")
+    assert len(plain(image)) < count
+    tiled = Predictor(runtime="onnxruntime", tile=500)(image)
+    larger = Predictor(runtime="onnxruntime", size=6 * TRAINED)(image)
+    assert len(tiled) == len(larger) == count
+    a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
+    assert (iou_xyxy(a[:, None], b[None]).max(axis=1) > 0.6).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"), [(2800, 1400, 700), (701, 300, 700), (9, 9, 9)]
+)
+def test_tiles_cover_the_image_and_overlap(width, height, side):
+    covered = np.zeros((height, width), int)
+    found = windows(width, height, side)
+    for left, top, right, bottom in found:
+        assert right - left <= side
+        assert bottom - top <= side
+        covered[top:bottom, left:right] += 1
+    assert covered.min() >= 1
+    lefts = sorted({window[0] for window in found})
+    assert all(a + side - b >= side // 2 - 1 for a, b in pairwise(lefts))
+
+
+def heads_of(*boxes: tuple[float, ...], scores: tuple[float, ...]) -> dict[str, np.ndarray]:
+    count = len(boxes)
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "scores": np.array(scores, np.float32),
+        "labels": np.zeros(count, int),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+    }
+
+
+def test_a_head_that_a_tile_cuts_is_left_to_the_others():
+    tile = heads_of((10, 20, 50, 60), (150, 20, 200, 60), (0, 0, 30, 30), scores=(0.9, 0.8, 0.7))
+    kept = moved(tile, (100, 0, 300, 200), (400, 900))
+    # The first is whole; the second ends at the tile's right border; the third at its left one,
+    # and at the top, where the image ends too.
+    np.testing.assert_array_equal(kept["boxes"], [[110, 20, 150, 60]])
+    at_the_edge = moved(tile, (0, 0, 200, 200), (200, 200))
+    assert len(at_the_edge["boxes"]) == 3
+
+
+def test_a_head_seen_twice_is_one():
+    first = heads_of((0, 0, 40, 40), (100, 0, 140, 40), scores=(0.6, 0.5))
+    second = heads_of((2, 0, 42, 40), scores=(0.9,))
+    merged = merge([first, second], 0.5)
+    np.testing.assert_allclose(merged["scores"], [0.9, 0.5])
+    np.testing.assert_array_equal(merged["boxes"][:, 0], [2, 100])
+
+
+# --- the camera ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ray_weights(tmp_path_factory):
+    """The weights that ship, as if their rotations were relative to the ray."""
+    folder = tmp_path_factory.mktemp("ray")
+    config = read_config(WEIGHTS)
+    config.frame = "ray"
+    write_config(folder, config)
+    (folder / "weights.npz").write_bytes((WEIGHTS / "weights.npz").read_bytes())
+    export(folder, folder / "out", formats=["onnx"], half=True)  # starts faster
+    return folder / "out"
+
+
+def test_camera_axes_need_a_camera(ray_weights):
+    (head,) = Predictor(ray_weights)(IMAGES[0])
+    assert (head.frame, head.rotation_camera) == ("ray", None)
+    assert "rotation_camera" not in head.to_json()
+    (known,) = Predictor(ray_weights, fov=60)(IMAGES[0])
+    np.testing.assert_array_equal(known.rotation, head.rotation)
+    intrinsics = intrinsics_of_view(60, 384, 288)
+    back = camera_to_ray(known.rotation_camera[None], np.array([head.box]), intrinsics)[0]
+    np.testing.assert_allclose(back, head.rotation, atol=1e-5)
+    # Here the head stands a little left of the middle: the two differ by the angle of its ray.
+    middle = (head.box[0] + head.box[2]) / 2 - 192, (head.box[1] + head.box[3]) / 2 - 144
+    angle = np.rad2deg(np.arctan(np.hypot(*middle) / intrinsics[0]))
+    assert geodesic_degrees(known.rotation_camera, head.rotation) == pytest.approx(angle, abs=1e-2)
+    (same,) = Predictor(ray_weights, intrinsics=intrinsics)(IMAGES[0])
+    np.testing.assert_array_equal(same.rotation_camera, known.rotation_camera)
+
+
+def test_camera_axes_of_weights_in_camera_axes(weights):
+    predictor = Predictor(weights, fov=60, score_threshold=SCORE)
+    assert predictor.frame == "camera"
+    head = predictor(IMAGES[0])[0]
+    np.testing.assert_array_equal(head.rotation_camera, head.rotation)
+
+
+@pytest.mark.parametrize("words", [["--fov", "60"], ["--intrinsics", "332.55,332.55,192,144"]])
+def test_the_command_writes_camera_axes(ray_weights, tmp_path, words):
+    file = tmp_path / "heads.json"
+    command = ["predict", str(IMAGES[0]), "--weights", str(ray_weights), "--json", str(file)]
+    assert main([*command, *words]) == 0
+    (head,) = json.loads(file.read_text())[0]["heads"]
+    assert head["frame"] == "ray"
+    (expected,) = Predictor(ray_weights, fov=60)(IMAGES[0])
+    np.testing.assert_allclose(head["rotation_camera"], expected.rotation_camera, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "0,1,2,3", "nan,1,2,3"])
+def test_intrinsics_that_cannot_be(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "x.jpg", "--intrinsics", text])
+    assert "--intrinsics" in capsys.readouterr().err
+
+
+def test_a_size_on_the_command_line(tmp_path):
+    image, count = crowd()
+    write_picture(tmp_path / "crowd.png", image)
+    file = tmp_path / "heads.json"
+    command = ["predict", str(tmp_path / "crowd.png"), "--json", str(file)]
+    assert main([*command, "--size", str(6 * TRAINED), "--runtime", "onnxruntime"]) == 0
+    assert len(json.loads(file.read_text())[0]["heads"]) == count
