@@ -29,6 +29,9 @@ class Nobody:
         self.calls += 1
         return []
 
+    def predict_batch(self, images):
+        return [self(image) for image in images]
+
 
 @pytest.fixture
 def images(tmp_path):

@@ -9,6 +9,8 @@ from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput, MtnetError
 from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
+DEFAULT_OUT = Path("heads")
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet predict`."""
@@ -32,7 +34,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="overlays and videos go here; a camera without it: a window",
+        help="overlays and videos go here (default: heads, where no --json is asked for); a camera "
+        "without it: a window",
     )
     parser.add_argument(
         "--json",
@@ -56,11 +59,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="IOU",
         help="heads that overlap a surer one by more are left out (default: as trained)",
     )
+    parser.add_argument(
+        "--save-crops", action="store_true", help="write each head as an image into OUT/crops"
+    )
+    parser.add_argument(
+        "--save-txt", action="store_true", help="write YOLO text files with angles into OUT/labels"
+    )
     _add_input_options(parser)
     parser.add_argument(
         "--track",
         action="store_true",
         help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
+    )
+    parser.add_argument(
+        "--batch",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="images a call of the network (default 1; more pays on GPUs)",
     )
     parser.add_argument(
         "--runtime",
@@ -144,10 +160,11 @@ def run(args: argparse.Namespace) -> int:
 def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list) -> None:
     """Raises BadInput for what does not go together, before anything is read or written."""
     files = [path for path in (args.json, args.jsonl) if path is not None]
-    if inputs and args.out is None and not files:
-        raise BadInput(
-            "Nothing to write: give --out DIR for overlays, --json FILE or --jsonl FILE."
-        )
+    recorded = inputs or any(not isinstance(source, int) for source in videos)
+    if args.out is None and not files and recorded:
+        args.out = DEFAULT_OUT
+    if args.out is None and (args.save_crops or args.save_txt):
+        raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
     if args.out is None and any(not isinstance(source, int) for source in videos):
         raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if files and not inputs:
@@ -164,7 +181,14 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) -> int:
+    from mtnet_jax.predict.extras import write_crops, write_text
     from mtnet_jax.predict.files import predict_files
+
+    def more(overlay, image, heads, of) -> None:
+        if args.save_crops:
+            write_crops(outputs, overlay, image, heads, of)
+        if args.save_txt:
+            write_text(outputs, overlay, image, heads, predictor.class_names, of)
 
     failed = predict_files(
         predictor,
@@ -173,6 +197,8 @@ def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) ->
         json_file=args.json,
         lines_file=args.jsonl,
         cube=args.cube,
+        batch_size=args.batch,
+        more=more,
         outputs=outputs,
     )
     say = functools.partial(print, file=_status(args))

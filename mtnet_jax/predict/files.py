@@ -3,8 +3,10 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from mtnet_jax.data.listing import IMAGE_SUFFIXES, Listing, list_images
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
 from mtnet_jax.outputs import JsonLines, JsonList, Outputs
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.head import as_arrays, heads_to_json
+from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor, read_picture
 
 STANDARD_OUTPUT = Path("-")
@@ -65,6 +67,8 @@ def predict_files(
     json_file: Path | None,
     lines_file: Path | None = None,
     cube: bool = False,
+    batch_size: int = 1,
+    more: Callable[[Path, np.ndarray, list[Head], str], None] | None = None,
     outputs: Outputs | None = None,
 ) -> list[Path]:
     """Predicts image files; writes overlays, a JSON list and JSON lines as it goes.
@@ -76,6 +80,8 @@ def predict_files(
       json_file: file for the heads of all images as one list, "-" for standard output, or None.
       lines_file: the same as JSON lines, an object an image.
       cube: draw a cube round each head too.
+      batch_size: images a call of the network.
+      more: is given the name of each overlay, its image, its heads and the input, to write more.
       outputs: of the run of the command; None: these images are all that it reads.
 
     Returns:
@@ -88,7 +94,7 @@ def predict_files(
     """
     outputs = outputs or Outputs("predict", pictures)
     names = _overlay_names(outputs, pictures, out)
-    failed = []
+    failed: list[Path] = []
     with contextlib.ExitStack() as opened:
         # What cannot be written is said before the work.
         sinks = [
@@ -96,21 +102,36 @@ def predict_files(
             for path, form in ((json_file, JsonList), (lines_file, JsonLines))
             if path is not None
         ]
-        for path in tqdm(pictures, unit="image", disable=len(pictures) < 2):
-            try:
-                image = read_picture(path)
-            except (OSError, BadRecord) as error:
-                tqdm.write(f"cannot read an image: {error}", file=sys.stderr)
-                failed.append(path)
-                continue
-            heads = predictor(image)
-            if path in names:
-                overlay = draw_heads(image, as_arrays(heads), cube=cube)
-                write_picture(outputs, names[path], overlay, of=str(path.resolve()))
-            entry = {"image": str(path), **heads_to_json(image, heads, predictor.class_names)}
-            for sink in sinks:
-                sink.append(entry)
+        for batch in _batches(_readable(pictures, failed), batch_size):
+            found = predictor.predict_batch([image for _, image in batch])
+            for (path, image), heads in zip(batch, found, strict=True):
+                if path in names:
+                    overlay, of = (
+                        draw_heads(image, as_arrays(heads), cube=cube),
+                        str(path.resolve()),
+                    )
+                    write_picture(outputs, names[path], overlay, of)
+                    if more is not None:
+                        more(names[path], image, heads, of)
+                entry = heads_to_json(image, heads, predictor.class_names)
+                for sink in sinks:
+                    sink.append({"image": str(path), **entry})
     return failed
+
+
+def _readable(pictures: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Images that can be read, with progress; the others are reported, and added to `failed`."""
+    for path in tqdm(pictures, unit="image", disable=len(pictures) < 2):
+        try:
+            yield path, read_picture(path)
+        except (OSError, BadRecord) as error:
+            tqdm.write(f"cannot read an image: {error}", file=sys.stderr)
+            failed.append(path)
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def _overlay_names(outputs: Outputs, pictures: list[Path], out: Path | None) -> dict[Path, Path]:

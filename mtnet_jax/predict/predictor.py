@@ -82,6 +82,7 @@ class Predictor:
         self.size = config.input.size
         self._iou_threshold = config.decode.iou_threshold
         self._tile = tile
+        self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
     @classmethod
@@ -108,11 +109,14 @@ class Predictor:
     def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
         """Finds the heads of several images, each of any size, in one call of the network.
 
-        JAX compiles once for each number of images. Tiles go through the network one by one.
+        JAX compiles once for each number of images up to the largest so far: fewer are filled up.
+        Tiles go through the network one by one.
         """
+        if not images:
+            return []
         pixels = [as_rgb(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
-        found = self._detect(np.stack(inputs))
+        found = self._detect(self._filled_up(np.stack(inputs)))
         placed = [
             heads_in_picture(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
@@ -121,6 +125,13 @@ class Predictor:
             self._as_heads(self._with_tiles(image, arrays), image.shape)
             for image, arrays in zip(pixels, placed, strict=True)
         ]
+
+    def _filled_up(self, inputs: np.ndarray) -> np.ndarray:
+        count = len(inputs)
+        if self.runtime != "jax" or count == 1:  # the first takes any number, alone nothing is won
+            return inputs
+        self._batch = max(self._batch, count)
+        return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
 
     def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds what the tiles of a large image show."""
