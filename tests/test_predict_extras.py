@@ -14,6 +14,7 @@ from mtnet_jax.predict.onnx_runtime import open_heads
 from mtnet_jax.predict.predictor import read_picture
 from mtnet_jax.shipped import weights_folder
 from tests.conftest import REPOSITORY
+from tests.image_files import written
 from tests.tiny import SCORE
 
 IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
@@ -32,7 +33,7 @@ print([name for name in heavy if name in sys.modules])
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert run.stdout.splitlines()[-1] == "[]"
-    assert [path.name for path in (tmp_path / "heads").iterdir()] == [f"{IMAGES[0].stem}.png"]
+    assert written(tmp_path / "heads") == [f"{IMAGES[0].stem}.png"]
 
 
 def test_the_shipped_file_is_of_the_shipped_weights():
