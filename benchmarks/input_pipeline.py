@@ -33,7 +33,8 @@ from benchmarks.timing import Contender, installed, measure, ratio, table, write
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, random_map
-from mtnet_jax.data.batches import augment_record, fit_heads, pad_heads, training_batches
+from mtnet_jax.data.batches import augment_record, pad_heads, training_batches
+from mtnet_jax.data.fitting import fit_heads
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.data.selection import parse_selection
 

@@ -26,6 +26,8 @@ FEATURES = {
     "has_pose": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "ignore": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "labels": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    "headings": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+    "has_heading": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
 }
 BORDER_GREY = 114.0
 MIN_VISIBLE = 0.4
@@ -101,12 +103,19 @@ def augment(index, data, *, size, max_heads, seed, options):
     mirror = matrix([[1, flip, flip], [flip, 1, 1], [flip, 1, 1]])
     has_pose = tf.cast(record["has_pose"], tf.bool)
     rotations = tf.where(has_pose[:, None, None], turn @ (record["rotations"] * mirror), tf.eye(3))
+    # Records of before there were headings have none.
+    missing = tf.zeros([tf.shape(boxes)[0] - tf.shape(record["headings"])[0]])
+    headings = tf.concat([record["headings"], missing], axis=0) * math.pi / 180
+    headings = tf.atan2(flip * tf.sin(headings) * cos, tf.cos(headings)) * 180 / math.pi
+    has_heading = tf.concat([record["has_heading"], tf.cast(missing, tf.int64)], axis=0) > 0
     heads = {
         "boxes": clipped,
         "rotations": rotations,
         "has_pose": has_pose,
         "ignore": tf.cast(record["ignore"], tf.bool) | (visible < MIN_VISIBLE),
         "labels": tf.cast(record["labels"], tf.int32),
+        "headings": tf.where(has_heading, headings, 0.0),
+        "has_heading": has_heading,
     }
     inside = tf.where(area > 0)[:, 0]
     order = tf.gather(inside, tf.argsort(-tf.gather(area, inside), stable=True))[:max_heads]

@@ -231,6 +231,8 @@ def random_batch(size: int, batch: int, max_heads: int) -> dict[str, Any]:
         "has_pose": np.ones((batch, max_heads), bool),
         "ignore": np.zeros((batch, max_heads), bool),
         "labels": np.zeros((batch, max_heads), np.int32),
+        "headings": np.zeros((batch, max_heads), np.float32),
+        "has_heading": np.zeros((batch, max_heads), bool),
         "valid": np.tile(np.arange(max_heads) < 2, (batch, 1)),
         "dropped": np.zeros(batch, np.int32),
     }

@@ -40,6 +40,9 @@ def tiny_record(number: int) -> dict:
         "has_pose": np.zeros(count, bool),
         "ignore": np.zeros(count, bool),
         "labels": np.zeros(count, np.int32),
+        "headings": np.zeros(count, np.float32),
+        "has_heading": np.zeros(count, bool),
+        "intrinsics": np.zeros(4, np.float32),
     }
 
 

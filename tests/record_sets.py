@@ -19,8 +19,11 @@ def a_record(
     boxes: Sequence[Sequence[float]],
     rotations: Sequence[np.ndarray] = (),
     ignore: Sequence[bool] = (),
+    headings: Sequence[float] = (),
+    intrinsics: Sequence[float] = (0, 0, 0, 0),
 ) -> dict:
-    """A record with a random picture of 64x48; heads have a pose where rotations are given."""
+    """A record with a random picture of 64x48; heads have a pose where rotations are given, and a
+    heading where headings are."""
     count = len(boxes)
     pixels = np.random.default_rng(len(image_id)).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     return {
@@ -34,6 +37,9 @@ def a_record(
         "has_pose": np.full(count, len(rotations) > 0),
         "ignore": np.array(ignore, bool) if len(ignore) else np.zeros(count, bool),
         "labels": np.zeros(count, np.int32),
+        "headings": np.array(headings if len(headings) else [0] * count, np.float32),
+        "has_heading": np.full(count, len(headings) > 0),
+        "intrinsics": np.array(intrinsics, np.float32),
     }
 
 

@@ -210,12 +210,27 @@ def pose_of(name, raw):
     return Rotation.from_euler("XYZ", [-pitch, yaw, roll], degrees=True).as_matrix()
 
 
+def heading_loss(name, raw, heading):
+    """Squared distance, seen from above, of the unit vectors where a face looks and should look.
+
+    Vectors say it with their third one as it is. The 1e-6 is what keeps the gradient finite.
+    """
+    x, _, z = raw[6:9] if name == "vectors" else pose_of(name, raw)[:, 2]
+    length = math.sqrt(x * x + z * z + 1e-6)
+    angle = math.radians(heading)
+    # |u - v|^2 = |u|^2 + |v|^2 - 2 u v with both of length 1
+    return 2 - 2 * (x / length * math.sin(angle) + z / length * math.cos(angle))
+
+
 def multitask_loss(
     outputs, truths, *, size, pose_size, name, weights, anchors=COCO, positives=1, threshold=0.5
 ):
-    """Eq. 1 to 5 over pictures, cells, anchors and truths: the loss, its parts, the counts."""
-    sums = dict.fromkeys(("xy", "wh", "obj", "cls", "pose"), 0.0)
-    counts = {"positives": 0, "posed": 0, "shadowed": 0, "neutral": 0}
+    """Eq. 1 to 5 over pictures, cells, anchors and truths: the loss, its parts, the counts.
+
+    Heads that know their heading alone have its loss in the place of L_pose.
+    """
+    sums = dict.fromkeys(("xy", "wh", "obj", "cls", "pose", "heading"), 0.0)
+    counts = {"positives": 0, "posed": 0, "headed": 0, "shadowed": 0, "neutral": 0}
     num_classes = outputs[0].shape[-1] - 5 - pose_size
     for b in range(len(truths.boxes)):
         boxes = np.asarray(truths.boxes[b], np.float64).tolist()
@@ -257,8 +272,13 @@ def multitask_loss(
                 counts["posed"] += 1
                 rotation = np.asarray(truths.rotations[b, i], np.float64)
                 sums["pose"] += pose_loss(name, np.array(raw[5 + num_classes :]), rotation)
+            elif truths.has_heading is not None and truths.has_heading[b, i]:
+                counts["headed"] += 1
+                heading = float(truths.headings[b, i])
+                sums["heading"] += heading_loss(name, np.array(raw[5 + num_classes :]), heading)
+    divisors = {"pose": "posed", "heading": "headed"}
     parts = {
-        part: total / max(counts["posed" if part == "pose" else "positives"], 1)
+        part: total / max(counts[divisors.get(part, "positives")], 1)
         for part, total in sums.items()
     }
     parts["obj"] = sums["obj"] / max(counts["positives"], len(truths.boxes))
@@ -268,7 +288,9 @@ def multitask_loss(
         + weights.obj * parts["obj"]
         + weights.cls * parts["cls"]
     )
-    return weights.alpha * bbox + (1 - weights.alpha) * parts["pose"], parts, counts
+    looks = sums["pose"] + weights.heading * sums["heading"]
+    looks = looks / max(counts["posed"] + counts["headed"], 1)
+    return weights.alpha * bbox + (1 - weights.alpha) * looks, parts, counts
 
 
 def suppress(boxes, scores, score_threshold, iou_threshold):

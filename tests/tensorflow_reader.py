@@ -28,6 +28,9 @@ FEATURES = {
     "has_pose": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "ignore": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
     "labels": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    "headings": tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+    "has_heading": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    "intrinsics": tf.io.FixedLenFeature([4], tf.float32, [0.0] * 4),
 }
 
 

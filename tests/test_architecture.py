@@ -26,6 +26,7 @@ FLOORS = (
     ("mtnet_jax.weights",),
     ("mtnet_jax.export",),
     ("mtnet_jax.predict",),
+    ("mtnet_jax.page",),
     ("mtnet_jax.evaluation",),
     ("mtnet_jax.training",),
     ("mtnet_jax.inspection",),

@@ -140,9 +140,81 @@ def test_blur_smooths_and_keeps_the_mean(rng):
     assert blurred.mean() == pytest.approx(image.mean(), abs=2)
 
 
+# --- fewer pixels and compression ----------------------------------------------------------------
+
+
+class Listed:
+    """A random generator that writes down what it is asked for."""
+
+    def __init__(self, rng: np.random.Generator):
+        self._rng, self.calls = rng, []
+
+    def __getattr__(self, name: str):
+        def call(*args):
+            self.calls.append((name, args))
+            return getattr(self._rng, name)(*args)
+
+        return call
+
+
+def test_without_coarse_and_jpeg_the_random_numbers_are_those_of_before():
+    """What these options ask for at 0 is nothing, so pictures of a seed stay what they were."""
+    rng = Listed(np.random.default_rng(3))
+    image = np.full((8, 8, 3), 99, np.uint8)
+    change_colour(rng, image, AugmentOptions(blur=0.0))
+    assert rng.calls == [
+        ("uniform", (-0.3, 0.3)),  # brightness
+        ("uniform", (-0.3, 0.3)),  # contrast
+        ("uniform", (-0.4, 0.4)),  # saturation
+        ("random", ()),  # grey
+        ("uniform", (-0.03, 0.03)),  # hue
+        ("random", ()),  # blur
+        ("uniform", (0, 4.0)),  # level of the noise
+        ("integers", (2**63,)),  # seed of the noise
+    ]
+
+
+@pytest.mark.parametrize("name", ["coarse", "jpeg"])
+@pytest.mark.parametrize("shape", [(61, 80), (64, 64), (7, 3), (1, 1)])
+def test_coarse_and_jpeg_change_pixels_and_keep_the_picture(rng, name, shape):
+    """Red is strongest and blue weakest before and after: no channels change places."""
+    image = rng.integers(0, 90, (*shape, 3), dtype=np.uint8) + np.array([150, 80, 0], np.uint8)
+    untouched = image.copy()
+    changed = change_colour(rng, image, NO_AUGMENTATION._replace(**{name: 1.0}))
+    np.testing.assert_array_equal(image, untouched)
+    assert changed.shape == image.shape
+    assert changed.dtype == np.uint8
+    if image.size > 100:
+        assert (changed != image).mean() > 0.3
+        before, after = image.mean(axis=(0, 1)), changed.mean(axis=(0, 1))
+        np.testing.assert_allclose(after, before, atol=6)
+
+
+def test_coarse_pictures_have_lost_their_detail_and_nothing_else(rng):
+    """Of a wave of 2 pixels little is left, one of 32 stays."""
+    columns = np.arange(128)
+    options = NO_AUGMENTATION._replace(coarse=1.0)
+    left = {}
+    for period in (2, 32):
+        wave = 128 + 100 * np.cos(2 * np.pi * columns / period)
+        image = np.broadcast_to(wave[None, :, None], (128, 128, 3)).astype(np.uint8)
+        changed = [change_colour(rng, image, options)[20:-20, 20:-20] for _ in range(10)]
+        left[period] = np.array([each.std() / image[20:-20, 20:-20].std() for each in changed])
+    assert left[2].max() < 0.5
+    assert left[32].min() > 0.85
+
+
+@pytest.mark.parametrize("name", ["coarse", "jpeg"])
+def test_coarse_and_jpeg_come_as_often_as_they_say(rng, name):
+    image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    options = NO_AUGMENTATION._replace(**{name: 0.3})
+    changed = [(change_colour(rng, image, options) != image).any() for _ in range(600)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.06)
+
+
 def test_the_same_seed_gives_the_same_picture():
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    options = AugmentOptions(blur=0.5, grey=0.5)
+    options = AugmentOptions(blur=0.5, grey=0.5, coarse=0.5, jpeg=0.5)
 
     def change(seed):
         return change_colour(np.random.default_rng(seed), image.copy(), options)
@@ -186,6 +258,8 @@ def test_maps_stay_within_the_options(rng):
         {"scale_min": 2.0, "scale_max": 1.0},
         {"brightness": 1.2},
         {"noise": float("nan")},
+        {"coarse": 1.1},
+        {"jpeg": -0.1},
     ],
 )
 def test_options_out_of_range_are_named(bad):

@@ -14,14 +14,8 @@ import pytest
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, random_map
-from mtnet_jax.data.batches import (
-    augment_record,
-    fit_heads,
-    pad_heads,
-    training_batches,
-    truths_of,
-)
-from mtnet_jax.data.fitting import MIN_VISIBLE
+from mtnet_jax.data.batches import augment_record, pad_heads, training_batches, truths_of
+from mtnet_jax.data.fitting import MIN_VISIBLE, fit_heads
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
@@ -163,6 +157,18 @@ def test_heads_without_pose_keep_the_identity():
     assert fitted["has_pose"].tolist() == [True, False]
 
 
+def test_headings_follow_the_picture_and_heads_without_stay_at_zero():
+    boxes, known = [[20, 20, 40, 40], [50, 30, 70, 50]], np.array([True, False])
+    heads = record(boxes, headings=np.array([40, 0], np.float32), has_heading=known)
+    fitted = fit_heads(heads, geometry.mirror_map(100), 100)
+    np.testing.assert_allclose(fitted["headings"], [-40, 0], atol=1e-5)
+    assert fitted["headings"].dtype == np.float32
+    assert fitted["has_heading"].tolist() == [True, False]
+    # What no heading is known of stays at zero, whatever stands there and whatever the turn.
+    heads["headings"][1] = 90
+    assert fit_heads(heads, geometry.turn_map(30), 100)["headings"][1] == 0
+
+
 def test_a_picture_without_heads_is_a_record(rng):
     fitted = augment_record(record([]), rng, 64, AugmentOptions())
     padded = pad_heads(fitted, 3)
@@ -180,6 +186,7 @@ def test_augmented_boxes_lie_in_the_input(rng):
         assert (fitted["boxes"][:, 2:] > fitted["boxes"][:, :2]).all()
         assert fitted["boxes"].dtype == np.float32
         assert fitted["rotations"].dtype == np.float32
+        assert fitted["headings"].dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", [".jpg", ".png", "turned .jpg"])
@@ -250,6 +257,8 @@ def test_padding_keeps_the_largest_first_and_counts_the_rest():
     assert not roomy["boxes"][5:].any()
     np.testing.assert_array_equal(roomy["rotations"][5:], np.tile(np.eye(3), (3, 1, 1)))
     assert not roomy["has_pose"][5:].any()
+    assert not roomy["headings"][5:].any()
+    assert not roomy["has_heading"][5:].any()
 
 
 def test_cells_of_heads_without_a_slot_are_known():
@@ -271,12 +280,16 @@ def test_padding_keeps_the_fields_of_a_head_together():
         rotations=rotations,
         has_pose=np.array([True, True, False]),
         ignore=np.array([False, True, False]),
+        headings=np.array([10, 0, 30], np.float32),
+        has_heading=np.array([True, False, True]),
     )
     padded = pad_heads({**heads, "image": np.zeros((9, 9, 3), np.uint8)}, 4)
     assert padded["labels"].tolist() == [1, 2, 0, 0]
     np.testing.assert_array_equal(padded["rotations"][:3], rotations[[1, 2, 0]])
     assert padded["has_pose"].tolist() == [True, False, True, False]
     assert padded["ignore"].tolist() == [True, False, False, False]
+    assert padded["headings"].tolist() == [0, 30, 10, 0]
+    assert padded["has_heading"].tolist() == [False, True, True, False]
 
 
 # --- the stream ----------------------------------------------------------------------------------
@@ -301,6 +314,8 @@ def test_batches_have_fixed_shapes_and_give_truths():
     truths = truths_of(batch)
     assert truths.valid.sum() == 4
     np.testing.assert_array_equal(truths.boxes, batch["boxes"])
+    np.testing.assert_array_equal(truths.headings, batch["headings"])
+    np.testing.assert_array_equal(truths.has_heading, batch["has_heading"])
 
 
 def test_stream_does_not_depend_on_the_number_of_threads():

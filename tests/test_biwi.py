@@ -109,6 +109,11 @@ def test_angles_of_the_real_frame(data_dir):
     assert (angles[:2] > 20).all()  # he looks up and to the left of the picture
     assert record["image"] == (folder / "frame_00054_rgb.png").read_bytes()
     assert record["image_id"] == "12/frame_00054"
+    # rgb.cal calls the middle of the first pixel 0.
+    matrix = np.loadtxt(folder / "rgb.cal", max_rows=3)
+    expected = [matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5]
+    np.testing.assert_allclose(record["intrinsics"], expected, rtol=1e-6)
+    assert not record["has_heading"].any()
     assert not report.dropped_pictures
 
 
@@ -318,6 +323,12 @@ def test_calibrated_rotations(data_dir):
 
 
 # --- splits and lists ----------------------------------------------------------------------------
+
+
+def test_records_have_the_intrinsics_of_their_camera(raw):
+    _, records = read(raw)
+    found = [record["intrinsics"] for split in records.values() for record in split]
+    np.testing.assert_array_equal(found, [[50, 52, 32.5, 24.5]] * 2)
 
 
 def test_protocols():

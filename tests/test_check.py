@@ -20,7 +20,13 @@ TURN = Rotation.from_euler("XYZ", [10, 120, -30], degrees=True).as_matrix()
 
 def good_record(number: int) -> dict:
     box = (5, 6, 30, 40)
-    return a_record(f"picture {number}", boxes=[box, (0, 0, WIDTH, HEIGHT)], rotations=[TURN] * 2)
+    return a_record(
+        f"picture {number}",
+        boxes=[box, (0, 0, WIDTH, HEIGHT)],
+        rotations=[TURN] * 2,
+        headings=[180, -75.5],
+        intrinsics=[50, 51, 32, 24],
+    )
 
 
 @pytest.fixture
@@ -203,6 +209,14 @@ def with_rotation(matrix):
     return lambda record: record["rotations"].__setitem__(1, matrix)
 
 
+def with_heading(degrees):
+    return lambda record: record["headings"].__setitem__(1, degrees)
+
+
+def with_intrinsics(*values):
+    return lambda record: record["intrinsics"].__setitem__(slice(None), values)
+
+
 SKEWED = TURN + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
 
 
@@ -224,6 +238,13 @@ SKEWED = TURN + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
         (with_rotation(np.zeros((3, 3))), "rotation", "the determinant is 0"),
         (with_rotation(np.full((3, 3), np.nan)), "rotation", "head 1 .*not finite"),
         (lambda r: r["has_pose"].__setitem__(1, False), "rotation", "has no pose, but its matrix"),
+        (with_heading(200), "heading", "head 1 has 200: not within"),
+        (with_heading(-180.5), "heading", "head 1 has -180.5: not within"),
+        (with_heading(np.nan), "heading", "head 1 has nan: not within"),
+        (lambda r: r["has_heading"].__setitem__(1, False), "heading", "no heading, but -75.5"),
+        (with_intrinsics(50, np.inf, 32, 24), "intrinsics", "inf.*not those of a camera"),
+        (with_intrinsics(0, 0, 32, 24), "intrinsics", "not those of a camera"),
+        (with_intrinsics(-50, 51, 32, 24), "intrinsics", "not those of a camera"),
         (lambda r: r["labels"].__setitem__(1, 1), "label", "head 1 has 1, not within 0 to 0"),
         (lambda r: r["labels"].__setitem__(1, -1), "label", "head 1 has -1"),
         (lambda r: r.update(image=r["image"][:-40]), "picture", "OpenCV cannot decode"),
@@ -233,6 +254,7 @@ SKEWED = TURN + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
         (lambda r: r.pop("ignore"), "schema", "'ignore'.* missing"),
         (lambda r: r.update(labels=r["labels"][:1]), "schema", "1 entries for 2 boxes"),
         (lambda r: r.update(boxes=r["boxes"].ravel()[:7]), "schema", "7 numbers"),
+        (lambda r: r.update(intrinsics=r["intrinsics"][:3]), "schema", "'intrinsics': 3 numbers"),
     ],
 )
 def test_bad_labels_are_named(records, change, kind, text):
@@ -256,11 +278,16 @@ def test_every_fault_of_a_record_is_told(records):
     bad["boxes"][0] = (-3, 0, 5, 5)
     with_rotation(SKEWED)(bad)
     bad["labels"][:] = 7
+    bad["headings"][:] = 500, -500
+    bad["intrinsics"][1] = 0
     bad["image"] = bad["image"][:-40]  # its size is then not known: boxes out of it neither
     write_records(shard(records, number=1), [unchecked_bytes(bad)] * 3)
     tally, faults = check(records)
     # The id of record 2 of the first shard, three times over.
-    assert tally.faults == {"picture": 3, "box": 3, "rotation": 3, "label": 6, "image_id": 3}
+    assert tally.faults == {
+        **{"picture": 3, "box": 3, "rotation": 3, "heading": 6, "label": 6, "intrinsics": 3},
+        "image_id": 3,
+    }
     assert {fault.record for fault in faults} == {0, 1, 2}
 
 

@@ -192,7 +192,8 @@ def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):
 
 
 def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, pictures, tmp_path):
-    assert "--out" in fails("predict", pictures, "--weights", weights)
+    crops = ("predict", pictures, "--weights", weights, "--json", tmp_path / "j", "--save-crops")
+    assert "--out" in fails(*crops)
     line = fails("predict", pictures, "--weights", tmp_path / "no", "--out", tmp_path / "o")
     assert str(tmp_path / "no") in line
     assert "mtnet train" in line

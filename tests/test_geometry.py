@@ -253,6 +253,7 @@ def test_no_boxes_and_no_rotations():
     turn = geometry.turn_map(10)
     assert geometry.map_boxes(np.zeros((0, 4), np.float32), turn).shape == (0, 4)
     assert geometry.map_rotations(np.zeros((0, 3, 3), np.float32), turn).shape == (0, 3, 3)
+    assert geometry.map_headings(np.zeros(0, np.float32), turn).shape == (0,)
 
 
 # --- rotations -----------------------------------------------------------------------------------
@@ -279,6 +280,60 @@ def test_rotations_against_scipy_step_by_step(rng):
         mapped = geometry.map_rotations(start.as_matrix().astype(np.float32), matrix)
         assert mapped.dtype == np.float32
         np.testing.assert_allclose(mapped, expected, atol=1e-5)
+
+
+# --- headings ------------------------------------------------------------------------------------
+
+HEADINGS = np.array([0, 20, -75, 90, -90, 135, -179, 180], np.float32)
+
+
+def assert_same_headings(found, expected):
+    """Within a hundredth of a degree, where -180 and 180 are one."""
+    assert np.abs((found - expected + 180) % 360 - 180).max() < 0.01
+
+
+def test_a_flip_negates_headings():
+    flipped = geometry.map_headings(HEADINGS, geometry.mirror_map(48))
+    assert_same_headings(flipped, -HEADINGS)
+    twice = geometry.map_headings(flipped, geometry.mirror_map(70))
+    assert_same_headings(twice, HEADINGS)
+
+
+def test_scale_and_shift_change_no_heading():
+    for matrix in (
+        np.eye(2, 3),
+        geometry.shift_map(30, -4),
+        geometry.scale_map(0.2),
+        geometry.letterbox_map(300, 200, 96),
+    ):
+        assert_same_headings(geometry.map_headings(HEADINGS, matrix), HEADINGS)
+
+
+def test_a_turn_leaves_the_cosine_of_what_looks_sideways():
+    """By hand: cos 60 = 1/2, so tan h becomes half of it; a quarter turn leaves no sideways."""
+    turned = geometry.map_headings(np.array([45, -45, 135, 0, 180, 90]), geometry.turn_map(60))
+    expected = [26.565, -26.565, 153.435, 0, 180, 90]  # the arc tangent of 1/2
+    np.testing.assert_allclose(turned, expected, atol=1e-3)
+    np.testing.assert_allclose(
+        geometry.map_headings(np.array([30, -150]), geometry.turn_map(-90)), [0, -180], atol=1e-9
+    )
+    # To the other side by the same amount; half a turn more, and sideways changes its side.
+    for degrees in (25.0, 130.0):
+        there, back = (
+            geometry.map_headings(HEADINGS, geometry.turn_map(d)) for d in (degrees, -degrees)
+        )
+        assert_same_headings(there, back)
+    assert_same_headings(geometry.map_headings(HEADINGS, geometry.turn_map(180)), -HEADINGS)
+
+
+def test_headings_are_those_of_mapped_level_heads(rng):
+    """Any chain of maps of scipy's Ry(h), and its heading atan2(R02, R22) afterwards."""
+    headings = rng.uniform(-180, 180, 40).astype(np.float32)
+    rotations = Rotation.from_euler("Y", headings[:, None], degrees=True).as_matrix()
+    for matrix in some_maps(rng, 320, 200, 96):
+        mapped = geometry.map_rotations(rotations, matrix).astype(float)
+        expected = np.degrees(np.arctan2(mapped[:, 0, 2], mapped[:, 2, 2]))
+        assert_same_headings(geometry.map_headings(headings, matrix), expected)
 
 
 def test_drawn_axes_stay_on_the_head(rng):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.spatial.transform import Rotation
 
 from mtnet_jax.config import default_config, record_set
 from mtnet_jax.data.batches import training_batches
@@ -18,7 +19,15 @@ from tests.augmentation import NO_AUGMENTATION
 from tests.test_batches import record
 
 
-def write_set(path: Path, lengths: dict[str, int], *, labels=("head",), rule="head", poses=True):
+def write_set(
+    path: Path,
+    lengths: dict[str, int],
+    *,
+    labels=("head",),
+    rule="head",
+    poses=True,
+    intrinsics=(0, 0, 0, 0),
+):
     """A record set whose pictures hold one head each, of label i % len(labels)."""
     path.mkdir()
     for split, count in lengths.items():
@@ -28,6 +37,7 @@ def write_set(path: Path, lengths: dict[str, int], *, labels=("head",), rule="he
                 image_id=f"{path.name} {split} {i}",
                 has_pose=np.array([poses]),
                 labels=np.array([i % len(labels)], np.int32),
+                intrinsics=np.array(intrinsics, np.float32),
             )
             for i in range(count)
         ]
@@ -86,6 +96,22 @@ def test_a_set_of_weight_0_is_not_opened(tmp_path):
         mixed(one=one, lost=record_set("lost", eval_split="", weight=0))
     )
     assert list(train_sources) == ["one"]
+
+
+def test_both_kinds_of_sources_are_in_the_frame_of_the_configuration(tmp_path):
+    """A head that looks along the axis, 15 pixels left of it and 10 above; focal length 30."""
+    path = write_set(tmp_path / "a", {"train": 3, "test": 2}, intrinsics=(30, 30, 35, 35))
+    config = mixed(a=record_set(path))
+    for source in (opened["a"] for opened in open_sources(config)):
+        np.testing.assert_array_equal(source[1]["rotations"], [np.eye(3)])
+    config.frame = "ray"
+    ray = np.array([-15, -10, 30]) / 35
+    look = Rotation.align_vectors([0, 0, 1], ray)[0].as_matrix()
+    for source in (opened["a"] for opened in open_sources(config)):
+        np.testing.assert_allclose(source[1]["rotations"], [look], atol=1e-5)
+    config.frame = "world"
+    with pytest.raises(ValueError, match="Unknown frame 'world'"):
+        open_sources(config)
 
 
 def test_labels_become_classes_by_name(tmp_path):

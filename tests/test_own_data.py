@@ -138,6 +138,37 @@ def test_coco_angles_need_their_convention(raw_coco, tmp_path):
         coco.conversion({"train": raw_coco()}, name="own", convention="canonical")
 
 
+def test_coco_headings(raw_coco, tmp_path):
+    def change(content):
+        content["annotations"][0].update(heading=-120.5, euler_angles=None)
+        content["annotations"][2]["heading"] = None
+        content["annotations"][1]["heading"] = 0
+        content["annotations"][3].update(heading=10, euler_angles=[0, 20, -80])
+
+    files = {"train": raw_coco(change)}
+    conversion = coco.conversion(files, name="own", convention="canonical")
+    report, records = convert(conversion, tmp_path / "out")
+    one, two = records["train/one.jpg"], records["train/été à Nîmes/deux têtes.jpg"]
+    assert one["has_heading"].tolist() == [True, False]
+    np.testing.assert_array_equal(one["headings"], [-120.5, 0])
+    assert not one["has_pose"].any()
+    # Straight ahead is known, not unknown; and a whole rotation says more than its heading.
+    assert two["has_heading"].tolist() == [True, False]
+    np.testing.assert_array_equal(two["headings"], [0, 0])
+    assert two["has_pose"].tolist() == [False, True]
+    np.testing.assert_allclose(
+        two["rotations"][1], SCIPY["canonical"](20, 0, -80).as_matrix(), atol=1e-6
+    )
+    counts = report.as_dict()["splits"]["train"]
+    assert (counts["heads with a pose"], counts["heads with a heading alone"]) == (1, 2)
+    # Where the rotations are left out, the heading is what is known.
+    _, records = convert(coco.conversion(files, name="own", convention="none"), tmp_path / "none")
+    two = records["train/été à Nîmes/deux têtes.jpg"]
+    assert not two["has_pose"].any()
+    np.testing.assert_array_equal(two["headings"], [0, 10])
+    assert two["has_heading"].all()
+
+
 def test_coco_label_map(raw_coco, tmp_path):
     files = {"train": raw_coco()}
     report, records = convert(
@@ -224,6 +255,14 @@ def set_annotation(**changes):
         ),
         (set_annotation(euler_angles=[1, float("nan"), 2]), "degrees within"),
         (set_annotation(euler_angles=[1, 2, 1000]), "degrees within"),
+        (
+            set_annotation(heading=200),
+            r"annotations\[2\] \(id 3\), field 'heading': .*degrees within \+-180.*is 200",
+        ),
+        (set_annotation(heading=float("nan")), "field 'heading': .*within"),
+        (set_annotation(heading="left"), "field 'heading' is .*left.*a number of degrees"),
+        (set_annotation(heading=[20]), "field 'heading' is .*a number of degrees"),
+        (set_annotation(heading=20, bbox=None), "field 'bbox' is None, expected"),
         (lambda c: c["images"][1].pop("file_name"), r"images\[1\]: field 'file_name' is missing"),
         (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second picture has the id 3"),
         (lambda c: c["images"][0].update(width="80"), "field 'width' is '80', expected int"),
@@ -399,6 +438,60 @@ def test_csv_rows_become_heads(raw_csv, tmp_path, encoding, end):
     assert not records["a, with comma/one.jpg"]["has_pose"].any()
     assert records["a/empty.jpg"]["boxes"].shape == (0, 4)
     assert {record["split"] for record in records.values()} == {"train"}
+
+
+def test_csv_headings(raw_csv, tmp_path):
+    """Of level heads, of straight ahead, of half a turn; and a whole rotation says more."""
+    first = TABLE.splitlines()[1]
+    lines = [
+        f"{HEADER},heading",
+        f"{first},33",
+        "Jürgen B/im Garten.jpg,40,5,60,30,,,,,-90.5",
+        "Jürgen B/im Garten.jpg,41,5,60,30,,,,,",
+        "Jürgen B/im Garten.jpg,42,5,60,30,,,,,0",
+        "a/empty.jpg,40,5,60,30,,,,,180",
+        "a/empty.jpg,40,5,60,31,,,,, -180 ",
+    ]
+    report, records = convert(
+        csv_heads.conversion(*raw_csv("\n".join(lines)), name="own"), tmp_path / "out"
+    )
+    two = records["Jürgen B/im Garten.jpg"]
+    assert two["has_pose"].tolist() == [True, False, False, False]
+    np.testing.assert_allclose(
+        two["rotations"][0], SCIPY["canonical"](-130, 12.5, 7).as_matrix(), atol=1e-6
+    )
+    np.testing.assert_array_equal(two["rotations"][1:], [np.eye(3)] * 3)
+    assert two["has_heading"].tolist() == [False, True, False, True]
+    np.testing.assert_array_equal(two["headings"], [0, -90.5, 0, 0])
+    np.testing.assert_array_equal(records["a/empty.jpg"]["headings"], [180, -180])
+    counts = report.as_dict()["splits"]["train"]
+    assert (counts["heads with a pose"], counts["heads with a heading alone"]) == (1, 4)
+
+
+def test_csv_headings_need_no_other_columns(raw_csv, tmp_path):
+    text = "image,x1,y1,x2,y2,heading\na/empty.jpg,1,2,30,40,-45\na/empty.jpg,1,2,30,41,\n"
+    _, records = convert(csv_heads.conversion(*raw_csv(text), name="own"), tmp_path / "out")
+    np.testing.assert_array_equal(records["a/empty.jpg"]["headings"], [-45, 0])
+    assert records["a/empty.jpg"]["has_heading"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.jpg,1,2,30,40,,,,,200", "line 2, column 'heading': .*within \\+-180.*is 200"),
+        ("a.jpg,1,2,30,40,,,,,-180.1", "line 2, column 'heading': .*is -180.1"),
+        ("a.jpg,1,2,30,40,,,,,nan", "line 2, column 'heading': .*within"),
+        ("a.jpg,1,2,30,40,,,,,left", "line 2, column 'heading': 'left' is no number"),
+        ("a.jpg,1,2,30,40,5,4,0,canonical,200", "line 2, column 'heading': .*within"),
+        ("a.jpg,,,,,,,,,20", "line 2: angles without a box"),
+        ("a.jpg,,,,,,,,,0", "line 2: angles without a box"),
+    ],
+)
+def test_csv_bad_headings_are_named(raw_csv, row, message):
+    raw, table = raw_csv(f"{HEADER},heading\n{row}\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        csv_heads.conversion(raw, table, name="own")
+    assert str(caught.value).startswith(str(table))
 
 
 def test_csv_labels_and_ignored_heads(raw_csv, tmp_path):
@@ -619,5 +712,6 @@ def test_three_formats_give_equal_records(tmp_path):
         for kind in sets:
             record = found[kind][name]
             np.testing.assert_allclose(record["boxes"], expected, atol=1e-5)
-            for field in ("image", "labels", "has_pose", "ignore", "rotations", "source", "split"):
+            fields = ("image", "labels", "has_pose", "ignore", "rotations", "source", "split")
+            for field in (*fields, "headings", "has_heading", "intrinsics"):
                 np.testing.assert_array_equal(record[field], found["yolo"][name][field])

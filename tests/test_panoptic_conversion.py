@@ -88,6 +88,11 @@ def test_every_sixtieth_frame_of_the_public_split(raw):
     assert not report["dropped pictures"]
     record = found["train"][f"{TRAIN}/00_13/00000060"]
     assert (record["source"], len(record["boxes"])) == ("panoptic", 1)
+    cameras = json.loads(layout.calibration_path(raw, TRAIN).read_text())["cameras"]
+    matrix = np.array(next(c["K"] for c in cameras if (c["type"], c["node"]) == ("hd", 13)))
+    expected = [matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5]
+    np.testing.assert_allclose(record["intrinsics"], expected, rtol=1e-6)
+    assert not record["has_heading"].any()
     found, _ = convert(raw, every=1, sequences=[TEST], cameras=[13])
     assert list(found) == ["test"]
     assert [int(name[-8:]) for name in found["test"]] == [0, 1, 60, 120, 180]

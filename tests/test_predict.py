@@ -362,8 +362,8 @@ def test_json_names_the_label_where_there_are_several(tmp_path, rng):
     class TwoLabels:
         class_names = ("head", "helmet")
 
-        def __call__(self, image):
-            return [head]
+        def predict_batch(self, images):
+            return [[head] for _ in images]
 
     write_picture(tmp_path / "a.png", picture(rng, 20, 20))
     predict_files(TwoLabels(), [tmp_path / "a.png"], out=None, json_file=tmp_path / "heads.json")

@@ -71,7 +71,14 @@ def hand_made(record: dict) -> dict[str, bytes]:
         "has_pose": int_feature([int(v) for v in record["has_pose"]]),
         "ignore": int_feature([int(v) for v in record["ignore"]]),
         "labels": int_feature([int(v) for v in record["labels"]]),
+        "headings": float_feature([float(v) for v in record["headings"]]),
+        "has_heading": int_feature([int(v) for v in record["has_heading"]]),
+        "intrinsics": float_feature([float(v) for v in record["intrinsics"]]),
     }
+
+
+# Not in records written before there were headings and cameras.
+LATER = ("headings", "has_heading", "intrinsics")
 
 
 # --- records -------------------------------------------------------------------------------------
@@ -97,6 +104,9 @@ def make_record(count=2, seed=0, image_id="a") -> dict:
         "has_pose": np.arange(count) > 0,
         "ignore": np.arange(count) % 2 == 1,
         "labels": np.arange(count, dtype=np.int32),
+        "headings": np.linspace(-180, 170, count, dtype=np.float32) * (np.arange(count) % 3 != 2),
+        "has_heading": np.arange(count) % 3 != 2,
+        "intrinsics": np.array([600.5, 590, 16, 12.25], np.float32),
     }
 
 
@@ -113,6 +123,18 @@ def assert_same(decoded: dict, record: dict) -> None:
 def test_decodes_hand_made_example(count):
     record = make_record(count)
     assert_same(decode_record(example(hand_made(record)), picture=False), record)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_record_from_before_headings_and_cameras_has_none(count):
+    record = make_record(count)
+    features = hand_made(record)
+    for name in LATER:
+        del features[name]
+    record["headings"] = np.zeros(count, np.float32)
+    record["has_heading"] = np.zeros(count, bool)
+    record["intrinsics"] = np.zeros(4, np.float32)
+    assert_same(decode_record(example(features), picture=False), record)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
@@ -192,7 +214,7 @@ def test_bad_picture_names_the_record():
         decode_record(encode_record(record))
 
 
-@pytest.mark.parametrize("name", sorted(hand_made(make_record())))
+@pytest.mark.parametrize("name", sorted(hand_made(make_record()).keys() - LATER))
 def test_missing_field_is_named(name):
     features = hand_made(make_record())
     del features[name]
@@ -209,6 +231,11 @@ def test_missing_field_is_named(name):
         ("has_pose", int_feature([1, 0, 1]), "3 entries for 2 boxes"),
         ("boxes", int_feature([1, 2, 3, 4]), "is a int64_list, not a float_list"),
         ("image", bytes_feature(b"a", b"b"), "2 values, not one"),
+        ("headings", float_feature([1.0]), "1 entries for 2 boxes"),
+        ("has_heading", int_feature([1, 0, 1]), "3 entries for 2 boxes"),
+        ("headings", int_feature([1, 2]), "is a int64_list, not a float_list"),
+        ("intrinsics", float_feature([1.0] * 3), "3 numbers, not 4"),
+        ("intrinsics", int_feature([1, 1, 0, 0]), "is a int64_list, not a float_list"),
     ],
 )
 def test_wrong_content_is_named(name, feature, message):
@@ -233,6 +260,19 @@ def test_junk_is_not_an_example():
         ({"labels": np.zeros(3, np.int32)}, "shape"),
         ({"rotations": np.ones((2, 3, 3), np.float32)}, "matrix 0 is not a rotation"),
         ({"has_pose": np.zeros(2, bool)}, "identity where has_pose is False"),
+        ({"headings": np.array([180.5, 0], np.float32)}, "'headings'.*180.5.*within"),
+        ({"headings": np.array([0, np.nan], np.float32)}, "'headings'.*nan.*within"),
+        ({"headings": np.array([-np.inf, 0], np.float32)}, "'headings'.*inf.*within"),
+        ({"headings": np.ones(2)}, "'headings'.*float32, is float64"),
+        ({"headings": np.zeros((2, 1), np.float32)}, "'headings'.*shape"),
+        ({"has_heading": np.array([False, True])}, "'headings'.*0 where has_heading is False"),
+        ({"has_heading": np.ones(2, np.int32)}, "'has_heading'.*bool, is int32"),
+        ({"intrinsics": np.ones(4)}, "'intrinsics'.*float32"),
+        ({"intrinsics": [1, 1, 0, 0]}, "'intrinsics'.*float32"),
+        ({"intrinsics": np.ones(3, np.float32)}, "'intrinsics'.*four finite numbers"),
+        ({"intrinsics": np.array([9, 9, np.nan, 1], np.float32)}, "'intrinsics'.*finite"),
+        ({"intrinsics": np.array([9, 0, 3, 1], np.float32)}, "'intrinsics'.*focal.*positive"),
+        ({"intrinsics": np.array([-9, 9, 3, 1], np.float32)}, "'intrinsics'.*focal.*positive"),
         ({"image": b""}, "bytes of an encoded picture"),
         ({"image_id": 7}, "must be a str"),
         ({"extra": 1}, "unknown to the schema"),
@@ -245,11 +285,19 @@ def test_check_record_names_picture_and_field(change, message):
     assert "picture " in str(caught.value)
 
 
-def test_check_record_wants_every_field():
+@pytest.mark.parametrize("name", ["ignore", *LATER])
+def test_check_record_wants_every_field(name):
     record = make_record()
-    del record["ignore"]
-    with pytest.raises(BadRecord, match=r"picture 'a', field 'ignore': missing"):
+    del record[name]
+    with pytest.raises(BadRecord, match=rf"picture 'a', field '{name}': missing"):
         check_record(record)
+
+
+def test_headings_up_to_half_a_turn_and_unknown_cameras_are_fine():
+    record = make_record()
+    record["headings"][:] = -180, 180
+    record["intrinsics"][:] = 0
+    check_record(record)
 
 
 # --- record sets -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ NO_HEADS = {
     "has_pose": np.zeros(0, bool),
     "ignore": np.zeros(0, bool),
     "labels": np.zeros(0, int),
+    "has_heading": np.zeros(0, bool),
 }
 
 
@@ -29,6 +30,8 @@ def test_report_counts_and_histograms(tmp_path):
             record["rotations"] = np.stack([yaw, np.eye(3)]).astype(np.float32)
             record["has_pose"] = np.array([True, False])
             record["ignore"] = np.array([False, True])
+            # The first one counts by its pose, whatever else is known of it.
+            record["has_heading"] = np.array([True, number == 2])
         if number != 3:
             yield record
 
@@ -40,6 +43,7 @@ def test_report_counts_and_histograms(tmp_path):
         "pictures without heads": 1,
         "heads": 6,
         "heads with a pose": 2,
+        "heads with a heading alone": 1,
         "heads to be ignored": 2,
         "labels": {"head": 6},
     }
@@ -62,6 +66,7 @@ def random_record(rng: np.random.Generator) -> dict:
         "has_pose": rng.random(count) < 0.7,
         "ignore": rng.random(count) < 0.2,
         "labels": rng.integers(0, 2, count),
+        "has_heading": rng.random(count) < 0.5,
     }
 
 
@@ -153,6 +158,7 @@ def test_bars_are_as_high_as_the_counts():
         pose = np.zeros(count, bool)
         rotations = np.tile(np.eye(3), (count, 1, 1))
         record = {"boxes": boxes, "rotations": rotations, "has_pose": pose, "ignore": pose}
+        record["has_heading"] = pose
         report.keep("train", {**record, "labels": np.zeros(count, int)})
     bars = Page(page(report)).bars  # no poses, so they are those of the sizes alone
     np.testing.assert_allclose(np.array(bars) / bars[0], [1, 0.5, 0.25], atol=0.002)

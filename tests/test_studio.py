@@ -21,6 +21,7 @@ from data_prep.studio.render import MOST_PEOPLE, render
 from data_prep.studio.scene import Camera, Light, PlacedPerson, Scene, Thing
 from data_prep.studio.surroundings import random_room
 from data_prep.studio.truth import sphere_box, truth, visible_share
+from mtnet_jax.camera import camera_to_ray, rays
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees, mirror
@@ -286,6 +287,34 @@ def test_projection_is_that_of_opencv():
     np.testing.assert_allclose(eye.project(eye.to_camera(points)), expected, atol=1e-9)
 
 
+def test_rays_of_the_intrinsics_go_through_what_is_projected():
+    eye = camera()
+    points = np.random.default_rng(2).uniform(-0.5, 0.5, (20, 3)) + [0, 0, 2]
+    found = rays(eye.project(points), eye.intrinsics)
+    np.testing.assert_allclose(found, points / np.linalg.norm(points, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("axis", [(1, 0), (0, 1), (-0.6, 0.8)])
+def test_a_head_off_the_middle_looks_as_its_ray_rotation_says(people, axis):
+    """A camera turned by 25 degrees puts the head elsewhere; relative to the ray it is the same."""
+    placed = stand(people[4], (35, 10, -15), (0, 0, 1.5))
+    straight = camera(focal=0.8)
+    turn = Rotation.from_rotvec(np.radians(25) * np.array([*axis, 0])).as_matrix()
+    found = {}
+    for name, rotation in (("straight", np.eye(3)), ("turned", turn)):
+        eye = camera(focal=0.8, rotation=rotation)
+        scene = scene_of(placed, eye=eye)
+        (head,), _ = truth(scene, eye, render(scene, eye, supersample=1).ids)
+        (seen,) = camera_to_ray(head.rotation[None], head.box[None], eye.intrinsics)
+        found[name] = head, seen
+    (one, seen_straight), (other, seen_turned) = found["straight"], found["turned"]
+    assert np.abs(other.box - one.box).max() > 0.2 * straight.width
+    assert angle(one.rotation, other.rotation) == pytest.approx(25, abs=1e-3)
+    # The middle of the box is that of the head but for some pixels.
+    assert angle(seen_straight, one.rotation) < 3
+    assert angle(seen_straight, seen_turned) < 3
+
+
 def test_heads_move_rigidly_and_necks_do_not_break(figure, people):
     for angles in ((65, 0, 0), (0, 45, 0), (-60, -40, 30)):
         placed = stand(people[3], angles, (0.2, -0.1, 1.5), np.eye(3))
@@ -341,8 +370,10 @@ def test_a_frame_is_the_same_whatever_was_rendered_before_it(assets_dir):
     again = record("train", 1)
     assert first["image_id"] == "studio-7-train-000001"
     assert first["image"] == again["image"]
-    for field in ("boxes", "rotations", "ignore"):
+    for field in ("boxes", "rotations", "ignore", "intrinsics"):
         np.testing.assert_array_equal(first[field], again[field])
+    assert (first["intrinsics"][:2] > 0).all()
+    assert not first["has_heading"].any()
     assert record("train", 2)["image"] != first["image"]
 
 

@@ -52,6 +52,8 @@ def random_batch(config: ConfigDict, batch_size: int, seed: int = 0) -> dict[str
         "has_pose": np.ones((batch_size, slots), bool),
         "ignore": np.zeros((batch_size, slots), bool),
         "labels": np.zeros((batch_size, slots), np.int32),
+        "headings": np.zeros((batch_size, slots), np.float32),
+        "has_heading": np.zeros((batch_size, slots), bool),
         "valid": np.arange(slots)[None] < rng.integers(1, 3, (batch_size, 1)),
         "dropped": np.zeros(batch_size, np.int32),
     }

@@ -6,7 +6,7 @@ Heavy imports wait for the one that needs them.
 import argparse
 import sys
 
-from mtnet_jax.cli import data, evaluate, export, predict, quickstart, studio, train
+from mtnet_jax.cli import data, evaluate, export, page, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError
 from mtnet_jax.version import __version__
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (quickstart, train, evaluate, predict, export, data, studio):
+    for command in (quickstart, train, evaluate, predict, export, page, data, studio):
         command.add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != "train":

@@ -8,6 +8,8 @@ from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput, MtnetError
 from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
+DEFAULT_OUT = Path("heads")
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet predict`."""
@@ -31,7 +33,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="overlays and videos go here; a camera without it: a window",
+        help="overlays and videos go here (default: heads, where no --json is asked for); a camera "
+        "without it: a window",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
     parser.add_argument(
@@ -49,7 +52,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="IOU",
         help="heads that overlap a surer one by more are left out (default: as trained)",
     )
+    parser.add_argument(
+        "--save-crops", action="store_true", help="write each head as an image into OUT/crops"
+    )
+    parser.add_argument(
+        "--save-txt", action="store_true", help="write YOLO text files with angles into OUT/labels"
+    )
     _add_input_options(parser)
+    parser.add_argument(
+        "--batch",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="images a call of the network (default 1; more pays on GPUs)",
+    )
     parser.add_argument(
         "--runtime",
         choices=("auto", "jax", "onnxruntime"),
@@ -100,10 +116,13 @@ def run(args: argparse.Namespace) -> int:
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
     inputs = [entry for entry in args.inputs if as_video(entry) is None]
-    if inputs and args.out is None and args.json is None:
-        raise BadInput("Nothing to write: give --out DIR for overlays, --json FILE, or both.")
+    files = inputs or any(isinstance(source, Path) for source in videos)
+    if args.out is None and args.json is None and files:
+        args.out = DEFAULT_OUT
     if args.out is None and any(isinstance(source, Path) for source in videos):
         raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
+    if args.out is None and (args.save_crops or args.save_txt):
+        raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
     if args.json is not None and not inputs:
         raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
     if args.track:
@@ -138,7 +157,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predict_pictures(args: argparse.Namespace, predict_files, predictor, pictures) -> int:
-    failed = predict_files(predictor, pictures, out=args.out, json_file=args.json, cube=args.cube)
+    from mtnet_jax.predict.extras import write_crops, write_text
+
+    def more(overlay, image, heads) -> None:
+        if args.save_crops:
+            write_crops(overlay, image, heads)
+        if args.save_txt:
+            write_text(overlay, image, heads, predictor.class_names)
+
+    failed = predict_files(
+        predictor,
+        pictures,
+        out=args.out,
+        json_file=args.json,
+        cube=args.cube,
+        batch_size=args.batch,
+        more=more,
+    )
     print(f"{len(pictures) - len(failed)} pictures predicted, {len(failed)} could not be read")
     for kind, place in (("overlays", args.out), ("JSON", args.json)):
         if place is not None:

@@ -16,7 +16,7 @@ from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
 from mtnet_jax.data.fitting import Record, Records, fit_heads
 from mtnet_jax.data.images import decode_shrunk
-from mtnet_jax.data.packing import Packer, PackOptions
+from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.targets import Truths
 
@@ -147,12 +147,15 @@ def training_batches(
       cannot be read raises (see `RecordSource`) when its batch is due.
 
     Raises:
-      ValueError: an augmentation option out of its range, or a host that would have no record.
+      ValueError: an option of augmentation or packing out of its range, or a host that would have
+        no record.
     """
     check_options(options)
     packer = None
-    if pack is not None and pack.share > 0:
-        packer = Packer(sources, weights, pack, options)
+    if pack is not None:
+        check_pack_options(pack)
+        if pack.share > 0:
+            packer = Packer(sources, weights, pack, options)
     # Records are worked on side by side: threads of OpenCV's own would only be in the way.
     cv2.setNumThreads(1)
     for source in sources:

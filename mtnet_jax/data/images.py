@@ -1,5 +1,6 @@
 """Encoded pictures (JPEG, PNG, whatever OpenCV reads) to arrays, whole or no larger than needed."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -95,7 +96,8 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
 def decode_at_scale(encoded: bytes, scale: float) -> ShrunkImage:
     """As `decode_shrunk`, with at least `scale` pixels for each pixel of the whole picture."""
     width, height, _ = _jpeg_header(encoded)
-    return decode_shrunk(encoded, longest=scale * max(width, height))
+    # Of other formats no size is known here: they are decoded whole.
+    return decode_shrunk(encoded, longest=scale * max(width, height) or math.inf)
 
 
 def _decode(encoded: bytes, flags: int) -> np.ndarray:

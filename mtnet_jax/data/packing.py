@@ -95,18 +95,18 @@ class Packer:
           BadRecord: a picture cannot be decoded; its `image_id` is named.
         """
         count = int(rng.choice(self.options.tiles))
-        edges = np.linspace(0, size, count + 1).round().astype(int)
+        # Tiles are square; where their sides do not divide, they overlap by a pixel.
+        side = -(-size // count)
+        starts = np.linspace(0, size - side, count).round().astype(int)
         image = np.full((size, size, 3), geometry.BORDER_GREY, np.uint8)
         draws = rng.uniform(0, self._cumulative[-1], count * count)
         chosen = np.searchsorted(self._cumulative, draws, side="right")
         heads = []
         for cell, place in enumerate(self._places[np.minimum(chosen, len(self._places) - 1)]):
             row, column = divmod(cell, count)
-            left, top = edges[column], edges[row]
-            side = int(max(edges[column + 1] - left, edges[row + 1] - top))
+            left, top = starts[column], starts[row]
             tile, found = self._tile(rng, place, side)
-            # Tiles are square; where sides do not divide, the next one covers a pixel of this one.
-            image[top : top + side, left : left + side] = tile[: size - top, : size - left]
+            image[top : top + side, left : left + side] = tile
             found["boxes"] = found["boxes"] + np.array([left, top, left, top], np.float32)
             heads.append(found)
         return {

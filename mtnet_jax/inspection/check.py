@@ -162,10 +162,13 @@ def label_faults(
       label_count: labels run from 0 to label_count - 1.
 
     Yields:
-      Kind ("box", "rotation", "label", "image_id") and text of each fault.
+      Kind ("box", "rotation", "heading", "label", "intrinsics", "image_id") and text of each fault.
     """
     if not record["image_id"]:
         yield "image_id", "is empty"
+    intrinsics = record["intrinsics"]
+    if not np.isfinite(intrinsics).all() or (intrinsics.any() and intrinsics[:2].min() <= 0):
+        yield "intrinsics", f"{intrinsics.tolist()}: not those of a camera, nor zeros"
     boxes = record["boxes"]
     for i, box in enumerate(boxes.tolist()):
         if not np.isfinite(box).all():
@@ -180,6 +183,11 @@ def label_faults(
             yield "rotation", f"head {i} has {matrix.tolist()}: {_rotation_fault(matrix)}"
         elif unlike_identity[i] and not record["has_pose"][i]:
             yield "rotation", f"head {i} has no pose, but its matrix is not the identity"
+    for i, heading in enumerate(record["headings"].tolist()):
+        if not abs(heading) <= 180:  # NaN too
+            yield "heading", f"head {i} has {heading:g}: not within +-180 degrees"
+        elif heading and not record["has_heading"][i]:
+            yield "heading", f"head {i} has no heading, but {heading:g} is not 0"
     strange = (record["labels"] < 0) | (record["labels"] >= label_count)
     for i in np.flatnonzero(strange).tolist():
         yield "label", f"head {i} has {record['labels'][i]}, not within 0 to {label_count - 1}"

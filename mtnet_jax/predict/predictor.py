@@ -8,7 +8,8 @@ heads = predictor("image.jpg")
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class Predictor:
         self.size = config.input.size
         self._iou_threshold = config.decode.iou_threshold
         self._tile = tile
+        self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
     @classmethod
@@ -113,11 +115,14 @@ class Predictor:
     def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
         """Finds the heads of several images, each of any size, in one call of the network.
 
-        JAX compiles once for each number of images. Tiles go through the network one by one.
+        JAX compiles once for each number of images up to the largest so far: fewer are filled up.
+        Tiles go through the network one by one.
         """
+        if not images:
+            return []
         pixels = [_checked(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
-        found = self._detect(np.stack(inputs))
+        found = self._detect(self._filled_up(np.stack(inputs)))
         placed = [
             heads_in_picture(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
@@ -126,6 +131,13 @@ class Predictor:
             self._as_heads(self._with_tiles(image, arrays), image.shape)
             for image, arrays in zip(pixels, placed, strict=True)
         ]
+
+    def _filled_up(self, inputs: np.ndarray) -> np.ndarray:
+        count = len(inputs)
+        if self.runtime != "jax" or count == 1:  # the first takes any number, alone nothing is won
+            return inputs
+        self._batch = max(self._batch, count)
+        return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
 
     def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds what the tiles of a large image show."""
@@ -249,6 +261,8 @@ def predict_files(
     out: Path | None,
     json_file: Path | None,
     cube: bool = False,
+    batch_size: int = 1,
+    more: Callable[[Path, np.ndarray, list[Head]], None] | None = None,
 ) -> list[Path]:
     """Predicts picture files; writes overlays and one JSON list.
 
@@ -258,6 +272,8 @@ def predict_files(
       out: folder for overlays (PNG, the picture's name; a counter where names repeat), or None.
       json_file: file for the heads of all pictures, or None.
       cube: draw a cube round each head too.
+      batch_size: images a call of the network.
+      more: is given the name of each overlay, its image and its heads, to write more of them.
 
     Returns:
       The files that could not be read; each was reported on stderr, the others went on.
@@ -278,26 +294,35 @@ def predict_files(
     failed: list[Path] = []
     results: list[dict] = []
     names: set[str] = set()
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
-        try:
-            image = read_picture(path)
-        except (OSError, BadRecord) as error:
-            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
-            failed.append(path)
-            continue
-        heads = predictor(image)
-        results.append(
-            {
-                "image": str(path),
-                **heads_to_json(image, heads, predictor.class_names),
-            }
-        )
-        if out is not None:
-            overlay = draw_heads(image, as_arrays(heads), cube=cube)
-            write_picture(out / _free_name(path.stem, names), overlay)
+    for batch in _batches(_readable(pictures, failed), batch_size):
+        found = predictor.predict_batch([image for _, image in batch])
+        for (path, image), heads in zip(batch, found, strict=True):
+            entry = heads_to_json(image, heads, predictor.class_names)
+            results.append({"image": str(path), **entry})
+            if out is None:
+                continue
+            place = out / _free_name(path.stem, names)
+            write_picture(place, draw_heads(image, as_arrays(heads), cube=cube))
+            if more is not None:
+                more(place, image, heads)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n")
     return failed
+
+
+def _readable(pictures: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Images that can be read, with progress; the others are reported, and added to `failed`."""
+    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
+        try:
+            yield path, read_picture(path)
+        except (OSError, BadRecord) as error:
+            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
+            failed.append(path)
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

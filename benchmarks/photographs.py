@@ -1,0 +1,110 @@
+"""Weights on photographs of many kinds, none of which trained them: one table.
+
+    python -m benchmarks.photographs --data DATA --records records --convert
+    python -m benchmarks.photographs --records records --weights weights/release
+
+DATA holds the images, and `labels/NAME.csv` with a row for each head: image, x1 to y2, heading and
+its confidence, and yaw, pitch, roll (canonical) where they are known. With --convert they become
+record sets. The split `test` is never trained on: Hard Hat's `valid`, persons 11 and 12 of
+Pointing'04, a fifth of masks and portraits by a hash of the file name, and all of AFLW2000.
+"""
+
+import argparse
+import csv
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.engine.builder import write_record_set
+from data_prep.own import csv_heads
+from data_prep.sets import aflw2000
+from mtnet_jax.evaluation.run import evaluate_records
+from mtnet_jax.evaluation.summary import format_summary
+
+LABELLED = ("hardhat", "hardhat_more", "masks", "portraits", "pointing04")
+MEASURED = ("hardhat", "masks", "portraits", "pointing04", "aflw2000")
+LEAST_CONFIDENCE = 0.5  # of a heading that is used
+COLUMNS = (
+    "image",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "yaw",
+    "pitch",
+    "roll",
+    "convention",
+    "heading",
+    "split",
+)
+
+
+def main() -> None:
+    """Converts the sets, evaluates weights on them, or both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=Path, required=True, metavar="DIR", help="of the sets")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="images and labels")
+    parser.add_argument("--convert", action="store_true", help="make the record sets first")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="to be measured")
+    parser.add_argument("--size", type=int, metavar="N", help="side of the network's input")
+    parser.add_argument("--out", type=Path, default=Path("runs/photographs"), metavar="DIR")
+    args = parser.parse_args()
+    if args.convert and args.data is None:
+        parser.error("--convert needs --data DIR")
+    if args.convert:
+        convert(args.data, args.records)
+    if args.weights is not None:
+        found = {}
+        for name in MEASURED:
+            results = evaluate_records(
+                args.weights, args.records / name, "test", out=args.out, size=args.size
+            )
+            found[name] = results["network"]
+        print(f"\n{args.weights}, split test\n\n{format_summary(found)}")
+
+
+def convert(data: Path, records: Path) -> None:
+    """Writes the record sets; those that are there already stay."""
+    for name in LABELLED:
+        if (records / name).exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder) / f"{name}.csv"
+            with table.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                writer.writerows(rows(name, data / "labels" / f"{name}.csv"))
+            conversion = csv_heads.conversion(data, table, name=name)
+            print(write_record_set(conversion, records / name, processes=2).text())
+    if not (records / "aflw2000").exists():
+        write_record_set(aflw2000.conversion(data / "aflw2000"), records / "aflw2000")
+
+
+def rows(name: str, labels: Path) -> Iterator[tuple[str, ...]]:
+    """The rows of a table of heads, in the order of `COLUMNS`."""
+    with labels.open(newline="") as file:
+        for row in csv.DictReader(file):
+            posed = bool(row["yaw"])
+            sure = row["heading"] and float(row["heading_confidence"]) > LEAST_CONFIDENCE
+            yield (
+                *(row[column] for column in COLUMNS[:8]),
+                "canonical" if posed else "",
+                row["heading"] if sure and not posed else "",
+                split_of(name, row["image"]),
+            )
+
+
+def split_of(name: str, image: str) -> str:
+    """ "test" for an image that must not be trained on, else "train"."""
+    if name == "hardhat":
+        return "test" if "/valid/" in image else "train"
+    if name == "pointing04":
+        return "test" if image.split("/")[1] in ("Person11", "Person12") else "train"
+    if name in ("masks", "portraits"):
+        return "test" if int(hashlib.sha256(image.encode()).hexdigest(), 16) % 5 == 0 else "train"
+    return "train"
+
+
+if __name__ == "__main__":
+    main()

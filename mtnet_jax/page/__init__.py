@@ -1,0 +1,1 @@
+"""A static page that finds heads in the browser, with the exported file and onnxruntime-web."""

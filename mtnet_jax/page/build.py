@@ -1,0 +1,171 @@
+"""Writes the page: a folder to be served, or one file that works when it is opened.
+
+There is no bundler. The modules of `static/` import each other by name, and an import map says
+where each is: beside the page, or inside it as a data URL.
+"""
+
+import base64
+import gzip
+import html
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mtnet_jax.errors import FileInTheWay
+from mtnet_jax.export.formats import FORMATS, HEADS
+from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
+from mtnet_jax.predict.onnx_runtime import open_heads
+
+INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
+MODULES = {f"mtnet/{name}": f"{name}.js" for name in ("app", "network", "heads", "drawing")}
+MARK = '<meta name="generator" content="mtnet page">'
+
+# What browsers let the page do. `connect-src` is what the page's promise rests on.
+_POLICY = (
+    "default-src 'none'; script-src {own} 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; "
+    "style-src {own} 'unsafe-inline'; img-src data: blob:; media-src blob: mediastream:; "
+    "worker-src {own} blob:; connect-src {connect}; base-uri 'none'; form-action 'none'"
+)
+
+
+def write_page(
+    weights: Path, out: Path, *, single_file: bool = False, package: Path | None = None
+) -> Path:
+    """Writes the page.
+
+    Args:
+      weights: a file that `mtnet export` wrote for heads (.onnx), a folder with one, or any weights
+        from which one can be exported.
+      out: folder.
+      single_file: everything in index.html, which then also works from `file://`.
+      package: see `runtime_files`.
+
+    Returns:
+      index.html.
+
+    Raises:
+      FileExistsError: `out` holds something that is not a page of this command.
+      FileNotFoundError, ValueError, RuntimeError, OSError: of weights and runtime, see
+        `model_of` and `runtime_files`.
+    """
+    check_out(out)
+    model, settings = model_of(weights)
+    runtime = runtime_files(package)
+    files = _single(model, settings, runtime) if single_file else _several(model, settings, runtime)
+    out.mkdir(parents=True, exist_ok=True)
+    # The page last: while one part is an old one, the old page stands.
+    for name in sorted(files, key=lambda name: name == INDEX):
+        partial = out / f"{name}.partial"
+        partial.write_bytes(files[name])
+        partial.replace(out / name)
+    return out / INDEX
+
+
+def check_out(out: Path) -> None:
+    """Raises FileExistsError where writing could replace what is not of this command."""
+    if out.exists() and not out.is_dir():
+        raise FileInTheWay(f"--out {out} is a file: name a folder.")
+    if out.is_dir() and any(out.iterdir()) and not _is_page(out / INDEX):
+        raise FileInTheWay(f"--out {out} holds other things than a page of mtnet: choose another.")
+
+
+def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of the exported file, and what the page has to know of it.
+
+    Raises:
+      FileNotFoundError: no weights there.
+      ValueError: damaged weights, or a file that was not exported for heads.
+      RuntimeError: weights without an exported file, and the package onnx is missing.
+    """
+    file = weights if weights.suffix == ".onnx" else weights / HEADS
+    if weights.suffix != ".onnx" and not file.exists():
+        return _exported(weights)
+    session, config = open_heads(file)
+    stated = session.get_modelmeta().custom_metadata_map
+    settings = {
+        "size": config.input.size,
+        "iou": config.decode.iou_threshold,
+        "classNames": list(config.class_names),
+        "frame": config.frame,
+        "licence": stated.get("license", "not stated"),
+    }
+    return file.read_bytes(), settings
+
+
+def _exported(weights: Path) -> tuple[bytes, dict[str, Any]]:
+    from mtnet_jax.export.folder import export  # loads JAX
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(weights, folder, formats=["onnx"])
+        return model_of(Path(folder) / FORMATS["onnx"].file)
+
+
+def _several(
+    model: bytes, settings: Mapping[str, Any], runtime: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """File name -> content of a page in several files."""
+    page = _filled(
+        settings={**settings, "model": MODEL, "runtime": f"./{SCRIPT}"},
+        policy=_POLICY.format(own="'self'", connect="'self'"),
+        style=f'<link rel="stylesheet" href="{STYLE}">',
+        licences=f'<p><a href="{LICENCES}">Licences</a></p>',
+        embedded=_import_map({name: f"./{file}" for name, file in MODULES.items()}),
+    )
+    parts = {name: _static(name) for name in (STYLE, *MODULES.values())}
+    own = {INDEX: page, LICENCES: licences(), **parts}
+    return {**{n: text.encode() for n, text in own.items()}, **runtime, MODEL: model}
+
+
+def _single(
+    model: bytes, settings: Mapping[str, Any], runtime: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """The page as one file."""
+    addresses = {
+        name: "data:text/javascript;base64," + base64.b64encode(_static(file).encode()).decode()
+        for name, file in MODULES.items()
+    }
+    packed = {"model": model, "runtime": runtime[SCRIPT], "wasm": runtime[WASM]}
+    embedded = [_import_map(addresses)]
+    for name, data in packed.items():
+        text = base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+        embedded.append(f'<script type="text/plain" id="embedded-{name}">{text}</script>')
+    page = _filled(
+        settings=settings,
+        policy=_POLICY.format(own="", connect="'none'"),
+        style=f"<style>\n{_static(STYLE)}</style>",
+        licences=(
+            "<details><summary>Licences</summary>"
+            f'<pre id="licences" tabindex="0">{html.escape(licences())}</pre></details>'
+        ),
+        embedded="\n".join(embedded),
+    )
+    return {INDEX: page.encode()}
+
+
+def _filled(settings: Mapping[str, Any], **parts: str) -> str:
+    """index.html with its parts in their places."""
+    about = f"onnxruntime-web {VERSION}; weights: licence {settings['licence']}."
+    # "<" could end the script element in which the settings stand.
+    parts["settings"] = json.dumps(settings).replace("<", "\\u003c")
+    page = _static(INDEX)
+    for name, text in {**parts, "about": html.escape(about)}.items():
+        page = page.replace(f"{{{name}}}", text)
+    return page
+
+
+def _import_map(addresses: Mapping[str, str]) -> str:
+    return f'<script type="importmap">{json.dumps({"imports": addresses})}</script>'
+
+
+def _static(name: str) -> str:
+    return (resources.files("mtnet_jax.page") / "static" / name).read_text(encoding="utf-8")
+
+
+def _is_page(index: Path) -> bool:
+    if not index.is_file():
+        return False
+    with index.open("rb") as file:
+        return MARK.encode() in file.read(2000)

@@ -1,0 +1,195 @@
+// From an image to the network's input, and from its outputs to heads in the image: what
+// mtnet_jax/predict/placing.py, mtnet_jax/data/geometry.py and mtnet_jax/rotations.py do in Python.
+// Pure functions; tests/test_page.py compares each with its original.
+
+const BORDER_GREY = 114;
+const DEGREES = 180 / Math.PI;
+const GIMBAL_LOCK = 1e-6;
+const CAMERA_WITHIN = 25; // degrees
+const AWAY_BEYOND = 120;
+
+// Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
+// Images that shrink by two or more are averaged down first.
+//
+// image: {data, width, height} with RGBA bytes, as ImageData. Returns {rgb, place}: size * size * 3
+// bytes, and the {scale, left, top} by which the image lies there.
+export function letterbox(image, size) {
+  const {width, height} = image;
+  const scale = size / Math.max(width, height);
+  const place = {scale, left: (size - scale * width) / 2, top: (size - scale * height) / 2};
+  const shrink = Math.floor(1 / scale + 1e-6);
+  const small =
+    shrink >= 2
+      ? averaged(image, Math.max(Math.floor(width / shrink), 1), Math.max(Math.floor(height / shrink), 1))
+      : image;
+  const across = span(place.left, scale * width, size);
+  const down = span(place.top, scale * height, size);
+  const shrinks = scale * width <= small.width && scale * height <= small.height;
+  // As in Python: where an image that does not grow covers whole pixels its border repeats, else it
+  // blends with the grey.
+  const rgb =
+    across.whole && down.whole && shrinks ? resized(small, size, across, down) : blended(small, size, across, down);
+  return {rgb, place};
+}
+
+// Where an image lies along an axis of the input, and whether that is at whole pixels within it.
+function span(start, length, size) {
+  const [first, last] = [Math.round(start), Math.round(start + length)];
+  const near = Math.abs(first - start) < 1e-6 && Math.abs(last - start - length) < 1e-6;
+  return {start, length, first, last, whole: near && first >= 0 && last <= size};
+}
+
+// OpenCV's resize to the bit: it weighs neighbours in steps of 1 / 2048 and drops bits on the way.
+function resized({data, width, height}, size, across, down) {
+  const rgb = new Uint8Array(size * size * 3).fill(BORDER_GREY);
+  const columns = fixedTaps(across.last - across.first, width);
+  const rows = fixedTaps(down.last - down.first, height);
+  const [upper, lower] = [new Int32Array(columns.first.length * 3), new Int32Array(columns.first.length * 3)];
+  for (let y = 0; y < rows.first.length; y++) {
+    weighRow(data, rows.first[y] * width, columns, upper);
+    weighRow(data, rows.second[y] * width, columns, lower);
+    let out = 3 * ((down.first + y) * size + across.first);
+    for (let k = 0; k < upper.length; k++) {
+      const sum = ((rows.near[y] * (upper[k] >> 4)) >> 16) + ((rows.far[y] * (lower[k] >> 4)) >> 16);
+      rgb[out++] = (sum + 2) >> 2;
+    }
+  }
+  return rgb;
+}
+
+function weighRow(data, start, {first, second, near, far}, row) {
+  for (let x = 0, k = 0; x < first.length; x++) {
+    const [a, b] = [4 * (start + first[x]), 4 * (start + second[x])];
+    for (let c = 0; c < 3; c++) row[k++] = data[a + c] * near[x] + data[b + c] * far[x];
+  }
+}
+
+// For each of `count` outputs: the two of `length` inputs it lies between, and their weights.
+function fixedTaps(count, length) {
+  const taps = {first: [], second: [], near: [], far: []};
+  for (let i = 0; i < count; i++) {
+    const at = Math.fround((i + 0.5) / (count / length) - 0.5);
+    const low = Math.floor(at);
+    const share = low < 0 || low >= length - 1 ? 0 : Math.fround(at - low);
+    taps.first.push(Math.min(Math.max(low, 0), length - 1));
+    taps.second.push(Math.min(Math.max(low, 0) + 1, length - 1));
+    taps.near.push(Math.round(Math.fround(1 - share) * 2048));
+    taps.far.push(Math.round(share * 2048));
+  }
+  return taps;
+}
+
+// An image sampled bilinearly, blended with the grey at its border.
+function blended({data, width, height}, size, across, down) {
+  const columns = taps(size, across, width);
+  const rows = taps(size, down, height);
+  const at = (row, column, c) => (row < 0 || column < 0 ? BORDER_GREY : data[4 * (row * width + column) + c]);
+  const rgb = new Uint8Array(size * size * 3);
+  for (let y = 0, out = 0; y < size; y++) {
+    const [upper, lower, v] = [rows.first[y], rows.second[y], rows.weight[y]];
+    for (let x = 0; x < size; x++) {
+      const [left, right, h] = [columns.first[x], columns.second[x], columns.weight[x]];
+      for (let c = 0; c < 3; c++) {
+        const above = at(upper, left, c) * (1 - h) + at(upper, right, c) * h;
+        const below = at(lower, left, c) * (1 - h) + at(lower, right, c) * h;
+        rgb[out++] = Math.round(above * (1 - v) + below * v);
+      }
+    }
+  }
+  return rgb;
+}
+
+// For each pixel of the input along an axis: the two pixels of an image that it lies between (-1:
+// the grey), and the weight of the second.
+function taps(size, {start, length}, pixels) {
+  const within = (index) => (index >= 0 && index < pixels ? index : -1);
+  const found = {first: new Int32Array(size), second: new Int32Array(size), weight: new Float32Array(size)};
+  for (let i = 0; i < size; i++) {
+    const at = ((i + 0.5 - start) * pixels) / length - 0.5;
+    const low = Math.floor(at);
+    found.first[i] = within(low);
+    found.second[i] = within(low + 1);
+    found.weight[i] = at - low;
+  }
+  return found;
+}
+
+// An image averaged down over areas, parts of pixels counted in part (OpenCV's INTER_AREA).
+function averaged({data, width, height}, newWidth, newHeight) {
+  const stepX = width / newWidth;
+  const stepY = height / newHeight;
+  const sums = new Float32Array(newWidth * newHeight * 4);
+  const row = new Float32Array(newWidth * 4);
+  for (let y = 0; y < height; y++) {
+    row.fill(0);
+    for (let x = 0; x < newWidth; x++) {
+      const from = x * stepX;
+      const to = Math.min(from + stepX, width);
+      for (let i = Math.floor(from); i < to - 1e-6; i++) {
+        const share = Math.min(i + 1, to) - Math.max(i, from);
+        const source = 4 * (y * width + i);
+        for (let c = 0; c < 3; c++) row[4 * x + c] += share * data[source + c];
+      }
+    }
+    // The rows of the result that this row is a part of: one, or two at a border.
+    for (let j = Math.floor(y / stepY); j < newHeight && j * stepY < y + 1 - 1e-6; j++) {
+      const share = Math.min(y + 1, (j + 1) * stepY) - Math.max(y, j * stepY);
+      if (share <= 1e-6) continue;
+      for (let k = 0, out = 4 * j * newWidth; k < row.length; k++) sums[out + k] += share * row[k];
+    }
+  }
+  const area = stepX * stepY;
+  return {data: Uint8Array.from(sums, (v) => Math.round(v / area)), width: newWidth, height: newHeight};
+}
+
+// The heads of one image, by falling score: {box, score, label, rotation, yaw, pitch, roll}.
+//
+// outputs: boxes (100, 4), scores, labels, rotations (100, 3, 3) of the network as flat arrays;
+// heads of score 0 fill them up. place: of `letterbox`. Boxes are in pixels of the image and are
+// clipped to it.
+export function headsInImage({boxes, scores, labels, rotations}, place, width, height) {
+  const heads = [];
+  for (let i = 0; i < scores.length; i++) {
+    if (!(scores[i] > 0)) continue;
+    const box = [0, 1, 2, 3].map((k) => {
+      const inImage = (boxes[4 * i + k] - (k % 2 ? place.top : place.left)) / place.scale;
+      return Math.min(Math.max(inImage, 0), k % 2 ? height : width);
+    });
+    if (box[2] <= box[0] || box[3] <= box[1]) continue;
+    const rotation = Array.from(rotations.slice(9 * i, 9 * i + 9));
+    heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
+  }
+  return heads;
+}
+
+// Yaw, pitch, roll in degrees, canonical (docs/conventions.md), of nine numbers row by row.
+export function euler(r) {
+  const cosYaw = Math.hypot(r[0], r[1]);
+  if (cosYaw < GIMBAL_LOCK) {
+    const half = Math.atan2(r[3], r[4]) / 2;
+    return degrees(Math.atan2(r[2], cosYaw), -Math.sign(r[2]) * half, half);
+  }
+  const [first, second] = [1, -1].map((s) => [
+    Math.atan2(r[2], s * cosYaw),
+    Math.atan2(s * r[5], s * r[8]),
+    Math.atan2(-s * r[1], s * r[0]),
+  ]);
+  const quarter = Math.PI / 2 + 1e-4;
+  const upright = ([, pitch, roll]) => Math.abs(pitch) < quarter && Math.abs(roll) < quarter;
+  const useFirst = upright(first) || (!upright(second) && Math.abs(first[1]) < quarter);
+  return degrees(...(useFirst ? first : second));
+}
+
+// Where a face looks, as mtnet_jax/predict/summary.py has it: camera, left, right, up, down or away.
+export function direction(r) {
+  const [x, y, z] = [-r[2], -r[5], -r[8]]; // out of the face
+  const off = Math.atan2(Math.hypot(x, y), -z) * DEGREES;
+  if (off <= CAMERA_WITHIN) return "camera";
+  if (off > AWAY_BEYOND) return "away";
+  if (Math.abs(x) >= Math.abs(y)) return x < 0 ? "left" : "right";
+  return y < 0 ? "up" : "down";
+}
+
+function degrees(yaw, pitch, roll) {
+  return {yaw: yaw * DEGREES, pitch: pitch * DEGREES, roll: roll * DEGREES};
+}

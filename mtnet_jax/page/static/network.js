@@ -1,0 +1,70 @@
+// The exported network in onnxruntime-web: from an image to heads.
+
+import {headsInImage, letterbox} from "mtnet/heads";
+
+// Opens the network. `files` gives the runtime and the model: from beside the page, or from inside
+// it (`--single-file`). Returns {detect, threads}.
+export async function openNetwork(settings) {
+  const files = embedded("model") ? insideThePage() : besideThePage(settings);
+  const ort = await files.runtime();
+  // Threads share memory, which browsers allow only on isolated pages (docs/page.md).
+  const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
+  ort.env.wasm.numThreads = threads;
+  const session = await ort.InferenceSession.create(await files.model(), {executionProviders: ["wasm"]});
+  const scalar = (value) => new ort.Tensor("float32", Float32Array.of(value), []);
+
+  // The heads of {data, width, height} with RGBA bytes, and milliseconds: {heads, prepare, run}.
+  async function detect(image, score) {
+    const start = performance.now();
+    const {rgb, place} = letterbox(image, settings.size);
+    const images = new ort.Tensor("uint8", rgb, [1, settings.size, settings.size, 3]);
+    const prepared = performance.now();
+    const found = await session.run({
+      images,
+      score_threshold: scalar(score),
+      iou_threshold: scalar(settings.iou),
+    });
+    const outputs = Object.fromEntries(Object.entries(found).map(([name, {data}]) => [name, data]));
+    const heads = headsInImage(outputs, place, image.width, image.height);
+    return {heads, prepare: prepared - start, run: performance.now() - prepared};
+  }
+
+  return {detect, threads};
+}
+
+function besideThePage({runtime, model}) {
+  return {
+    runtime: () => import(new URL(runtime, document.baseURI)),
+    model: async () => {
+      const response = await fetch(model);
+      if (!response.ok) throw new Error(`${model}: ${response.status} ${response.statusText}`);
+      return new Uint8Array(await response.arrayBuffer());
+    },
+  };
+}
+
+function insideThePage() {
+  return {
+    runtime: async () => {
+      const code = new Blob([await unpacked("runtime")], {type: "text/javascript"});
+      const ort = await import(URL.createObjectURL(code));
+      ort.env.wasm.wasmBinary = await unpacked("wasm");
+      return ort;
+    },
+    model: () => unpacked("model"),
+  };
+}
+
+function embedded(name) {
+  return document.getElementById(`embedded-${name}`);
+}
+
+// The bytes of a gzipped, base64 encoded file that is part of the page; they are used once.
+async function unpacked(name) {
+  const text = atob(embedded(name).textContent);
+  embedded(name).remove();
+  const packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}

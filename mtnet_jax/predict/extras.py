@@ -1,0 +1,37 @@
+"""What `mtnet predict` can write of each image beside its overlay: crops of heads, text files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mtnet_jax.predict.head import Head
+from mtnet_jax.predict.predictor import write_picture
+
+CROPS, TEXTS = "crops", "labels"  # folders beside the overlays
+
+
+def write_crops(overlay: Path, image: np.ndarray, heads: list[Head]) -> None:
+    """Writes each head of an image as crops/NAME_1.png, ... by falling score."""
+    for number, head in enumerate(heads, start=1):
+        left, top = np.floor(head.box[:2]).astype(int)
+        right, bottom = np.ceil(head.box[2:]).astype(int)
+        path = overlay.parent / CROPS / f"{overlay.stem}_{number}.png"
+        write_picture(path, image[top:bottom, left:right])
+
+
+def write_text(
+    overlay: Path, image: np.ndarray, heads: list[Head], class_names: tuple[str, ...]
+) -> None:
+    """Writes labels/NAME.txt as YOLO does, a line a head: class, centre x and y, width, height (all
+    as shares of the image), score; then yaw, pitch, roll in degrees."""
+    size = np.tile(np.array(image.shape[1::-1], float), 2)
+    lines = []
+    for head in heads:
+        left, top, right, bottom = np.array(head.box) / size
+        box = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+        numbers = " ".join(f"{value:.6f}" for value in (*box, head.score))
+        angles = " ".join(f"{value:.2f}" for value in (head.yaw, head.pitch, head.roll))
+        lines.append(f"{class_names.index(head.label)} {numbers} {angles}\n")
+    path = overlay.parent / TEXTS / f"{overlay.stem}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))

@@ -1,0 +1,123 @@
+"""What `mtnet page` writes and refuses, without a browser: tests/test_page.py opens it in one."""
+
+import base64
+import gzip
+import json
+import re
+import threading
+import urllib.request
+
+import pytest
+
+from mtnet_jax.cli import main
+from mtnet_jax.errors import BadInput, FileInTheWay, MissingFile, Unavailable
+from mtnet_jax.page import build, runtime
+from mtnet_jax.page.serve import HEADERS, make_server
+
+SETTINGS = {"size": 64, "iou": 0.5, "classNames": ["</script>"], "frame": "ray", "licence": "<b>"}
+RUNTIME = {runtime.SCRIPT: b"export {}", runtime.WASM: b"\0asm"}
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """A model and a runtime of a few bytes."""
+    monkeypatch.setattr(build, "model_of", lambda weights: (b"model", SETTINGS))
+    monkeypatch.setattr(build, "runtime_files", lambda package: RUNTIME)
+
+
+def embedded(page: str, name: str) -> bytes:
+    (text,) = re.findall(rf'id="embedded-{name}">(.*?)</script>', page)
+    return gzip.decompress(base64.b64decode(text))
+
+
+def test_a_folder_holds_all_that_its_page_asks_for(parts, tmp_path):
+    index = build.write_page(tmp_path / "any", tmp_path / "out")
+    page = index.read_text()
+    assert not re.findall(r"\{(policy|style|about|licences|settings|embedded)\}", page)
+    settings = json.loads(re.findall(r'id="settings">(.*?)</script>', page)[0])
+    assert settings["classNames"] == ["</script>"]
+    assert "licence &lt;b&gt;" in page
+    (imports,) = re.findall(r'type="importmap">(.*?)</script>', page)
+    wanted = [*json.loads(imports)["imports"].values(), settings["model"], settings["runtime"]]
+    wanted += re.findall(r'href="([\w.]+)"', page)
+    there = {path.name for path in index.parent.iterdir()}
+    assert {name.removeprefix("./") for name in wanted} | {build.INDEX, runtime.WASM} == there
+    for module in build.MODULES.values():  # and no module asks for another one
+        asked = re.findall(r'from "(.*?)"', (index.parent / module).read_text())
+        assert set(asked) <= set(build.MODULES)
+
+
+def test_a_single_file_holds_everything(parts, tmp_path):
+    index = build.write_page(tmp_path / "any", tmp_path / "out", single_file=True)
+    assert [path.name for path in index.parent.iterdir()] == [build.INDEX]
+    page = index.read_text()
+    assert embedded(page, "model") == b"model"
+    assert embedded(page, "runtime") == RUNTIME[runtime.SCRIPT]
+    assert embedded(page, "wasm") == RUNTIME[runtime.WASM]
+    assert "connect-src 'none'" in page
+    assert "Copyright (c) Microsoft Corporation" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_only_a_page_of_this_command_is_written_over(parts, tmp_path):
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    build.write_page(tmp_path / "any", own)
+    build.write_page(tmp_path / "any", own, single_file=True)
+    foreign.mkdir()
+    (foreign / build.INDEX).write_text("<title>my site</title>")
+    with pytest.raises(FileInTheWay, match="choose another"):
+        build.write_page(tmp_path / "any", foreign)
+    assert (foreign / build.INDEX).read_text() == "<title>my site</title>"
+    assert len(list(foreign.iterdir())) == 1
+    with pytest.raises(FileInTheWay, match="is a file"):
+        build.write_page(tmp_path / "any", own / build.INDEX)
+
+
+def test_a_package_that_is_another_one(tmp_path):
+    package = tmp_path / "onnxruntime-web.tgz"
+    with pytest.raises(MissingFile, match=re.escape(str(package))):
+        runtime.runtime_files(package)
+    package.write_bytes(b"something else")
+    with pytest.raises(BadInput, match=f"{re.escape(str(package))}.*npm pack"):
+        runtime.runtime_files(package)
+
+
+def test_without_a_network_the_cure_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
+    with pytest.raises(
+        Unavailable, match=r"127\.0\.0\.1:9/onnxruntime-web.*--onnxruntime-web FILE"
+    ):
+        runtime.runtime_files()
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = runtime.cache_folder() / runtime.NAME
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"half a pack")
+    monkeypatch.setattr(runtime, "_fetched", lambda: b"fetched")
+    monkeypatch.setattr(runtime, "is_genuine", lambda data: data == b"fetched")
+    monkeypatch.setattr(runtime, "_taken_apart", lambda data, origin: {"data": data})
+    assert runtime.runtime_files() == {"data": b"fetched"}
+    assert kept.read_bytes() == b"fetched"
+    monkeypatch.setattr(runtime, "_fetched", lambda: pytest.fail("fetched twice"))
+    assert runtime.runtime_files() == {"data": b"fetched"}
+
+
+def test_weights_that_are_not_there_are_named(capsys, tmp_path):
+    missing = tmp_path / "missing.onnx"
+    assert main(["page", "--out", str(tmp_path / "out"), "--weights", str(missing)]) == 1
+    assert str(missing) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_server_isolates_the_page(tmp_path):
+    (tmp_path / "a.wasm").write_bytes(b"\0asm")
+    with make_server(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/a.wasm"
+        with urllib.request.urlopen(address, timeout=10) as response:
+            assert {name: response.headers[name] for name in HEADERS} == HEADERS
+            assert response.headers["Content-Type"] == "application/wasm"
+        server.shutdown()
