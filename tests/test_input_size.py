@@ -25,7 +25,7 @@ from mtnet_jax.shipped import weights_folder
 from mtnet_jax.system import at_size, build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
-from tests.tiny import SCORE
+from tests.tiny import DEMO_RECORDS, SCORE
 
 IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
 WEIGHTS = weights_folder()
@@ -198,3 +198,17 @@ def test_a_size_on_the_command_line(tmp_path):
     command = ["predict", str(tmp_path / "crowd.png"), "--json", str(file)]
     assert main([*command, "--size", str(6 * TRAINED), "--runtime", "onnxruntime"]) == 0
     assert len(json.loads(file.read_text())[0]["heads"]) == count
+
+
+def test_evaluating_and_exporting_at_a_size_agree(weights, tmp_path):
+    """`mtnet export --size` stores what `mtnet eval --size` does."""
+    main(["export", "--workdir", str(weights), "--out", str(tmp_path / "at_96"), "--size", "96"])
+    assert read_config(tmp_path / "at_96").input.size == 96
+    found = []
+    for words in (["--workdir", str(weights), "--size", "96"], ["--workdir", tmp_path / "at_96"]):
+        out = tmp_path / f"eval{len(found)}"
+        command = ["eval", *map(str, words), "--data", str(DEMO_RECORDS), "--out", str(out)]
+        assert main([*command, "--limit", "8"]) == 0
+        (path,) = out.glob("*/evaluation.json")
+        found.append(path.read_text())
+    assert found[0] == found[1]

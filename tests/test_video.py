@@ -117,7 +117,7 @@ def test_usage_errors_name_the_cure(command, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(video.sys, "platform", "linux")
     for words, cure in (
-        ((path,), "needs --out DIR"),
+        ((path, "--json", tmp_path / "h.json"), "needs --out DIR"),
         ((path, "--out", tmp_path), "choose another folder"),
         ((path, "--out", tmp_path / "o", "--json", tmp_path / "h.json"), "JSON lines"),
         ((path, other, "--out", tmp_path / "o"), "called 'a'"),

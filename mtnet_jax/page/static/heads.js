@@ -116,30 +116,51 @@ function taps(size, {start, length}, pixels) {
 
 // An image averaged down over areas, parts of pixels counted in part (OpenCV's INTER_AREA).
 function averaged({data, width, height}, newWidth, newHeight) {
-  const stepX = width / newWidth;
-  const stepY = height / newHeight;
-  const sums = new Float32Array(newWidth * newHeight * 4);
-  const row = new Float32Array(newWidth * 4);
-  for (let y = 0; y < height; y++) {
-    row.fill(0);
-    for (let x = 0; x < newWidth; x++) {
-      const from = x * stepX;
-      const to = Math.min(from + stepX, width);
-      for (let i = Math.floor(from); i < to - 1e-6; i++) {
-        const share = Math.min(i + 1, to) - Math.max(i, from);
-        const source = 4 * (y * width + i);
-        for (let c = 0; c < 3; c++) row[4 * x + c] += share * data[source + c];
-      }
-    }
-    // The rows of the result that this row is a part of: one, or two at a border.
-    for (let j = Math.floor(y / stepY); j < newHeight && j * stepY < y + 1 - 1e-6; j++) {
-      const share = Math.min(y + 1, (j + 1) * stepY) - Math.max(y, j * stepY);
-      if (share <= 1e-6) continue;
-      for (let k = 0, out = 4 * j * newWidth; k < row.length; k++) sums[out + k] += share * row[k];
+  const columns = shares(width, newWidth);
+  const rows = shares(height, newHeight);
+  const area = (width / newWidth) * (height / newHeight);
+  const sums = new Float32Array(newWidth * 3);
+  const small = new Uint8Array(newWidth * newHeight * 4);
+  for (let j = 0, r = 0; j < newHeight; j++) {
+    sums.fill(0);
+    for (let y = rows.first[j]; y < rows.end[j]; y++) addRow(data, y * width, columns, rows.share[r++], sums);
+    for (let x = 0, k = 0, out = 4 * j * newWidth; x < newWidth; x++, out += 4) {
+      for (let c = 0; c < 3; c++) small[out + c] = Math.round(sums[k++] / area);
     }
   }
-  const area = stepX * stepY;
-  return {data: Uint8Array.from(sums, (v) => Math.round(v / area)), width: newWidth, height: newHeight};
+  return {data: small, width: newWidth, height: newHeight};
+}
+
+function addRow(data, start, {first, end, share}, weight, sums) {
+  for (let x = 0, k = 0; x < first.length; x++) {
+    let red = 0;
+    let green = 0;
+    let blue = 0;
+    for (let i = first[x]; i < end[x]; i++, k++) {
+      const source = 4 * (start + i);
+      red += share[k] * data[source];
+      green += share[k] * data[source + 1];
+      blue += share[k] * data[source + 2];
+    }
+    sums[3 * x] += weight * red;
+    sums[3 * x + 1] += weight * green;
+    sums[3 * x + 2] += weight * blue;
+  }
+}
+
+// For each of `count` outputs: the first and the end of the `length` inputs that it covers, and one
+// after another, how much of each.
+function shares(length, count) {
+  const step = length / count;
+  const found = {first: [], end: [], share: []};
+  for (let k = 0; k < count; k++) {
+    const [from, to] = [k * step, Math.min((k + 1) * step, length)];
+    const [first, end] = [Math.floor(from + 1e-6), Math.ceil(to - 1e-6)];
+    for (let i = first; i < end; i++) found.share.push(Math.min(i + 1, to) - Math.max(i, from));
+    found.first.push(first);
+    found.end.push(end);
+  }
+  return found;
 }
 
 // The heads of one image, by falling score: {box, score, label, rotation, yaw, pitch, roll}.
