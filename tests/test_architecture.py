@@ -93,6 +93,11 @@ def test_imports_run_one_way():
     assert upward == []
 
 
+def test_no_file_is_long():
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
 def test_no_modules_import_each_other():
     graph = {
         name: set(imports(path)) - {name}

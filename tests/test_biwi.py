@@ -10,9 +10,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from data_prep.engine.report import Report
-from data_prep.sets import biwi, head_model
+from data_prep.sets import biwi, biwi_files, head_model
 from mtnet_jax.boxes import iou_xyxy
-from mtnet_jax.data.records import check_record
+from mtnet_jax.data.example import check_record
 from mtnet_jax.rotations import rotation_to_euler
 
 SIZE = (64, 48)
@@ -136,7 +136,7 @@ def test_boxes_lie_over_the_heads_of_real_frames(data_dir, frame, by_hand, rule,
 def test_the_box_lies_over_the_depth_of_the_head(data_dir):
     # The depth camera sees the man against nothing: what is above his chin is his head.
     folder = real_frame(data_dir)
-    depth = biwi.read_depth(folder / "frame_00054_depth.bin")
+    depth = biwi_files.read_depth(folder / "frame_00054_depth.bin")
     numbers = np.array((folder / "rgb.cal").read_text().split(), float)
     matrix, turn, shift = numbers[:9].reshape(3, 3), numbers[13:22].reshape(3, 3), numbers[22:25]
     rows, columns = np.nonzero(depth[:260])
@@ -162,13 +162,15 @@ def test_depth_of_the_real_frame(data_dir):
         expected += [0] * empty
         expected += struct.unpack_from(f"<{full}h", content, position + 8)
         position += 8 + 2 * full
-    depth = biwi.read_depth(folder / "frame_00054_depth.bin")
+    depth = biwi_files.read_depth(folder / "frame_00054_depth.bin")
     np.testing.assert_array_equal(depth, np.array(expected).reshape(480, 640))
     assert depth[depth > 0].min() > 700
     assert depth.max() < 1100
     # 878 mm in front of the centre, which is at 920.5 (read off by hand)
-    _, centre = biwi.read_pose(folder / "frame_00054_pose.txt")
-    distance = biwi.surface_distance(depth, centre, biwi.read_calibration(folder / "depth.cal"))
+    _, centre = biwi_files.read_pose(folder / "frame_00054_pose.txt")
+    distance = biwi.surface_distance(
+        depth, centre, biwi_files.read_calibration(folder / "depth.cal")
+    )
     assert distance == pytest.approx(42.5, abs=1)
 
 
@@ -209,10 +211,10 @@ def test_annotations_stand_in_for_a_missing_pose(data_dir):
 def nose(data_dir, number) -> np.ndarray:
     """(2,) where the pose of db_annotations puts the tip of the nose, 67 mm before the centre."""
     folder = data_dir / "biwi"
-    rotation, centre = biwi.read_annotation(
+    rotation, centre = biwi_files.read_annotation(
         folder / f"db_annotations/01/frame_{number:05d}_pose.bin"
     )
-    calibration = biwi.read_calibration(folder / "hpdb/01/rgb.cal")
+    calibration = biwi_files.read_calibration(folder / "hpdb/01/rgb.cal")
     return biwi.head_box(rotation, centre, calibration, np.array([[0.0, 0.0, -67.0]]))[:2]
 
 
@@ -267,7 +269,7 @@ def test_head_box_is_the_projection_with_distortion(tmp_path):
 -24""",
         )
     )
-    calibration = biwi.read_calibration(tmp_path / "rgb.cal")
+    calibration = biwi_files.read_calibration(tmp_path / "rgb.cal")
     turn = Rotation.from_euler("XYZ", [20, -50, 10], degrees=True).as_matrix()
     centre, points = np.array([60.0, -40.0, 800.0]), biwi.outline("head", 0)
     box = biwi.head_box(turn, centre, calibration, points)
@@ -286,7 +288,7 @@ def test_a_sphere_is_as_large_as_its_cone(tmp_path):
     (tmp_path / "rgb.cal").write_text(
         CALIBRATION.replace("0.05 -0.02 0.001 -0.002", "0 0 0 0").replace("-24 6 -13", "0 0 0")
     )
-    calibration = biwi.read_calibration(tmp_path / "rgb.cal")
+    calibration = biwi_files.read_calibration(tmp_path / "rgb.cal")
     radius, distance = 150.0, 700.0
     points = head_model.ellipsoid_points((0, 0, 0), (radius,) * 3)
     box = biwi.head_box(np.eye(3), np.array([0, 0, distance]), calibration, points)
@@ -372,7 +374,7 @@ def test_boxes_from_a_list(raw):
 def test_bad_lists_are_named(tmp_path, text, message):
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        biwi.read_box_list(tmp_path / "boxes.csv")
+        biwi_files.read_box_list(tmp_path / "boxes.csv")
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -459,7 +461,7 @@ def runs(*pairs, width=4, height=2) -> bytes:
 def test_depth_runs(tmp_path):
     path = tmp_path / "depth.bin"
     path.write_bytes(runs((1, [5, 6, 7]), (3, [900])))
-    assert biwi.read_depth(path).tolist() == [[0, 5, 6, 7], [0, 0, 0, 900]]
+    assert biwi_files.read_depth(path).tolist() == [[0, 5, 6, 7], [0, 0, 0, 900]]
 
 
 @pytest.mark.parametrize(
@@ -479,4 +481,4 @@ def test_depth_runs(tmp_path):
 def test_broken_depth_is_named(tmp_path, content, message):
     (tmp_path / "depth.bin").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        biwi.read_depth(tmp_path / "depth.bin")
+        biwi_files.read_depth(tmp_path / "depth.bin")

@@ -21,7 +21,8 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from data_prep.engine import builder, runners, units
 from data_prep.engine.builder import write_record_set
-from mtnet_jax.data.records import RecordSet, RecordSource, encode_record
+from mtnet_jax.data.example import encode_record
+from mtnet_jax.data.records import RecordSet, RecordSource
 from tests.conversions import read_tiny, tiny, tiny_record
 
 REPOSITORY = Path(__file__).resolve().parent.parent

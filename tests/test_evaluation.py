@@ -10,17 +10,16 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation import run
+from mtnet_jax.evaluation.constant import constant_predictor
+from mtnet_jax.evaluation.figures import euler_errors, vector_errors
 from mtnet_jax.evaluation.matching import match_picture, pair_by_iou, pairwise_iou
 from mtnet_jax.evaluation.metrics import (
     EMPTY,
     Settings,
-    constant_predictor,
-    euler_errors,
     evaluate,
     merge_states,
     picture_state,
     summarise,
-    vector_errors,
 )
 from mtnet_jax.evaluation.report import (
     as_json,
@@ -587,7 +586,7 @@ def test_the_constant_is_learned_without_decoding_an_image(monkeypatch):
     def refuse(encoded):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("mtnet_jax.data.records.decode_image", refuse)
+    monkeypatch.setattr("mtnet_jax.data.example.decode_image", refuse)
     monkeypatch.setattr("mtnet_jax.data.images.decode_image", refuse)
     constant = run._constant_of(source, ("head",))
     np.testing.assert_array_equal(constant.box, expected.box)

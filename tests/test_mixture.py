@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.config import default_config, record_set
 from mtnet_jax.data.batches import training_batches
+from mtnet_jax.data.example import encode_record
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
-from mtnet_jax.data.records import RecordSource, encode_record
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord, write_records
 from tests.augmentation import NO_AUGMENTATION
 from tests.test_batches import record

@@ -14,15 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mtnet_jax.data.example import check_record, decode_record, encode_record, tfds_features
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import (
-    RecordSet,
-    RecordSource,
-    check_record,
-    decode_record,
-    encode_record,
-    tfds_features,
-)
+from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord, write_records
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import axis_rotation

@@ -15,7 +15,7 @@ pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install 
 from data_prep.engine.report import Report
 from data_prep.panoptic import converter
 from data_prep.panoptic.video import read_frames
-from data_prep.sets import biwi, mat_faces, w300_lp
+from data_prep.sets import biwi, biwi_files, mat_faces, w300_lp
 from data_prep.studio.layouts.biwi import Biwi, centre_of
 from data_prep.studio.layouts.panoptic import Panoptic
 from data_prep.studio.layouts.w300_lp import W300Lp
@@ -27,7 +27,7 @@ from data_prep.studio.render import render
 from data_prep.studio.truth import sphere_box, truth
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.cli import main
-from mtnet_jax.data.records import check_record
+from mtnet_jax.data.example import check_record
 from mtnet_jax.rotations import geodesic_degrees, rotation_to_euler
 from tests.panoptic_raw import HEAD
 
@@ -351,7 +351,7 @@ def test_biwi_depth_is_the_rendered_depth_to_a_millimetre(kinect):
     layout, raw = kinect
     for path in sorted((raw / "hpdb").glob("*/*_depth.bin")):
         scene = layout.scene(int(path.parent.name), int(path.name[6:11]))
-        depth = biwi.read_depth(path)
+        depth = biwi_files.read_depth(path)
         rendering = render(scene, scene.cameras[0], supersample=1)
         assert depth.shape == (240, 320)
         full = depth > 0
@@ -367,7 +367,7 @@ def test_biwi_centres_lie_inside_the_heads(kinect):
     for path in sorted((raw / "hpdb").glob("*/*_pose.txt")):
         scene = layout.scene(int(path.parent.name), int(path.name[6:11]))
         placed = scene.people[0]
-        rotation, centre = biwi.read_pose(path)
+        rotation, centre = biwi_files.read_pose(path)
         np.testing.assert_allclose(centre, 1000 * centre_of(placed), atol=1e-4)
         in_head = rotation.T @ (centre / 1000 - placed.head_position)
         skull = placed.person.outline
@@ -383,8 +383,8 @@ def test_biwi_colour_camera_sees_the_depth_where_the_calibration_says(kinect):
     checked = 0
     for path in sorted((raw / "hpdb").glob("*/*_pose.txt")):
         scene = layout.scene(int(path.parent.name), int(path.name[6:11]))
-        rotation, centre = biwi.read_pose(path)
-        calibration = biwi.read_calibration(path.with_name("rgb.cal"))
+        rotation, centre = biwi_files.read_pose(path)
+        calibration = biwi_files.read_calibration(path.with_name("rgb.cal"))
         tip = rotation @ [0, 0, -67.0] + centre
         pixel = cv2.projectPoints(
             tip[None],

@@ -35,7 +35,7 @@ from data_prep.engine.report import Report
 from data_prep.engine.report_page import write_report
 from data_prep.engine.shards import Index, Shard, ShardWriter
 from data_prep.engine.units import UnitWriter, count_units, plan_units
-from mtnet_jax.data.records import tfds_features
+from mtnet_jax.data.example import tfds_features
 from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.fingerprint import code_fingerprint, fingerprint
 from data_prep.engine.report import Report
-from mtnet_jax.data.records import encode_record
+from mtnet_jax.data.example import encode_record
 from mtnet_jax.data.tfrecord import frame
 from mtnet_jax.errors import MissingFile
 

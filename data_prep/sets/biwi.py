@@ -10,7 +10,6 @@ Boxes. The data have none. `head` projects an average head (see head_model) into
 """
 
 import argparse
-import csv
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,10 +23,19 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
+from data_prep.sets.biwi_files import (
+    PICTURE_END,
+    Calibration,
+    read_annotation,
+    read_box_list,
+    read_calibration,
+    read_depth,
+    read_pose,
+)
 from mtnet_jax.boxes import box_round
 from mtnet_jax.camera import intrinsics_of_matrix
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.rotations import euler_to_rotation, rotation_faults
+from mtnet_jax.rotations import rotation_faults
 
 CITATION = """@article{fanelli2013random,
   author  = {Fanelli, Gabriele and Dantone, Matthias and Gall, Juergen and Fossati, Andrea and
@@ -59,29 +67,9 @@ TEST_SEQUENCES = {
     "subject-disjoint": (1, 16, 17, 19, 20, 22, 23, 24),
 }
 
-_PICTURE_END = "_rgb.png"
 _NEAREST = 200.0  # mm; a head nearer to the camera than that is a broken label
 # Between the surface of the face and the centre behind it, seen from the camera.
 _DEPTH_BEHIND_SURFACE = (0.0, 150.0)  # mm
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """rgb.cal or depth.cal: a camera, and how the depth camera sees it.
-
-    Attributes:
-      matrix: (3, 3) camera matrix, pixels.
-      distortion: (4,) k1, k2, p1, p2.
-      rotation: (3, 3) depth to this camera, x_camera = rotation x_depth + translation.
-      translation: (3,) mm.
-      size: width and height of its pictures.
-    """
-
-    matrix: np.ndarray
-    distortion: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -95,11 +83,11 @@ class Frame:
     @property
     def name(self) -> str:
         """For instance 01/frame_00003: the image_id, and the name in a list of boxes."""
-        return f"{self.sequence:02d}/{self.picture.name.removesuffix(_PICTURE_END)}"
+        return f"{self.sequence:02d}/{self.picture.name.removesuffix(PICTURE_END)}"
 
     def beside(self, end: str) -> Path:
         """The file of the same frame with another ending, "_pose.txt" for instance."""
-        return self.picture.with_name(self.picture.name.removesuffix(_PICTURE_END) + end)
+        return self.picture.with_name(self.picture.name.removesuffix(PICTURE_END) + end)
 
 
 @dataclass(frozen=True)
@@ -246,134 +234,6 @@ def outline(box_rule: str, radius: float) -> np.ndarray:
     return points + MODEL_ORIGIN
 
 
-def read_pose(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A pose.txt: three rows of the rotation, an empty line, the centre.
-
-    Returns:
-      (3, 3) head-to-camera rotation, canonical, unchecked; (3,) centre, mm in the depth camera.
-
-    Raises:
-      ValueError: not twelve numbers.
-    """
-    numbers = _numbers(path, 12, "three rows of a rotation and a centre")
-    return numbers[:9].reshape(3, 3), numbers[9:]
-
-
-def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A .bin of db_annotations: six float32, centre in mm, then turns about x, y, z in degrees.
-
-    The turns are plain ones, R = Rx(first) Ry(second) Rz(third): the second is canonical yaw, the
-    first minus the pitch. The signs of these two were checked on pictures; the sign of the third
-    and the order of the three could not be, they are those of pose.txt.
-
-    Returns:
-      As `read_pose`.
-
-    Raises:
-      ValueError: not 24 bytes.
-    """
-    content = path.read_bytes()
-    if len(content) != 24:
-        raise BadInput(f"{path}: {len(content)} bytes, expected 24 (six float32)")
-    numbers = np.frombuffer(content, "<f4").astype(np.float64)
-    about_x, about_y, about_z = numbers[3:]
-    angles = np.array([about_y, -about_x, about_z])  # yaw, pitch, roll
-    return euler_to_rotation(angles, convention="canonical"), numbers[:3]
-
-
-def read_calibration(path: Path) -> Calibration:
-    """An rgb.cal or depth.cal: camera matrix, distortion, rotation, translation, picture size.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: not 27 numbers, or the rotation is none.
-    """
-    if not path.is_file():
-        raise MissingFile(
-            f"{path} is missing: every sequence needs its calibration to project the head"
-        )
-    numbers = _numbers(
-        path, 27, "camera matrix (9), distortion (4), rotation (9), translation (3), size (2)"
-    )
-    matrix, distortion, rotation, translation, size = np.split(numbers, [9, 13, 22, 25])
-    if not np.isfinite(numbers).all() or rotation_faults(rotation.reshape(3, 3)):
-        raise BadInput(f"{path}: numbers 14 to 22 are not a rotation matrix, or not finite")
-    return Calibration(
-        matrix.reshape(3, 3),
-        distortion,
-        rotation.reshape(3, 3),
-        translation,
-        (int(size[0]), int(size[1])),
-    )
-
-
-def read_depth(path: Path) -> np.ndarray:
-    """A depth.bin: int32 width and height, then runs of (int32 empty, int32 full, full x int16).
-
-    Returns:
-      (height, width) int16, millimetres along the axis of the depth camera; 0 where there is none.
-
-    Raises:
-      ValueError: the runs do not fill the picture, or the file is longer or shorter than they say.
-    """
-    content = path.read_bytes()
-    if len(content) < 8:
-        raise BadInput(f"{path}: {len(content)} bytes, expected a header of 8: copy it anew")
-    width, height = (int(number) for number in np.frombuffer(content, "<i4", 2))
-    if not 0 < width * height <= 1 << 26 or width < 0:
-        raise BadInput(f"{path}: claims {width}x{height} pixels, is no depth.bin")
-    depth = np.zeros(width * height, np.int16)
-    pixel, byte = 0, 8
-    while pixel < depth.size:
-        if byte + 8 > len(content):
-            raise BadInput(f"{path}: ends at pixel {pixel} of {depth.size}: copy it anew")
-        empty, full = (int(number) for number in np.frombuffer(content, "<i4", 2, byte))
-        start, byte = pixel + empty, byte + 8
-        pixel = start + full
-        if min(empty, full) < 0 or pixel > depth.size or byte + 2 * full > len(content):
-            raise BadInput(f"{path}: a run at byte {byte - 8} leaves the picture or the file")
-        if not empty and not full:
-            raise BadInput(f"{path}: an empty run at byte {byte - 8}")
-        depth[start:pixel] = np.frombuffer(content, "<i2", full, byte)
-        byte += 2 * full
-    if byte != len(content):
-        raise BadInput(f"{path}: {len(content) - byte} bytes follow the last run")
-    return depth.reshape(height, width)
-
-
-def read_box_list(path: Path) -> dict[str, np.ndarray]:
-    """A list of boxes: CSV with the header image,x1,y1,x2,y2 (pixels), a line a frame.
-
-    `image` is NN/frame_FFFFF, with or without _rgb.png.
-
-    Returns:
-      Name of the frame, as in `Frame.name` -> (4,) xyxy.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: a column is missing, a line has no four numbers, or a frame comes twice.
-    """
-    boxes = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        wanted = ("image", "x1", "y1", "x2", "y2")
-        if missing := [name for name in wanted if name not in (rows.fieldnames or ())]:
-            raise BadInput(
-                f"{path}: no column {', '.join(missing)}; the first line must be {','.join(wanted)}"
-            )
-        for row in rows:
-            place = f"{path}, line {rows.line_num}"
-            try:
-                box = np.array([float(row[name]) for name in wanted[1:]])
-            except (TypeError, ValueError):
-                raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2") from None
-            name = row["image"].strip().removesuffix(_PICTURE_END)
-            if name in boxes:
-                raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
-            boxes[name] = box
-    return boxes
-
-
 def head_box(
     rotation: np.ndarray, centre: np.ndarray, calibration: Calibration, outline: np.ndarray
 ) -> np.ndarray:
@@ -495,25 +355,14 @@ def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
 
 def _frames(root: Path, number: int) -> list[Frame]:
     folder = root / f"{number:02d}"
-    pictures = sorted(folder.glob(f"frame_*{_PICTURE_END}"))
+    pictures = sorted(folder.glob(f"frame_*{PICTURE_END}"))
     if not pictures:
         raise MissingFile(
-            f"No {folder}/frame_*{_PICTURE_END}: --raw must hold hpdb/01 to hpdb/24; "
+            f"No {folder}/frame_*{PICTURE_END}: --raw must hold hpdb/01 to hpdb/24; "
             "to convert a part, name it with --sequences"
         )
     annotations = root.parent / "db_annotations" / folder.name
     return [
-        Frame(path, number, annotations / (path.name.removesuffix(_PICTURE_END) + "_pose.bin"))
+        Frame(path, number, annotations / (path.name.removesuffix(PICTURE_END) + "_pose.bin"))
         for path in pictures
     ]
-
-
-def _numbers(path: Path, count: int, what: str) -> np.ndarray:
-    """The numbers of a text file, which must be `count`."""
-    try:
-        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
-    except ValueError:
-        raise BadInput(f"{path}: expected numbers only: {what}") from None
-    if len(numbers) != count:
-        raise BadInput(f"{path}: {len(numbers)} numbers, expected {count}: {what}")
-    return np.array(numbers)

@@ -9,8 +9,6 @@ no influence.
 Every number is defined in docs/evaluation.md.
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,6 +16,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import BadInput
+from mtnet_jax.evaluation.figures import (
+    GEODESIC_POINTS,
+    RECALL_POINTS,
+    cumulative_geodesic,
+    euler_errors,
+    heading_bin,
+    heading_figures,
+    interpolated_precision,
+    iou_figures,
+    labels_of,
+    mean,
+    pose_figures,
+    ratio,
+    vector_errors,
+    yaw_bin,
+)
 from mtnet_jax.evaluation.matching import (
     match_heads,
     match_thresholds,
@@ -27,15 +41,12 @@ from mtnet_jax.evaluation.matching import (
 from mtnet_jax.rotations import (
     geodesic_degrees,
     heading_degrees,
-    nearest_rotation,
     rotation_faults,
     rotation_to_euler,
 )
 
 AP_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 YAW_BINS = (0, 30, 60, 90, 120, 150, 180)
-GEODESIC_POINTS = np.arange(181)
 PROTOCOLS = ("matched", "authors")
 
 # What is kept of every truth that counts (is not ignored). Errors are in degrees, and NaN where the
@@ -160,9 +171,9 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
     scores = np.asarray(pred["scores"], np.float64).reshape(-1)
     scores = np.where(np.isnan(scores), -np.inf, scores)  # the least certain of all
     ignore = np.asarray(truth["ignore"], bool).reshape(-1)
-    labels = _labels(pred, len(pred_boxes))
+    labels = labels_of(pred, len(pred_boxes))
     iou = pairwise_iou(pred_boxes, truth["boxes"])
-    iou = np.where(labels[:, None] == _labels(truth, len(ignore)), iou, 0.0)
+    iou = np.where(labels[:, None] == labels_of(truth, len(ignore)), iou, 0.0)
     counted = scores >= settings.score_threshold
 
     if settings.protocol == "authors":
@@ -229,7 +240,7 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
     by_class = [p for label in present if (p := _precisions(state, label)) is not None]
     precision = np.mean(by_class, axis=0) if by_class else None  # (10, 101)
     no_average: list[float | None] = [None] * len(AP_IOU_THRESHOLDS)
-    average = no_average if precision is None else [_mean(p) for p in precision]
+    average = no_average if precision is None else [mean(p) for p in precision]
     matched = int(rows["matched"].sum())
     absolute_yaw = np.abs(rows["yaw"])
     return {
@@ -246,18 +257,18 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
         },
         "detection": {
             "ap50": average[0],
-            "ap50_95": None if average[0] is None else _mean(np.array(average)),
+            "ap50_95": None if average[0] is None else mean(np.array(average)),
             "ap_by_iou": {f"{t:.2f}": a for t, a in zip(AP_IOU_THRESHOLDS, average, strict=True)},
-            "precision": _ratio(matched, matched + state.false_positives),
+            "precision": ratio(matched, matched + state.false_positives),
             "matched": matched,
             "missed": len(rows) - matched,
             "false_positives": state.false_positives,
-            **_iou_figures(rows),
+            **iou_figures(rows),
         },
-        "pose": _pose_figures(rows),
-        "heading": _heading_figures(rows),
-        "yaw_bins": [_yaw_bin(rows, absolute_yaw, low, high) for low, high in pairwise(YAW_BINS)],
-        "heading_bins": [_heading_bin(rows, low, high) for low, high in pairwise(YAW_BINS)],
+        "pose": pose_figures(rows),
+        "heading": heading_figures(rows),
+        "yaw_bins": [yaw_bin(rows, absolute_yaw, low, high) for low, high in pairwise(YAW_BINS)],
+        "heading_bins": [heading_bin(rows, low, high) for low, high in pairwise(YAW_BINS)],
         "classes": [
             _class_row(state, label, class_names)
             for label in sorted({*present, *state.labels.tolist(), *range(len(class_names))})
@@ -266,105 +277,8 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
             "recall": RECALL_POINTS.tolist(),
             "precision50": None if precision is None else precision[0].tolist(),
             "geodesic_degrees": GEODESIC_POINTS.tolist(),
-            "geodesic_fraction": _cumulative_geodesic(rows),
+            "geodesic_fraction": cumulative_geodesic(rows),
         },
-    }
-
-
-def interpolated_precision(
-    scores: np.ndarray, outcomes: np.ndarray, truths: int
-) -> np.ndarray | None:
-    """Precision at the 101 recall points of COCO; its mean is the average precision.
-
-    At recall r it is the highest precision reached at any recall >= r, and 0 beyond the highest
-    recall. Predictions of equal score enter together, so that their order has no influence (COCO's
-    tool takes them in the order of the pictures; the two agree where scores differ).
-
-    Args:
-      scores: (p,) scores of all predictions.
-      outcomes: (p,) 1 true positive, 0 false positive, -1 left out.
-      truths: number of truths that count.
-
-    Returns:
-      (101,) precisions, or None if there are no truths.
-    """
-    if truths == 0:
-        return None
-    kept = outcomes >= 0
-    scores, outcomes = scores[kept], outcomes[kept]
-    order = np.argsort(-scores, kind="stable")
-    scores, true = scores[order], np.cumsum(outcomes[order])
-    last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of each group of ties
-    precision = (true / np.arange(1, len(true) + 1))[last]
-    recall = true[last] / truths
-    highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return highest[np.searchsorted(recall, RECALL_POINTS, side="left")]
-
-
-class ConstantPredictor(NamedTuple):
-    """Says the same of every picture: what any network has to beat.
-
-    Attributes:
-      box: (4,) xyxy as fractions of the width and height of the picture.
-      rotation: (3, 3) chordal mean of the training poses.
-      label: the most frequent class of the training truths.
-    """
-
-    box: np.ndarray
-    rotation: np.ndarray
-    label: int
-
-    def heads(self, width: int, height: int) -> dict[str, np.ndarray]:
-        """One head of score 1: the mean box and mean pose, for a picture of the given size."""
-        box = self.box[None] * [width, height, width, height]
-        return _constant_heads(box, np.array([self.label]), self.rotation)
-
-    def on_boxes(self, boxes: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """The mean pose on given boxes (n, 4) of classes (n,): to compare the pose error alone."""
-        return _constant_heads(boxes, labels, self.rotation)
-
-
-def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
-    """The mean box and the mean pose of training pictures; ignored truths are left out.
-
-    Args:
-      train_truths: records with the "width" and "height" of their picture, read once.
-
-    Returns:
-      The predictor. The mean pose is the rotation nearest to the sum of the rotations, which is
-      the one of least mean squared chordal (Frobenius) distance.
-
-    Raises:
-      ValueError: no box, or no pose, in any truth.
-    """
-    box_sum, rotation_sum, poses = np.zeros(4), np.zeros((3, 3)), 0
-    classes: Counter[int] = Counter()
-    for truth in train_truths:
-        width, height = truth["width"], truth["height"]
-        keep = ~np.asarray(truth["ignore"], bool)
-        kept = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)[keep]
-        box_sum += (kept / [width, height, width, height]).sum(axis=0)
-        classes.update(_labels(truth, len(keep))[keep].tolist())
-        posed = keep & np.asarray(truth["has_pose"], bool)
-        rotations = np.asarray(truth["rotations"], np.float64).reshape(-1, 3, 3)
-        rotation_sum += rotations[posed].sum(axis=0)
-        poses += int(posed.sum())
-    boxes = classes.total()
-    if boxes == 0 or poses == 0:
-        raise BadInput(f"A mean box and pose need training truths: got {boxes} and {poses}.")
-    label = classes.most_common(1)[0][0]
-    return ConstantPredictor(box_sum / boxes, nearest_rotation(rotation_sum), label)
-
-
-def _constant_heads(
-    boxes: np.ndarray, labels: np.ndarray, rotation: np.ndarray
-) -> dict[str, np.ndarray]:
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    return {
-        "boxes": boxes,
-        "scores": np.ones(len(boxes), np.float32),
-        "labels": np.asarray(labels),
-        "rotations": np.tile(rotation.astype(np.float32), (len(boxes), 1, 1)),
     }
 
 
@@ -382,7 +296,7 @@ def _truth_rows(
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
-    rows["label"] = _labels(truth, len(has_pose))
+    rows["label"] = labels_of(truth, len(has_pose))
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
     for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
         rows[field] = np.nan
@@ -417,41 +331,6 @@ def _fill_headings(
     rows["heading_error"][asked] = np.abs((difference + 180) % 360 - 180)
 
 
-def euler_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Absolute differences of canonical Euler angles, wrapped (179 and -179 differ by 2).
-
-    Args:
-      a: (..., 3, 3) rotations.
-      b: (..., 3, 3) rotations.
-
-    Returns:
-      (..., 3) degrees within 0..180, of yaw, pitch, roll.
-    """
-    difference = rotation_to_euler(a, convention="canonical") - rotation_to_euler(
-        b, convention="canonical"
-    )
-    return np.abs((difference + 180) % 360 - 180)
-
-
-def vector_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angles between the columns of rotations; their mean is the MAEV of a pose.
-
-    Args:
-      a: (..., 3, 3) rotations.
-      b: (..., 3, 3) rotations.
-
-    Returns:
-      (..., 3) degrees within 0..180, of columns 0, 1, 2 (left, bottom, front in section 3.2).
-    """
-    sine = np.linalg.norm(np.cross(a, b, axis=-2), axis=-2)
-    return np.rad2deg(np.arctan2(sine, (a * b).sum(axis=-2)))
-
-
-def _labels(heads: dict, count: int) -> np.ndarray:
-    """(count,) classes of predictions or truths; 0 where they have no labels."""
-    return np.asarray(heads.get("labels", np.zeros(count)), np.int64).reshape(count)
-
-
 def _precisions(state: State, label: int) -> np.ndarray | None:
     """(10, 101) interpolated precision of a class at `AP_IOU_THRESHOLDS`; None without truths."""
     truths = int((state.rows["label"] == label).sum())
@@ -472,86 +351,7 @@ def _class_row(state: State, label: int, names: Sequence[str]) -> dict[str, Any]
         "name": names[label] if 0 <= label < len(names) else str(label),
         "truths": len(rows),
         "predictions": int((state.counted & (state.labels == label)).sum()),
-        "ap50": None if precision is None else _mean(precision[0]),
-        "ap50_95": None if precision is None else _mean(precision),
-        **_iou_figures(rows),
+        "ap50": None if precision is None else mean(precision[0]),
+        "ap50_95": None if precision is None else mean(precision),
+        **iou_figures(rows),
     }
-
-
-def _iou_figures(rows: np.ndarray) -> dict[str, Any]:
-    return {
-        "recall": _ratio(int(rows["matched"].sum()), len(rows)),
-        "mean_iou_matched": _mean(rows["iou"][rows["matched"]]),
-        "mean_iou_all": _mean(rows["iou"]),
-    }
-
-
-def _pose_figures(rows: np.ndarray) -> dict[str, Any]:
-    """Pose errors in degrees over the matched truths with a pose, and how many these are."""
-    evaluated = rows[np.isfinite(rows["geodesic"])]
-    yaw, pitch, roll = (_mean(evaluated["euler"][:, i]) for i in range(3))
-    left, bottom, front = (_mean(evaluated["vectors"][:, i]) for i in range(3))
-    geodesic = evaluated["geodesic"]
-    return {
-        "evaluated": len(evaluated),
-        "invalid_rotations": int(rows["invalid"].sum()),
-        "coverage": _ratio(len(evaluated), int(rows["has_pose"].sum())),
-        "yaw": yaw,
-        "pitch": pitch,
-        "roll": roll,
-        "mae": _mean(evaluated["euler"]),
-        "maev_left": left,
-        "maev_bottom": bottom,
-        "maev_front": front,
-        "maev": _mean(evaluated["vectors"]),
-        "geodesic_mean": _mean(geodesic),
-        "geodesic_median": float(np.median(geodesic)) if len(geodesic) else None,
-    }
-
-
-def _heading_figures(rows: np.ndarray) -> dict[str, Any]:
-    """Errors of the heading in degrees, over matched truths with a pose or a heading."""
-    errors = rows["heading_error"][np.isfinite(rows["heading_error"])]
-    return {
-        "evaluated": len(errors),
-        "mean": _mean(errors),
-        "median": float(np.median(errors)) if len(errors) else None,
-        "beyond_90": _ratio(int((errors > 90).sum()), len(errors)),
-    }
-
-
-def _heading_bin(rows: np.ndarray, low: int, high: int) -> dict[str, Any]:
-    """The figures of truths with low <= |heading| < high; 180 belongs to the last bin."""
-    absolute = np.abs(rows["heading"])
-    chosen = rows[(absolute >= low) & ((absolute < high) | (high == 180))]
-    return {"low": low, "high": high, "truths": len(chosen), **_heading_figures(chosen)}
-
-
-def _yaw_bin(rows: np.ndarray, absolute_yaw: np.ndarray, low: int, high: int) -> dict[str, Any]:
-    """The figures of truths with low <= |yaw| < high; 180 belongs to the last bin."""
-    inside = (absolute_yaw >= low) & ((absolute_yaw < high) | (high == 180))
-    chosen = rows[inside]
-    return {
-        "low": low,
-        "high": high,
-        "truths": len(chosen),
-        **_iou_figures(chosen),
-        **_pose_figures(chosen),
-    }
-
-
-def _cumulative_geodesic(rows: np.ndarray) -> list[float] | None:
-    """Fraction of evaluated poses with an error of at most 0, 1, ..., 180 degrees."""
-    errors = np.sort(rows["geodesic"][np.isfinite(rows["geodesic"])])
-    if len(errors) == 0:
-        return None
-    return (np.searchsorted(errors, GEODESIC_POINTS, side="right") / len(errors)).tolist()
-
-
-def _mean(values: np.ndarray) -> float | None:
-    """Mean by an exactly rounded sum, so that the order of values has no influence."""
-    return math.fsum(values.ravel().tolist()) / values.size if values.size else None
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

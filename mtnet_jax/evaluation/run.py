@@ -14,13 +14,9 @@ from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.images import image_size
 from mtnet_jax.data.mixture import class_ids
 from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.evaluation.constant import ConstantPredictor, constant_predictor
 from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
-from mtnet_jax.evaluation.metrics import (
-    ConstantPredictor,
-    Settings,
-    constant_predictor,
-    evaluate,
-)
+from mtnet_jax.evaluation.metrics import Settings, evaluate
 from mtnet_jax.evaluation.report import (
     REPORT_FILES,
     format_classes,

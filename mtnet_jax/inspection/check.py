@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.data.example import decode_record
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import RecordSet, decode_record
+from mtnet_jax.data.records import RecordSet
 from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile, survey_file
 from mtnet_jax.errors import BadRecord
