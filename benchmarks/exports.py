@@ -25,10 +25,11 @@ from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.export.metadata import INPUT
 from mtnet_jax.heads import Heads
+from mtnet_jax.predict.files import find_pictures
 from mtnet_jax.predict.inference import compile_for_prediction, make_detector
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, make_session, open_heads
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import find_pictures, read_picture
+from mtnet_jax.predict.predictor import read_picture
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.shipped import shipped, weights_folder
 from mtnet_jax.system import build_system

@@ -90,12 +90,13 @@ def run(args: argparse.Namespace) -> int:
     if args.processes > 1 and not args.runner:
         runners.prepare_processes(args.converter_module.__name__)
     # This imports tensorflow_datasets.
-    from data_prep.engine.builder import check_target, write_record_set
+    from data_prep.engine.builder import check_not_raw, check_target, write_record_set
 
     try:
         check_target(args.out, overwrite=args.overwrite)
         if not args.raw.is_dir():
             raise MissingFile(f"No folder {args.raw}: --raw must hold the raw data")
+        check_not_raw(args.out, args.raw)
         conversion = args.converter_module.from_arguments(args)
         report = write_record_set(
             conversion,

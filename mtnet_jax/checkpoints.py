@@ -5,17 +5,32 @@ metadata the `Position`. They are separate so that predicting reads the model al
 configuration lies beside the checkpoints in `config.json` of the work directory.
 """
 
+import contextlib
 import os
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from mtnet_jax.errors import MissingFile
+from mtnet_jax.errors import BadInput, Failed, MissingFile, Unavailable
 from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
+DAMAGED = "checkpoints-damaged"  # beside it: what could not be read
+_LONGEST = 200  # characters of a library's message that are passed on
+
+
+class DamagedCheckpoint(BadInput):
+    """A checkpoint that cannot be used; the message names it."""
+
+
+class NotFinite(Failed):
+    """A state with values that are no numbers: it is never kept."""
 
 
 class Position(NamedTuple):
@@ -41,8 +56,9 @@ class Checkpoints:
           keep: so many of the latest are kept when one is saved; what an interrupted write left
             behind is removed. None only reads, also beside a run that is writing.
         """
+        self._folder = Path(workdir).resolve() / CHECKPOINTS
         self._checkpointer = ocp.training.Checkpointer(
-            Path(workdir).resolve() / CHECKPOINTS,
+            self._folder,
             preservation_policy=keep and ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=keep is not None,
         )
@@ -50,35 +66,111 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and issubclass(kind, Exception):
+            # What ended the run is said; that a write failed too says nothing more.
+            with contextlib.suppress(Exception):
+                self._checkpointer.close()
+            return
+        with self._writing():
+            self._checkpointer.close()
 
-    def position(self) -> Position | None:
-        """Position of the latest checkpoint, None where there is none."""
-        latest = self._checkpointer.latest
-        if latest is None:
-            return None
-        return Position(**self._checkpointer.checkpointables_metadata(latest.step).custom_metadata)
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, the latest first."""
+        return [checkpoint.step for checkpoint in reversed(self._checkpointer.checkpoints)]
+
+    def position(self, step: int) -> Position:
+        """Position of a checkpoint.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read.
+        """
+        with self._reading(step):
+            metadata = self._checkpointer.checkpointables_metadata(step)
+            return Position(**metadata.custom_metadata)
+
+    def latest_phase(self) -> int | None:
+        """The phase of the latest checkpoint that says it, None where none does."""
+        for step in self.steps():
+            with contextlib.suppress(DamagedCheckpoint):
+                return self.position(step).phase
+        return None
+
+    def set_aside(self, step: int) -> Path:
+        """Moves a checkpoint that cannot be read out of the way; returns where it lies now."""
+        folder = self._folder.with_name(DAMAGED)
+        folder.mkdir(exist_ok=True)
+        place = folder / f"{step}-{time.time_ns()}"
+        (self._folder / str(step)).rename(place)
+        self._checkpointer.reload()
+        return place
 
     def save(self, state: TrainState, position: Position) -> None:
-        """Writes a checkpoint in the background (the state's arrays may be donated right after)."""
+        """Writes a checkpoint in the background (the state's arrays may be donated right after).
+
+        Raises:
+          NotFinite: the state holds what is no number; nothing is written then.
+          Unavailable: this checkpoint, or the one before in the background, cannot be written.
+        """
+        if not all_finite(state):
+            raise NotFinite("parameters or moments are no longer finite numbers")
         latest = self._checkpointer.latest
         if latest is not None and latest.step == position.total_step:
             return
-        self._checkpointer.save_checkpointables_async(
-            position.total_step,
-            {"model": _model_tree(state), "opt": state.opt_state},
-            # Without it a checkpoint is skipped in silence while the one before is being written.
-            force=True,
-            custom_metadata=position._asdict(),
-        )
+        with self._writing():
+            self._checkpointer.save_checkpointables_async(
+                position.total_step,
+                {"model": _model_tree(state), "opt": state.opt_state},
+                # Without it a checkpoint is skipped in silence while the one before is written.
+                force=True,
+                custom_metadata=position._asdict(),
+            )
 
-    def restore(self, abstract: TrainState) -> TrainState:
-        """Reads the latest checkpoint into the shapes and shardings of `abstract`."""
-        loaded = self._checkpointer.load_checkpointables(
-            None, {"model": _model_tree(abstract), "opt": abstract.opt_state}
-        )
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
+        """Reads a checkpoint into the shapes and shardings of `abstract`.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read, or holds what is no number.
+        """
+        tree = {"model": _model_tree(abstract), "opt": abstract.opt_state}
+        with self._reading(step):
+            loaded = self._checkpointer.load_checkpointables(step, tree)
+        self._check_finite(step, loaded["model"])
         return TrainState(opt_state=loaded["opt"], **loaded["model"])
+
+    def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+        """Reads {"params", "batch_stats"} of a checkpoint; see `restore`."""
+        with self._reading(step):
+            loaded = self._checkpointer.load_checkpointables(step, {"model": abstract})["model"]
+        self._check_finite(step, loaded)
+        return loaded
+
+    def _check_finite(self, step: int, model: Any) -> None:
+        if not all_finite(model):
+            raise DamagedCheckpoint(f"{self._folder / str(step)} holds values that are no numbers")
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        # Files that are cut short, changed or gone show as whatever orbax trips over.
+        except Exception as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise DamagedCheckpoint(
+                f"{self._folder / str(step)} cannot be read ({_first_line(error)})"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise Unavailable(
+                f"the checkpoint cannot be written to {self._folder} ({_first_line(error)}): make "
+                "room, or whatever lacks, and run the same command again: it goes on from the "
+                "last whole checkpoint"
+            ) from error
 
 
 def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -90,15 +182,23 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
 
     Raises:
       FileNotFoundError: no checkpoint there.
+      DamagedCheckpoint: none that is whole.
     """
     folder = Path(workdir) / CHECKPOINTS
     if not folder.is_dir():
         raise MissingFile(f"No checkpoints in {folder}: nothing was trained there yet.")
     with Checkpoints(workdir, keep=None) as checkpoints:
-        if checkpoints.position() is None:
+        steps = checkpoints.steps()
+        if not steps:
             raise MissingFile(f"No complete checkpoint in {folder} yet.")
-        loaded = checkpoints._checkpointer.load_checkpointables(None, {"model": abstract})
-    return loaded["model"]
+        for step in steps:
+            try:
+                return checkpoints.model(step, abstract)
+            except DamagedCheckpoint as error:
+                if step == steps[-1]:
+                    raise
+                print(f"{error}: the one before it is taken", file=sys.stderr)
+    raise AssertionError("the last checkpoint was read or raised")
 
 
 def save_exported(folder: Path, variables: dict[str, Any], metadata: dict[str, str]) -> None:
@@ -115,7 +215,10 @@ def exported_metadata(folder: Path) -> dict[str, str] | None:
 
 def load_exported(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
     """What `save_exported` wrote, in the shapes and shardings of `abstract`."""
-    return ocp.load_checkpointables(folder.resolve(), {"model": abstract})["model"]
+    model = ocp.load_checkpointables(folder.resolve(), {"model": abstract})["model"]
+    if not all_finite(model):
+        raise DamagedCheckpoint(f"{folder} holds values that are no numbers: export it again")
+    return model
 
 
 def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -123,6 +226,22 @@ def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
     )
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether every floating-point value of a tree of arrays is a finite number."""
+    return bool(_all_finite(tree))
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
+
+
+def _first_line(error: Exception) -> str:
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return text if len(text) < _LONGEST else text[:_LONGEST] + "..."
 
 
 def _model_tree(state: TrainState) -> dict[str, Any]:

@@ -4,8 +4,11 @@
 want; any value can also be changed on the command line (`--config.model.width=0.25`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -184,3 +187,55 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     if unused:
         raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config
+
+
+# Names (or patterns of names) of options, what their values must be, and the same in words.
+_RANGES = (
+    (
+        "log_every_steps save_every_steps keep_checkpoints loader_threads input.max_heads "
+        "decode.max_heads decode.candidates phases.*.batch_size",
+        lambda value: value >= 1,
+        "must be at least 1",
+    ),
+    (
+        "seed eval_every_epochs eval_pictures clip_norm data.*.weight pose_loss.orthogonality "
+        "phases.*.epochs phases.*.warmup_steps phases.*.loss.*",
+        lambda value: value >= 0,
+        "must not be negative",
+    ),
+    (
+        "model.width model.depth phases.*.learning_rate",
+        lambda value: value > 0,
+        "must be above 0",
+    ),
+    (
+        "decode.iou_threshold phases.*.loss.alpha",
+        lambda value: 0 <= value <= 1,
+        "must be from 0 to 1",
+    ),
+)
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raises BadInput, by name, for a number that no run can take; see also `build_system`."""
+    options = _numbers(config.to_dict())
+    for name, value in options.items():
+        if not math.isfinite(value):
+            raise BadInput(f"config.{name} is {value}: it must be a finite number.")
+    for patterns, good, words in _RANGES:
+        for name, value in options.items():
+            if any(fnmatch(name, pattern) for pattern in patterns.split()) and not good(value):
+                raise BadInput(f"config.{name} is {value:g}: it {words}.")
+    if config.phases and all(phase.epochs == 0 for phase in config.phases.values()):
+        raise BadInput("Nothing to train: every phase of config.phases has 0 epochs.")
+
+
+def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
+    """Dotted name -> value of the options that are numbers."""
+    if isinstance(tree, Mapping):
+        found: dict[str, float] = {}
+        for key, value in tree.items():
+            found |= _numbers(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    is_number = isinstance(tree, int | float) and not isinstance(tree, bool)
+    return {prefix: tree} if is_number else {}

@@ -34,5 +34,13 @@ class Failed(MtnetError, RuntimeError):
     """Work that cannot go on: a package that is not installed, a loss that is no number."""
 
 
+class NotSupported(MtnetError, NotImplementedError):
+    """Something that this package cannot do yet."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, so that what was written is whole."""
+
+
 class WorkerDied(MtnetError, ChildProcessError):
     """A process that worked for this one ended without a result."""

@@ -20,8 +20,13 @@ def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
     path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(config.to_json(indent=2) + "\n")
+    partial.write_text(config_text(config))
     partial.replace(path)
+
+
+def config_text(config: ConfigDict) -> str:
+    """The content of the file."""
+    return config.to_json(indent=2) + "\n"
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
@@ -41,22 +46,3 @@ def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> 
     if metadata is None or CONFIG_KEY not in metadata:
         raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
     return ConfigDict(json.loads(metadata[CONFIG_KEY]))
-
-
-def differing_fields(a: ConfigDict, b: ConfigDict) -> list[str]:
-    """Dotted names of the options in which two configurations differ."""
-    flat_a, flat_b = _flatten(json.loads(a.to_json())), _flatten(json.loads(b.to_json()))
-    return sorted(
-        name
-        for name in flat_a.keys() | flat_b.keys()
-        if flat_a.get(name, "absent") != flat_b.get(name, "absent")
-    )
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

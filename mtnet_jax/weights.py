@@ -20,7 +20,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, read_config, write_config
+from mtnet_jax.outputs import Outputs
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, config_text, read_config
 from mtnet_jax.system import abstract_variables, at_size, build_system
 
 _NEEDED = (
@@ -59,7 +60,12 @@ def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]
 
 
 def export_weights(
-    workdir: str | os.PathLike, out: str | os.PathLike, *, half: bool, size: int | None = None
+    workdir: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    half: bool,
+    size: int | None = None,
+    outputs: Outputs | None = None,
 ) -> Path:
     """Writes the latest checkpoint of a work directory as an exported folder.
 
@@ -69,6 +75,7 @@ def export_weights(
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
       size: side of the network's input in pixels; None: as trained.
+      outputs: of the command.
 
     Returns:
       The weights file.
@@ -79,24 +86,32 @@ def export_weights(
     """
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
+    outputs = outputs or Outputs("export")
+    for name in (CONFIG, WEIGHTS):
+        outputs.check(Path(out) / name)
     config, variables = load_weights(workdir)
     if size is not None:
         config = at_size(config, size)
-    return write_weights(out, config, variables, half=half)
+    return write_weights(out, config, variables, half=half, outputs=outputs)
 
 
 def write_weights(
-    out: str | os.PathLike, config: ConfigDict, variables: dict[str, Any], *, half: bool = False
+    out: str | os.PathLike,
+    config: ConfigDict,
+    variables: dict[str, Any],
+    *,
+    half: bool = False,
+    outputs: Outputs | None = None,
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
+    outputs = outputs or Outputs("export")
     arrays: dict[str, Any] = flat_arrays(variables)
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}
-    write_config(out, prediction_config(config))
     path = Path(out) / WEIGHTS
-    partial = path.with_name("partial-" + WEIGHTS)
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
+    with outputs.writing(path) as file:
+        np.savez_compressed(file, **arrays)
+    outputs.write(Path(out) / CONFIG, config_text(prediction_config(config)))
     return path
 
 
@@ -193,6 +208,8 @@ def _as_variables(
     for name, leaf in expected.items():
         if found[name].shape != leaf.shape:
             raise BadInput(f"{path}: {name} has shape {found[name].shape}, not {leaf.shape}.")
+        if not np.isfinite(found[name]).all():
+            raise BadInput(f"{path}: {name} holds values that are no numbers: export it again.")
     return unflatten_dict(
         {name: jax.numpy.asarray(value, np.float32) for name, value in found.items()}, sep="/"
     )

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mtnet_jax.predict.predictor
+import mtnet_jax.predict.files
+import mtnet_jax.predict.head
 import mtnet_jax.training.loop
+import mtnet_jax.training.meter
 from data_prep import convert
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
-from mtnet_jax.predict.predictor import Predictor, read_picture, write_picture
+from mtnet_jax.predict.predictor import Predictor, read_picture
 from mtnet_jax.shipped import shipped_names
 from tests.conftest import REPOSITORY
+from tests.image_files import write_picture, written
 from tests.tiny import SCORE
 
 DEMO = REPOSITORY / "demo" / "studio_demo"
@@ -47,9 +50,7 @@ def run(capsys):
         captured = capsys.readouterr()
         lines = captured.err.splitlines()
         errors = [
-            line
-            for line in lines
-            if line.strip() and not line.endswith(("/picture]", "picture/s]"))
+            line for line in lines if line.strip() and not line.endswith(("/image]", "image/s]"))
         ]
         return code, captured.out, errors
 
@@ -147,14 +148,14 @@ def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
     assert code == 0
     assert not errors
     assert said.splitlines() == [
-        "2 pictures predicted, 0 could not be read",
+        "2 images predicted, 0 could not be read",
         f"overlays: {out}",
         f"JSON: {file}",
     ]
     entries = json.loads(file.read_text())
     assert [entry["image"] for entry in entries] == [str(p) for p in sorted(pictures.iterdir())]
     assert all(entry["heads"] for entry in entries)
-    assert {path.name for path in out.iterdir()} == {"a.png", "ü b.png"}
+    assert written(out) == ["a.png", "ü b.png"]
 
 
 def test_pictures_that_cannot_be_read_do_not_stop_the_others(
@@ -165,7 +166,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(
     file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
     code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
     assert code == 1
-    assert "2 pictures predicted, 2 could not be read" in said
+    assert "2 images predicted, 2 could not be read" in said
     assert len(errors) == 2
     assert str(missing) in errors[0]
     assert str(pictures / "broken.jpg") in errors[1]
@@ -178,8 +179,8 @@ def test_a_second_run_leaves_its_overlays_out(
     monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     for _ in range(2):
         _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
-        assert "2 pictures predicted" in said
-    assert len(list((pictures / "drawn").iterdir())) == 2
+        assert "2 images predicted" in said
+    assert len(written(pictures / "drawn")) == 2
 
 
 def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):
@@ -218,7 +219,7 @@ def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pict
         def slip(*_, error=error, **__):
             raise error("a slip")
 
-        monkeypatch.setattr(mtnet_jax.predict.predictor, "find_pictures", slip)
+        monkeypatch.setattr(mtnet_jax.predict.files, "find_pictures", slip)
         with pytest.raises(error, match="a slip"):
             main(words)
 
@@ -307,7 +308,7 @@ def test_a_shipped_configuration_is_trained_by_name(run, fails, monkeypatch, tmp
 
 def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
     """The error of the loop is for the user, though no ValueError."""
-    meter = mtnet_jax.training.loop._Meter(8)
+    meter = mtnet_jax.training.meter.Meter(8)
     phase = argparse.Namespace(name="phase1")
     position = mtnet_jax.training.loop.START
     log = argparse.Namespace(metrics=lambda *_: None)

@@ -22,17 +22,19 @@ from mtnet_jax.evaluation.metrics import (
     summarise,
 )
 from mtnet_jax.evaluation.report import (
+    as_json,
     format_classes,
     format_table,
     format_yaw_bins,
     plot_geodesic,
     plot_pose_by_yaw,
     plot_precision_recall,
-    write_json,
     write_report,
 )
 from mtnet_jax.evaluation.summary import format_summary
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.rotations import euler_to_rotation
+from tests.image_files import written
 from tests.tiny import DEMO_RECORDS
 
 
@@ -621,14 +623,14 @@ def test_results_of_different_settings_are_not_put_side_by_side():
 
 def test_report_files(tmp_path):
     results = {"network": evaluate(random_pairs(1)), "constant": evaluate([])}
-    paths = write_report(results, tmp_path / "report")
-    assert {p.name for p in paths} == {p.name for p in (tmp_path / "report").iterdir()}
+    paths = write_report(Outputs("eval"), results, tmp_path / "report")
+    assert sorted(p.name for p in paths) == written(tmp_path / "report")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text()) == results
     for path in paths:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="JSON"):
-        write_json({"network": {"ap": math.nan}}, tmp_path / "nan.json")
+        as_json({"network": {"ap": math.nan}})
 
 
 def test_plots_draw_the_curves_of_the_results():

@@ -17,7 +17,7 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.export.folder import export
 from mtnet_jax.predict.inference import make_detector
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import read_picture, write_picture
+from mtnet_jax.predict.predictor import read_picture
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import read_config, write_config
@@ -25,6 +25,7 @@ from mtnet_jax.shipped import weights_folder
 from mtnet_jax.system import at_size, build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
+from tests.image_files import write_picture
 from tests.tiny import DEMO_RECORDS, SCORE
 
 IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))

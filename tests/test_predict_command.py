@@ -1,89 +1,209 @@
-"""`mtnet predict` without options, in batches, and what it can write beside overlays."""
+"""`mtnet predict` and what it writes: nothing lost, nothing silent, nothing raw."""
 
+import json
+import os
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from mtnet_jax import Predictor
 from mtnet_jax.cli import main
-from mtnet_jax.export.metadata import WEIGHTS_KEY, sha256_of
-from mtnet_jax.predict.onnx_runtime import open_heads
-from mtnet_jax.predict.predictor import read_picture
-from mtnet_jax.shipped import weights_folder
+from mtnet_jax.predict.predictor import Predictor, read_picture
 from tests.conftest import REPOSITORY
-from tests.tiny import SCORE
-
-IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
-
-
-def test_one_line_to_start_loads_no_jax(tmp_path):
-    """The weights that ship, a folder that is made, and nothing that takes seconds to import."""
-    code = f"""
-import sys
-from mtnet_jax.cli import main
-assert main(["predict", {str(IMAGES[0])!r}]) == 0
-heavy = ("jax", "flax", "optax", "orbax", "grain", "matplotlib", "onnx", "tensorflow_datasets")
-print([name for name in heavy if name in sys.modules])
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert run.stdout.splitlines()[-1] == "[]"
-    assert [path.name for path in (tmp_path / "heads").iterdir()] == [f"{IMAGES[0].stem}.png"]
+from tests.image_files import write_picture, written
+from tests.record_sets import a_record, write_record_set
 
 
-def test_the_shipped_file_is_of_the_shipped_weights():
-    """`mtnet export --format onnx` writes both; else the default would fall back to JAX."""
-    folder = weights_folder()
-    session, _ = open_heads(folder / "heads.onnx")
-    said = session.get_modelmeta().custom_metadata_map[WEIGHTS_KEY]
-    assert said == sha256_of(folder / "weights.npz")
-    assert (folder / "heads.onnx").stat().st_size < 20e6
-    assert Predictor().runtime == "onnxruntime"
+class Nobody:
+    """A predictor that finds no heads; calls what it is told to before each image."""
+
+    class_names = ("head",)
+
+    def __init__(self, before=lambda number: None):
+        self.before, self.calls = before, 0
+
+    def __call__(self, image):
+        self.before(self.calls)
+        self.calls += 1
+        return []
+
+    def predict_batch(self, images):
+        return [self(image) for image in images]
 
 
-def test_a_folder_called_like_the_weights_is_not_taken_for_them(tmp_path, monkeypatch):
-    (tmp_path / weights_folder().name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert Predictor().runtime == "onnxruntime"
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    for number in range(4):
+        write_picture(folder / f"{number}.png", np.full((30, 40, 3), 60 * number, np.uint8))
+    return folder
 
 
-@pytest.mark.parametrize("runtime", ["jax", "onnxruntime"])
-def test_batches_give_the_heads_of_single_images(weights, runtime):
-    """Also the last, smaller batch, which is filled up for JAX."""
-    predictor = Predictor(weights, score_threshold=SCORE, runtime=runtime)
-    rng = np.random.default_rng(0)
-    shapes = [(60, 80), (200, 90), (64, 64)]
-    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
-    single = [predictor(image) for image in images]
-    for batch in (images, images[:2]):
-        found = predictor.predict_batch(batch)
-        assert [len(heads) for heads in found] == [len(heads) for heads in single[: len(batch)]]
-        for heads, expected in zip(found, single, strict=False):
-            for a, b in zip(heads, expected, strict=True):
-                np.testing.assert_allclose(a.box, b.box, atol=1e-2)
-    assert predictor.predict_batch([]) == []
+@pytest.fixture
+def predict(monkeypatch):
+    """Runs `mtnet predict` with a predictor that is given, by default one that finds nobody."""
+
+    def run(*words, predictor=None) -> int:
+        made = predictor or Nobody()
+        monkeypatch.setattr("mtnet_jax.predict.predictor.Predictor", lambda *_, **__: made)
+        return main(["predict", *map(str, words)])
+
+    return run
 
 
-def test_crops_and_text_files(tmp_path):
+def test_a_forgotten_file_name_replaces_no_photograph(predict, images, capsys):
+    """`mtnet predict --json images/*.png`: the shell makes the first image the name of the JSON."""
+    first, *others = sorted(images.iterdir())
+    before = first.read_bytes()
+    assert predict("--json", first, *others) == 1
+    assert "0.png was made by something else" in capsys.readouterr().err
+    assert predict(images, "--json", first) == 1
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert first.read_bytes() == before
+
+
+def test_foreign_files_in_the_folder_of_overlays_stay(predict, images, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["predict", *map(str, IMAGES[:3]), "--out", str(out), "--batch", "2"]
-    assert main([*words, "--save-crops", "--save-txt"]) == 0
-    for path in IMAGES[:3]:
-        image = read_picture(path)
-        (head,) = Predictor()(image)
-        text = (out / "labels" / f"{path.stem}.txt").read_text().split()
-        label, x, y, width, height, score, yaw, pitch, roll = map(float, text)
-        centre, size = np.array([x, y]) * [384, 288], np.array([width, height]) * [384, 288]
-        box = np.concatenate([centre - size / 2, centre + size / 2])
-        np.testing.assert_allclose(box, head.box, atol=1e-2)
-        assert (label, score) == (0, pytest.approx(head.score, abs=1e-5))
-        np.testing.assert_allclose((yaw, pitch, roll), (head.yaw, head.pitch, head.roll), atol=0.01)
-        crop = cv2.imread(str(out / "crops" / f"{path.stem}_1.png"))[..., ::-1]
-        left, top = np.floor(head.box[:2]).astype(int)
-        rows, columns = crop.shape[:2]
-        np.testing.assert_array_equal(crop, image[top : top + rows, left : left + columns])
-        assert abs(columns - (head.box[2] - head.box[0])) < 2
+    write_picture(out / "2.png", np.zeros((5, 5, 3), np.uint8))
+    before = (out / "2.png").read_bytes()
+    assert predict(images, "--out", out) == 1
+    assert "2.png was made by something else" in capsys.readouterr().err
+    assert (out / "2.png").read_bytes() == before
+    assert written(out) == ["2.png"]  # said before the work
+
+
+def test_images_of_another_folder_get_other_names(predict, images, tmp_path):
+    other = tmp_path / "other"
+    write_picture(other / "0.png", np.full((30, 40, 3), 9, np.uint8))
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert predict(images, "--out", out) == 0
+        assert predict(other, "--out", out) == 0
+    assert written(out) == ["0.png", "0_2.png", "1.png", "2.png", "3.png"]
+    assert read_picture(out / "0_2.png").mean() == pytest.approx(9)
+    assert read_picture(out / "0.png").mean() == pytest.approx(0)
+
+
+def test_an_interruption_leaves_valid_results(predict, images, tmp_path, capsys):
+    def stop(number):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    heads, lines, out = tmp_path / "heads.json", tmp_path / "heads.jsonl", tmp_path / "out"
+    words = (images, "--json", heads, "--jsonl", lines, "--out", out)
+    assert predict(*words, predictor=Nobody(stop)) == 130
+    assert "interrupted" in capsys.readouterr().err
+    entries = json.loads(heads.read_text())
+    assert [entry["image"][-5:] for entry in entries] == ["0.png", "1.png", "2.png"]
+    assert [json.loads(line) for line in lines.read_text().splitlines()] == entries
+    assert written(out) == ["0.png", "1.png", "2.png"]
+    assert predict(*words) == 0  # and the same command replaces them
+    assert len(json.loads(heads.read_text())) == 4
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_standard_output_holds_nothing_but_json(predict, images, capsysbinary, form):
+    (images / "notes.txt").write_text("x")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    assert predict(images, form, "-") == 1
+    out, err = capsysbinary.readouterr()
+    entries = json.loads(out) if form == "--json" else [json.loads(x) for x in out.splitlines()]
+    assert len(entries) == 4
+    for said in (b"4 images predicted", b"1 no image (.txt)", b"broken.jpg"):
+        assert said in err
+
+
+def test_a_closed_pipe_is_no_error(images):
+    program = (
+        "import sys, mtnet_jax.predict.predictor as p; from mtnet_jax.cli import main\n"
+        "from tests.test_predict_command import Nobody; p.Predictor = lambda *_, **__: Nobody()\n"
+        f"sys.exit(main(['predict', *[{str(images)!r}] * 1, '--jsonl', '-']))"
+    )
+    for number in range(4, 400):
+        os.link(images / "0.png", images / f"{number}.png")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    json.loads(process.stdout.readline())
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert "Traceback" not in errors
+    assert "Broken" not in errors
+
+
+def test_a_platform_that_is_not_there_is_one_line(images):
+    run = subprocess.run(
+        [sys.executable, "-m", "mtnet_jax.cli", "predict", str(images), "--json", "-"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "rocm"},
+    )
+    assert run.returncode == 1
+    assert "JAX_PLATFORMS=rocm" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) < 4
+
+
+def test_images_come_as_arrays_pil_images_bytes_and_paths(images, predictor):
+    path = images / "1.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    write_picture(path, pixels)
+    expected = [head.to_json() for head in predictor(pixels)]
+    assert expected
+    for image in (
+        path,
+        str(path),
+        path.read_bytes(),
+        bytearray(path.read_bytes()),
+        Image.fromarray(pixels),
+        Image.open(path),
+    ):
+        assert [head.to_json() for head in predictor(image)] == expected
+        if isinstance(image, Image.Image):
+            image.close()
+    for mode in ("L", "RGBA", "P"):
+        predictor(Image.fromarray(pixels).convert(mode))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("https://example.org/a.jpg", "is an address: download"),
+        (None, "not a NoneType"),
+        ([1, 2], "not a list"),
+        (np.zeros((3, 3)), "must be .height, width, 3. uint8"),
+        (b"no image", "cannot decode"),
+    ],
+)
+def test_what_is_no_image_is_said(predictor, image, said):
+    with pytest.raises(ValueError, match=said):
+        predictor(image)
+
+
+def test_sheets_are_written_as_images_alone(tmp_path, capsys):
+    demo = REPOSITORY / "demo" / "studio_demo"
+    assert main(["data", "show", str(demo), "--out", str(tmp_path / "s.xyz")]) == 1
+    assert "s.xyz: images cannot be written as .xyz: name it" in capsys.readouterr().err
+    (tmp_path / "mine.png").write_bytes(b"of the user")
+    assert main(["data", "show", str(demo), "--out", str(tmp_path / "mine.png")]) == 1
+    assert "was made by something else" in capsys.readouterr().err
+
+
+def test_anchors_need_boxes(tmp_path, capsys):
+    records = [a_record("a", boxes=[(1, 2, 20, 30)]), a_record("b", boxes=[])]
+    folder = write_record_set(tmp_path / "set", {"train": records})
+    assert main(["data", "anchors", str(folder)]) == 1
+    assert "1 boxes that are not ignored, and 9 anchors need as many" in capsys.readouterr().err
+
+
+def test_predicting_loads_through_the_class(weights):
+    assert Predictor(weights, runtime="jax").class_names == ("head",)

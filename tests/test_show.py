@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import parse_selection, selected_splits
-from mtnet_jax.evaluation.heads import head_errors, read_head_errors, write_head_errors
+from mtnet_jax.evaluation.heads import head_errors, head_errors_as_json, read_head_errors
 from mtnet_jax.evaluation.metrics import Settings
 from mtnet_jax.inspection import show
 from mtnet_jax.predict.predictor import read_picture
@@ -152,6 +152,8 @@ def test_a_whole_picture_has_its_small_head_beside_it():
         | {
             "rotations": np.zeros((0, 3, 3), np.float32),
             "has_pose": np.zeros(0, bool),
+            "headings": np.zeros(0, np.float32),
+            "has_heading": np.zeros(0, bool),
             "ignore": np.zeros(0, bool),
         },
         None,
@@ -196,7 +198,7 @@ def write_errors(folder, path, settings=None) -> None:
             record = source[i]
             k = int(record["image_id"].split()[-1]) if record["image_id"][-1].isdigit() else 0
             pairs.append((predicted(record, 10 * k, shift=100.0 if k == 6 else 0.0), record))
-    write_head_errors(pairs, settings or Settings(), path)
+    path.write_text(head_errors_as_json(pairs, settings or Settings()))
 
 
 def test_errors_of_heads_as_a_file(records, tmp_path):

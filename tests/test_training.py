@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.config import record_set
-from mtnet_jax.saved_config import differing_fields, read_config
+from mtnet_jax.saved_config import read_config
 from mtnet_jax.training import loop
+from mtnet_jax.training.config_changes import differences
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import TrainingDiverged, train
 from mtnet_jax.weights import export_weights, load_weights
@@ -91,7 +92,7 @@ def test_a_finished_run_is_read_and_not_trained_again(monkeypatch, whole_run):
 
 def test_logs_and_configuration_of_a_run(whole_run):
     workdir, _ = whole_run
-    assert differing_fields(read_config(workdir), tiny_config()) == []
+    assert differences(read_config(workdir), tiny_config()) == {}
     lines = read_metrics(workdir)
     train_lines = [line for line in lines if line["kind"] == "train"]
     assert [line["phase"] for line in train_lines] == ["a"] * 3 + ["b"] * 3
@@ -104,7 +105,9 @@ def test_logs_and_configuration_of_a_run(whole_run):
 def test_another_configuration_in_the_same_directory_is_refused(whole_run):
     config = tiny_config()
     config.phases.b.learning_rate = 5e-4
-    with pytest.raises(ValueError, match=r"differ: phases\.b\.learning_rate\."):
+    with pytest.raises(
+        ValueError, match=r"differ: phases\.b\.learning_rate \(0\.001 there, 0\.0005 here\)\."
+    ):
         train(config, whole_run[0])
 
 

@@ -1,16 +1,25 @@
 """Videos and cameras: synthetic ones, written by OpenCV and read back."""
 
+import functools
 import json
+import threading
+from fractions import Fraction
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from mtnet_jax.cli import main
-from mtnet_jax.predict import video
+from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.outputs import Outputs
+from mtnet_jax.predict import video, video_files
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.video import as_video, predict_video
+from tests.conftest import REPOSITORY
+from tests.image_files import written
 
 FRAMES, RATE, SIZE = 12, 10.0, (64, 48)
 
@@ -41,6 +50,10 @@ def read_video(path: Path) -> tuple[float, list[np.ndarray]]:
     return rate, frames
 
 
+def open_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 @pytest.fixture
 def command(monkeypatch, weights, predictor):
     """Runs `mtnet predict` with the tiny network; returns the exit code."""
@@ -51,10 +64,9 @@ def command(monkeypatch, weights, predictor):
 def test_a_video_becomes_a_video_and_json_lines(tmp_path, predictor):
     path = write_video(tmp_path / "in" / "two people.avi", "MJPG")
     played = predict_video(predictor, path, out=tmp_path / "out", cube=True)
-    assert (played.frames, played.announced, played.ended_early) == (FRAMES, FRAMES, False)
+    assert (played.frames, played.lacks, played.unwritten) == (FRAMES, "", "")
     assert played.seconds > 0
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["two people.jsonl", "two people.mp4"]
+    assert written(tmp_path / "out") == ["two people.jsonl", "two people.mp4"]
 
     rate, drawn = read_video(tmp_path / "out" / "two people.mp4")
     assert rate == RATE
@@ -106,21 +118,19 @@ def test_videos_that_cannot_be_read_do_not_stop_the_others(command, tmp_path, ca
         assert str(path) in error
     assert "damaged" in errors[0]
     assert f"{good}: {FRAMES} frames" in captured.out
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.jsonl", "good.mp4"]
+    assert written(tmp_path / "out") == ["good.jsonl", "good.mp4"]
 
 
 def test_usage_errors_name_the_cure(command, tmp_path, capsys, monkeypatch):
     path = write_video(tmp_path / "a.mp4")
     before = path.read_bytes()
-    other = write_video(tmp_path / "other" / "a.avi", "MJPG")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(video.sys, "platform", "linux")
     for words, cure in (
         ((path, "--json", tmp_path / "h.json"), "needs --out DIR"),
-        ((path, "--out", tmp_path), "choose another folder"),
+        ((path, "--out", tmp_path), "is one of the inputs"),
         ((path, "--out", tmp_path / "o", "--json", tmp_path / "h.json"), "JSON lines"),
-        ((path, other, "--out", tmp_path / "o"), "called 'a'"),
         (("0",), "give --out DIR"),
     ):
         assert command(*words) == 1
@@ -167,12 +177,15 @@ def test_a_camera_is_written_until_it_is_interrupted(tmp_path, monkeypatch, pred
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
     played = predict_video(predictor, 3, out=tmp_path)
     assert played.frames == 100
-    assert not played.ended_early
+    assert not played.lacks
     assert camera.released
     monkeypatch.undo()
-    rate, drawn = read_video(tmp_path / "camera3.mp4")
-    assert (rate, len(drawn)) == (25.0, 100)
-    assert len((tmp_path / "camera3.jsonl").read_text().splitlines()) == 100
+    _, drawn = read_video(tmp_path / "camera3.mp4")
+    assert len(drawn) == 100
+    times = [json.loads(line)["seconds"] for line in open_lines(tmp_path / "camera3.jsonl")]
+    assert times[0] == 0
+    assert len(times) == 100
+    assert times == sorted(times)  # the clock's, not those of a rate that nobody knows
 
 
 @pytest.mark.parametrize("way", ["q", "escape", "closed"])
@@ -196,3 +209,152 @@ def test_a_camera_that_is_not_there(monkeypatch, predictor, tmp_path):
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: Camera(number, opens=False))
     with pytest.raises(ValueError, match="Camera 7 cannot be opened: is it connected"):
         predict_video(predictor, 7, out=tmp_path)
+
+
+# --- times ---------------------------------------------------------------------------------------
+
+ODD = REPOSITORY / "tests" / "odd"
+
+
+class Nobody:
+    """A predictor that finds no heads."""
+
+    class_names = ("head",)
+
+    def __call__(self, image):
+        return []
+
+
+def times_of(path: Path) -> list[float]:
+    return [json.loads(line)["seconds"] for line in open_lines(path)]
+
+
+def stamps(path: Path) -> list[float]:
+    """Times of the frames of a video, in seconds."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def uneven_video(path: Path, times: list[float], code: str = "libx264") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(code)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, seconds in enumerate(times):
+            image = av.VideoFrame.from_ndarray(frame(number % FRAMES), format="bgr24")
+            image.pts, image.time_base = round(seconds * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["variable.mp4", "variable.mkv", "slowmotion_211222.mov"])
+def test_each_frame_has_its_own_time_and_the_overlay_keeps_it(tmp_path, name):
+    played = predict_video(Nobody(), ODD / name, out=tmp_path)
+    assert (played.lacks, played.unwritten) == ("", "")
+    stem, truth = Path(name).stem, stamps(ODD / name)
+    assert times_of(tmp_path / f"{stem}.jsonl") == pytest.approx(truth, abs=1e-4)
+    assert stamps(tmp_path / f"{stem}.mp4") == pytest.approx(truth, abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".flv", ".3gp", ".mov"])
+def test_times_in_every_container(tmp_path, suffix):
+    truth = [0.0, 0.1, 0.15, 1.0, 1.04, 3.5]
+    path = uneven_video(tmp_path / f"clip{suffix}", truth)
+    assert as_video(path) == path
+    played = predict_video(Nobody(), path, out=tmp_path / "out")
+    assert played.lacks == ""
+    assert times_of(tmp_path / "out" / "clip.jsonl") == pytest.approx(truth, abs=2e-3)
+    assert stamps(tmp_path / "out" / "clip.mp4") == pytest.approx(truth, abs=2e-3)
+
+
+def test_the_overlay_is_of_a_kind_that_browsers_play(tmp_path):
+    predict_video(Nobody(), ODD / "variable.mp4", out=tmp_path)
+    with av.open(str(tmp_path / "variable.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_a_video_that_lacks_its_end_says_so(tmp_path):
+    played = predict_video(Nobody(), ODD / "tail.mkv", out=tmp_path)
+    assert "ends early: after 0.0 of 1.2 seconds" in played.lacks
+    assert times_of(tmp_path / "tail.jsonl") == [0.0]
+
+
+def test_without_an_encoder_the_numbers_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_files, "ENCODERS", ("no_such_encoder",))
+    played = predict_video(Nobody(), ODD / "variable.mp4", out=tmp_path)
+    assert "variable.mp4 cannot be written: FFmpeg cannot encode" in played.unwritten
+    assert len(times_of(tmp_path / "variable.jsonl")) == 20
+    assert written(tmp_path) == ["variable.jsonl"]
+
+
+def test_an_encoder_that_fails_on_the_way_leaves_the_numbers(tmp_path, monkeypatch):
+    def full(self, image, seconds):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video_files.VideoWriter, "write", full)
+    played = predict_video(Nobody(), ODD / "variable.mp4", out=tmp_path)
+    assert "No space left" in played.unwritten
+    assert len(times_of(tmp_path / "variable.jsonl")) == 20
+    assert written(tmp_path) == ["variable.jsonl"]
+
+
+def test_two_videos_of_one_name_and_a_second_run(tmp_path):
+    for _ in range(2):
+        outputs = Outputs("predict")
+        for folder in ("a", "b"):
+            path = tmp_path / folder / "clip.avi"
+            if not path.exists():
+                write_video(path, "MJPG")
+            predict_video(Nobody(), path, out=tmp_path / "out", outputs=outputs)
+    names = ["clip.jsonl", "clip.mp4", "clip_2.jsonl", "clip_2.mp4"]
+    assert written(tmp_path / "out") == names
+
+
+def test_a_foreign_video_is_not_replaced(tmp_path):
+    (tmp_path / "variable.mp4").write_bytes(b"of the user")
+    with pytest.raises(FileInTheWay, match=r"variable\.mp4"):
+        predict_video(Nobody(), ODD / "variable.mkv", out=tmp_path)
+    assert (tmp_path / "variable.mp4").read_bytes() == b"of the user"
+    assert written(tmp_path) == ["variable.mp4"]
+
+
+def test_an_interruption_leaves_lines_and_a_video_that_plays(tmp_path):
+    class Impatient(Nobody):
+        calls = 0
+
+        def __call__(self, image):
+            self.calls += 1
+            if self.calls == 12:  # the first compiles
+                raise KeyboardInterrupt
+            return []
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_video(Impatient(), ODD / "variable.mp4", out=tmp_path)
+    assert times_of(tmp_path / "variable.jsonl") == pytest.approx([i / 10 for i in range(10)])
+    assert len(stamps(tmp_path / "variable.mp4")) == 10
+
+
+def test_addresses_are_videos(tmp_path):
+    handler = functools.partial(QuietHandler, directory=ODD)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://user:secret@127.0.0.1:{server.server_port}"
+        assert as_video(f"{base}/variable.mp4") == f"{base}/variable.mp4"
+        played = predict_video(Nobody(), f"{base}/variable.mp4", out=tmp_path)
+        assert played.frames == 20
+        assert times_of(tmp_path / "variable.jsonl")[-1] == pytest.approx(10.0)
+        with pytest.raises(BadInput, match=r"/lost\.mp4 cannot be opened") as caught:
+            predict_video(Nobody(), f"{base}/lost.mp4", out=tmp_path)
+        assert "secret" not in str(caught.value)
+        server.shutdown()
+    for address in ("rtsp://camera/stream", "rtmp://x/live", "https://x/a.ts"):
+        assert as_video(address) == address
+    assert as_video("clip.xyz") is None
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

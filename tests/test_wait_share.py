@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.training import loop
+from mtnet_jax.training import meter as meters
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import train
 from tests.tiny import tiny_config
@@ -31,7 +32,7 @@ def test_a_busy_device_does_not_wait():
 
     x = jnp.eye(1200)
     compiled = jax.jit(work).lower(x).compile()
-    meter = loop._Meter(1)
+    meter = meters.Meter(1)
     busy = compiled(x)
     with meter.waiting({"loss": busy}):
         time.sleep(0.01)

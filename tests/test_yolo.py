@@ -98,10 +98,13 @@ def test_yolo_clips_and_drops_with_counts(raw_yolo, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.5", "4 numbers, expected 5.*not complete"),
-        ("0 0.1 0.1 0.2 0.2 0.3 0.3", "polygons are not supported"),
-        ("head 0.5 0.5 0.5 0.5", "expected an integer class and four numbers"),
-        ("0 0.5 x 0.5 0.5", "expected an integer class and four numbers"),
+        ("0 0.5 0.5 0.5", "4 numbers, expected 5"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "8 numbers, expected 5 .* or a polygon"),
+        ("0 0.1 0.1 0.2 0.2 0.9", "looks like a confidence"),
+        ("0 0,5 0,5 0,1 0,1", "decimal comma"),
+        ("0.5 0.5 0.5 0.5 0.5", "'0.5' is no whole number"),
+        ("head 0.5 0.5 0.5 0.5", "the class, which comes first: 'head' is no number"),
+        ("0 0.5 x 0.5 0.5", "'x' is no number"),
         ("2 0.5 0.5 0.5 0.5", "class 2, but data.yaml names 2 classes: 0 to 1"),
         ("-1 0.5 0.5 0.5 0.5", "class -1"),
         ("0 nan 0.5 0.5 0.5", "must be finite"),
@@ -149,10 +152,10 @@ def test_yolo_bad_names(tmp_path, text, message):
 def test_yolo_missing_parts(raw_yolo, tmp_path):
     with pytest.raises(FileNotFoundError, match="write one with a line such as names"):
         yolo.conversion(tmp_path, name="own")
-    with pytest.raises(FileNotFoundError, match=r"No pictures .* for split 'night'"):
+    with pytest.raises(FileNotFoundError, match=r"No images .* for split 'night'"):
         yolo.conversion(raw_yolo.raw, name="own", splits=("night",))
     (tmp_path / "data.yaml").write_text("names: [head]")
-    with pytest.raises(FileNotFoundError, match="No SPLIT/images folder"):
+    with pytest.raises(FileNotFoundError, match="No SPLIT/images and no images/SPLIT folder"):
         yolo.conversion(tmp_path, name="own", splits=())
     (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"OpenCV cannot decode.*four\.jpg"):

@@ -147,6 +147,8 @@ def write_record_set(
             run = runners.on_processes(min(processes, count_units(conversion)))
         _write_parts(conversion, staging, run)
         report = Report(conversion.description)
+        for event, place, count in conversion.notes:
+            report.notes.add(event, place, count=count)
         units = ((unit.number, unit.split) for unit in plan_units(conversion))
         index = Index(staging, units, report)
         _refuse_empty_splits(conversion, report)
@@ -154,6 +156,12 @@ def write_record_set(
         write_report(report, built)
         _put_in_place(built, out, staging / "replaced")
     return report
+
+
+def check_not_raw(out: Path, raw: Path) -> None:
+    """Raises BadInput where writing the record set would replace the raw data or hide in them."""
+    if out.resolve() in (raw.resolve(), *raw.resolve().parents):
+        raise BadInput(f"--out {out} holds the raw data, {raw}: choose another --out.")
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -166,6 +174,11 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         raise FileInTheWay(
             f"{out} is not a record set (no dataset_info.json), so --overwrite leaves it alone: "
             "choose another --out."
+        )
+    if not (out / "conversion.json").is_file():
+        raise FileInTheWay(
+            f"{out} is a record set of something else (no conversion.json), so --overwrite leaves "
+            "it alone: choose another --out."
         )
 
 

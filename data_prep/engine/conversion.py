@@ -18,6 +18,8 @@ class Conversion:
       description: see `Description`.
       splits: name of the split -> its items, whatever `read` takes. An item is a unit of work: one
         picture, or a run of frames of one video.
+      notes: what was seen before the first item is read, such as files that are no images: event,
+        place, how often.
       read: (item, report) -> the records of the item (see `records.check_record`), one after the
         other. It tells the report what it dropped and why. Items are read in several processes:
         they and `read` must be picklable (a function of a module, a partial of one).
@@ -26,3 +28,4 @@ class Conversion:
     description: Description
     splits: Mapping[str, Sequence[Any]]
     read: Callable[[Any, Report], Iterator[dict]]
+    notes: Sequence[tuple[str, str, int]] = ()

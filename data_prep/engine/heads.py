@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.engine.report import Report
-from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.images import decode_image, storable
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import nearest_rotation, rotation_faults
 
@@ -22,15 +22,20 @@ _ROUNDING = 0.51
 def read_picture(path: Path, report: Report) -> tuple[bytes, tuple[int, int]] | None:
     """The bytes of a picture file and its (width, height) as a viewer shows it.
 
-    Returns None, after telling the report, where the file is no whole picture.
+    What is neither JPEG nor a PNG of 8 bits becomes one, pixel by pixel: records hold nothing else,
+    and everything reads those. Returns None, after telling the report, where the file is no whole
+    picture.
     """
     encoded = path.read_bytes()
     try:
-        height, width = decode_image(encoded).shape[:2]
+        image = decode_image(encoded)
     except BadRecord as error:
         report.drop_picture(f"the picture cannot be read: {error}", str(path))
         return None
-    return encoded, (width, height)
+    stored = storable(encoded, image)
+    if stored != encoded:
+        report.note("pictures stored anew, pixel by pixel (no JPEG, no PNG of 8 bits)", str(path))
+    return stored, (image.shape[1], image.shape[0])
 
 
 class HeadsOfPicture:
@@ -46,6 +51,7 @@ class HeadsOfPicture:
         """
         self._image_id, self._report = image_id, report
         self._limits = (*map(float, size), *map(float, size))
+        self._seen: list[tuple] = []
         self._boxes: list[np.ndarray] = []
         self._rotations: list[np.ndarray | None] = []
         self._headings: list[float | None] = []
@@ -93,6 +99,10 @@ class HeadsOfPicture:
             self._report.note("boxes clipped to the picture", self._image_id)
         if ignore:
             self._report.ignore_head(ignore, self._image_id)
+        same = (clipped.tolist(), label, heading, None if rotation is None else rotation.tolist())
+        if same in self._seen:
+            return self._drop("labelled twice, with the same box, label and pose")
+        self._seen.append(same)
         self._boxes.append(clipped)
         self._rotations.append(rotation)
         self._headings.append(heading)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description
+from data_prep.own.dialects import file_name, flag, number, read_text, whole
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledPicture,
@@ -31,7 +32,9 @@ from data_prep.own.labelled import (
     check_convention,
     check_heading,
     conventions_text,
+    find_image,
     map_labels,
+    notes_of,
     read_labelled,
     require_pictures,
 )
@@ -135,7 +138,7 @@ def conversion(
         a convention or a convention without angles.
     """
     if convention not in (None, NO_POSES):
-        check_convention(convention, "--convention")
+        convention = check_convention(convention, "--convention")
     pictures = {
         split: read_coco(files, split, convention=convention) for split, files in splits.items()
     }
@@ -163,7 +166,8 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
-    return Conversion(description, pictures, read)
+    notes = notes_of(pictures, [split.pictures for split in splits.values()])
+    return Conversion(description, pictures, read, notes)
 
 
 def read_coco(
@@ -195,57 +199,57 @@ def read_coco(
         _entries(content, key, path) for key in ("images", "annotations", "categories")
     )
     labels = {}
-    for number, category in enumerate(categories):
-        place = f"{path}, categories[{number}]"
-        labels[_field(category, "id", int, place)] = _field(category, "name", str, place)
-    by_image: dict[int | str, list[dict]] = {}
-    for number, image in enumerate(images):
-        image_id = _field(image, "id", (int, str), f"{path}, images[{number}]")
+    for index, category in enumerate(categories):
+        place = f"{path}, categories[{index}]"
+        labels[_identity(category, "id", place)] = _field(category, "name", str, place)
+    by_image: dict[str, list[dict]] = {}
+    for index, image in enumerate(images):
+        image_id = _identity(image, "id", f"{path}, images[{index}]")
         if image_id in by_image:
-            raise BadInput(f"{path}, images[{number}]: a second picture has the id {image_id}")
+            raise BadInput(f"{path}, images[{index}]: a second picture has the id {image_id}")
         by_image[image_id] = []
-    for number, annotation in enumerate(annotations):
-        place = f"{path}, annotations[{number}]"
-        image_id = _field(annotation, "image_id", (int, str), place)
+    for index, annotation in enumerate(annotations):
+        place = f"{path}, annotations[{index}]"
+        image_id = _identity(annotation, "image_id", place)
         if image_id not in by_image:
             raise BadInput(f"{place}: image_id {image_id} is not among the images")
         by_image[image_id].append({"place": place, **annotation})
-    pictures = []
-    for number, image in enumerate(images):
-        place = f"{path}, images[{number}]"
-        file_name = _field(image, "file_name", str, place)
+    pictures: dict[str, LabelledPicture] = {}
+    for index, image in enumerate(images):
+        place = f"{path}, images[{index}]"
+        name = file_name(_field(image, "file_name", str, place))
+        if name in pictures:
+            raise BadInput(
+                f"{place}: {name} is named by another entry of images too: give it one id, and its "
+                "annotations that image_id"
+            )
         heads = tuple(
             _head(annotation, labels, convention, pose_fault)
-            for annotation in by_image[image["id"]]
+            for annotation in by_image[_identity(image, "id", place)]
         )
-        pictures.append(
-            LabelledPicture(
-                files.pictures / file_name,
-                f"{split}/{file_name}",
-                heads,
-                _size(image, place),
-            )
+        pictures[name] = LabelledPicture(
+            find_image(files.pictures, name), f"{split}/{name}", heads, _size(image, place)
         )
-    return pictures
+    return list(pictures.values())
 
 
 def _head(
     annotation: dict,
-    labels: Mapping[int, str],
+    labels: Mapping[str, str],
     convention: str | None,
     pose_fault: PoseFault | None,
 ) -> LabelledHead:
     place = annotation["place"]
     if "id" in annotation:
         place += f" (id {annotation['id']})"
-    category = _field(annotation, "category_id", int, place)
+    category = _identity(annotation, "category_id", place)
     if category not in labels:
         raise BadInput(f"{place}: category_id {category} is not among the categories")
     x, y, width, height = _numbers(annotation, "bbox", 4, "[x, y, width, height] in pixels", place)
     box = (x, y, x + width, y + height)
     check_box(box, place)
     euler, unposed = None, ""
-    if annotation.get("euler_angles") is not None and convention != NO_POSES:
+    if annotation.get("euler_angles") not in (None, []) and convention != NO_POSES:
         if convention is None:
             raise BadInput(
                 f"{place} has euler_angles, which mean nothing without their convention: give "
@@ -272,17 +276,17 @@ def _head(
         euler=euler if posed else None,
         heading=heading,
         convention=convention or "",
-        ignore="a crowd (iscrowd)" if annotation.get("iscrowd") else "",
+        ignore="a crowd (iscrowd)" if flag(annotation.get("iscrowd"), place) else "",
         unposed=unposed,
     )
 
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise MissingFile(f"{path} is missing: --split NAME=JSON:PICTURES names it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except json.JSONDecodeError as error:
         raise BadInput(
             f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"
         ) from error
@@ -301,29 +305,37 @@ def _entries(content: dict, key: str, path: Path) -> list[dict]:
     return entries
 
 
-def _field(entry: dict, field: str, kind: type | tuple[type, ...], place: str) -> Any:
+def _field(entry: dict, field: str, kind: type, place: str) -> Any:
     value = entry.get(field)
     if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-        kinds = kind if isinstance(kind, tuple) else (kind,)
         fault = "is missing" if field not in entry else f"is {value!r}"
-        raise BadInput(
-            f"{place}: field {field!r} {fault}, expected {' or '.join(k.__name__ for k in kinds)}"
-        )
+        raise BadInput(f"{place}: field {field!r} {fault}, expected {kind.__name__}")
     return value
+
+
+def _identity(entry: dict, field: str, place: str) -> str:
+    """An id, in one way of writing: tools write 1, 1.0 and "1" for the same."""
+    value = entry.get(field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
+        fault = "is missing" if field not in entry else f"is {value!r}"
+        raise BadInput(f"{place}: field {field!r} {fault}, expected int or str")
+    return str(value)
 
 
 def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> list[float]:
     values = entry.get(field)
-    if (
-        not isinstance(values, list)
-        or len(values) != count
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    ):
+    if not isinstance(values, list) or len(values) != count:
         raise BadInput(f"{place}: field {field!r} is {values!r}, expected {meaning}")
-    return [float(v) for v in values]
+    here = f"{place}: field {field!r} is {values!r}, expected {meaning}"
+    return [number(value, here) for value in values]
 
 
 def _size(image: dict, place: str) -> tuple[int, int] | None:
     if image.get("width") is None or image.get("height") is None:
         return None
-    return _field(image, "width", int, place), _field(image, "height", int, place)
+    return (
+        whole(image["width"], f"{place}: field 'width'"),
+        whole(image["height"], f"{place}: field 'height'"),
+    )

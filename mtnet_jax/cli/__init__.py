@@ -4,13 +4,22 @@ Heavy imports wait for the one that needs them.
 """
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+# OpenCV and libpng speak of damaged images on standard error; what matters is said by the commands.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 from mtnet_jax.cli import data, evaluate, export, page, predict, quickstart, studio, train
-from mtnet_jax.errors import MtnetError
+from mtnet_jax.errors import MtnetError, Terminated, Unavailable
 from mtnet_jax.version import __version__
 
-COMPILING = ("quickstart", "train", "eval", "predict")  # commands that run the network
+COMPILING = ("quickstart", "train", "eval", "predict", "export")  # commands that run the network
+INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,14 +35,58 @@ def main(argv: list[str] | None = None) -> int:
     if rest and args.command != "train":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
-        if args.command in COMPILING:
-            from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
+        with _sigterm_like_ctrl_c():
+            if args.command in COMPILING:
+                from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
 
-            keep_compiled_programs()
-        return args.run(args, rest) if args.command == "train" else args.run(args)
+                keep_compiled_programs()
+                if not getattr(args, "distributed", False):  # JAX starts later then
+                    _check_platform()
+            code = args.run(args, rest) if args.command == "train" else args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # whoever reads the output has read enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, MtnetError) as error:
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nmtnet {args.command}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as signalled:
+        terminated = isinstance(signalled, Terminated)
+        print(
+            f"\nmtnet {args.command}: {'terminated' if terminated else 'interrupted'}",
+            file=sys.stderr,
+        )
+        return TERMINATED if terminated else INTERRUPTED
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
+
+    def end(*_: object) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_platform() -> None:
+    """Raises Unavailable where $JAX_PLATFORMS asks for a device that JAX does not find."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked in ("", "cpu"):
+        return
+    import jax
+
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise Unavailable(
+            f"JAX finds no device for JAX_PLATFORMS={asked} ({reason}): leave JAX_PLATFORMS out, "
+            "or install JAX for the device and see whether its driver works."
+        ) from error

@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
     from mtnet_jax.evaluation.summary import format_summary
+    from mtnet_jax.outputs import Outputs
 
+    outputs = Outputs("eval")
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
@@ -73,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             limit=args.limit or 0,
             size=args.size,
+            outputs=outputs,
         )
-        found[f"{path.name}:{split}"] = results["network"]
+        alike = [other for other, _ in sets if other.name == path.name and other != path]
+        found[f"{path if alike else path.name}:{split}"] = results["network"]
     if len(found) > 1:
         print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
         print(format_summary(found))

@@ -79,13 +79,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibration(args: argparse.Namespace, source: Path) -> list:
+    from mtnet_jax.predict.files import find_pictures
     from mtnet_jax.predict.placing import letterboxed
-    from mtnet_jax.predict.predictor import find_pictures, read_picture
+    from mtnet_jax.predict.predictor import read_picture
     from mtnet_jax.shipped import shipped
     from mtnet_jax.weights import load_weights
 
     size = args.size or load_weights(source)[0].input.size
-    images = find_pictures(args.images or [shipped("demo/pictures")])
+    images = find_pictures(args.images or [shipped("demo/pictures")]).images
     return [letterboxed(read_picture(path), size)[0] for path in images]
 
 

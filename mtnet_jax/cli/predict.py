@@ -1,6 +1,7 @@
 """`mtnet predict`."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -36,16 +37,22 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="overlays and videos go here (default: heads, where no --json is asked for); a camera "
         "without it: a window",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="heads of all pictures")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="heads of all images as one list; - is standard output",
+    )
+    parser.add_argument(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="the same as JSON lines, an image a line; - is standard output",
+    )
     parser.add_argument(
         "--score", type=arguments.share, default=0.3, help="least score (default 0.3)"
     )
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
-    parser.add_argument(
-        "--track",
-        action="store_true",
-        help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
-    )
     parser.add_argument(
         "--iou",
         type=arguments.share,
@@ -59,6 +66,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--save-txt", action="store_true", help="write YOLO text files with angles into OUT/labels"
     )
     _add_input_options(parser)
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="videos: number heads from frame to frame, smooth their rotation, sum up at the end",
+    )
     parser.add_argument(
         "--batch",
         type=arguments.positive,
@@ -110,33 +122,20 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
-    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.outputs import Outputs
+    from mtnet_jax.predict.files import find_pictures
+    from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
     videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
-    inputs = [entry for entry in args.inputs if as_video(entry) is None]
-    files = inputs or any(isinstance(source, Path) for source in videos)
-    if args.out is None and args.json is None and files:
-        args.out = DEFAULT_OUT
-    if args.out is None and any(isinstance(source, Path) for source in videos):
-        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
-    if args.out is None and (args.save_crops or args.save_txt):
-        raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
-    if args.json is not None and not inputs:
-        raise BadInput("--json is for pictures: the heads of a video go to --out as JSON lines.")
+    inputs = [Path(entry) for entry in args.inputs if as_video(entry) is None]
+    _check_arguments(args, inputs, videos)
     if args.track:
-        if not videos:
-            raise BadInput("--track is for videos and cameras: these inputs are pictures.")
         require_tracker()
-    names = [source.stem for source in videos if isinstance(source, Path)]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInput(f"Two videos are called {name!r}: predict them into two folders.")
-    for folder in inputs:
-        if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
-            raise BadInput(f"--out {args.out} is a folder of pictures: choose another folder.")
-    pictures = find_pictures(inputs, leave_out=args.out)
+    images = find_pictures(inputs, leave_out=args.out)
+    if images.left_out:
+        print(images, file=sys.stderr)
     predictor = Predictor(
         args.weights,
         score_threshold=args.score,
@@ -148,60 +147,94 @@ def run(args: argparse.Namespace) -> int:
         fov=args.fov,
         intrinsics=args.intrinsics,
     )
+    files = [source for source in videos if isinstance(source, Path)]
+    outputs = Outputs("predict", [*images.images, *files])
     failed = 0
     if inputs:
-        failed += _predict_pictures(args, predict_files, predictor, pictures)
+        failed += _predict_pictures(args, outputs, predictor, images.images)
     for source in videos:
-        failed += _predict_video(args, predictor, source)
+        failed += _predict_video(args, outputs, predictor, source)
     return 1 if failed else 0
 
 
-def _predict_pictures(args: argparse.Namespace, predict_files, predictor, pictures) -> int:
-    from mtnet_jax.predict.extras import write_crops, write_text
+def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list) -> None:
+    """Raises BadInput for what does not go together, before anything is read or written."""
+    files = [path for path in (args.json, args.jsonl) if path is not None]
+    recorded = inputs or any(not isinstance(source, int) for source in videos)
+    if args.out is None and not files and recorded:
+        args.out = DEFAULT_OUT
+    if args.out is None and (args.save_crops or args.save_txt):
+        raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
+    if args.out is None and any(not isinstance(source, int) for source in videos):
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
+    if files and not inputs:
+        raise BadInput(
+            "--json and --jsonl are for images: the heads of a video go to --out as JSON lines."
+        )
+    if len(files) == 2 and args.json == args.jsonl:
+        raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
+    if args.track and not videos:
+        raise BadInput("--track is for videos and cameras: these inputs are images.")
+    for folder in inputs:
+        if args.out is not None and folder.is_dir() and args.out.resolve() == folder.resolve():
+            raise BadInput(f"--out {args.out} is a folder of images: choose another folder.")
 
-    def more(overlay, image, heads) -> None:
+
+def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) -> int:
+    from mtnet_jax.predict.extras import write_crops, write_text
+    from mtnet_jax.predict.files import predict_files
+
+    def more(overlay, image, heads, of) -> None:
         if args.save_crops:
-            write_crops(overlay, image, heads)
+            write_crops(outputs, overlay, image, heads, of)
         if args.save_txt:
-            write_text(overlay, image, heads, predictor.class_names)
+            write_text(outputs, overlay, image, heads, predictor.class_names, of)
 
     failed = predict_files(
         predictor,
         pictures,
         out=args.out,
         json_file=args.json,
+        lines_file=args.jsonl,
         cube=args.cube,
         batch_size=args.batch,
         more=more,
+        outputs=outputs,
     )
-    print(f"{len(pictures) - len(failed)} pictures predicted, {len(failed)} could not be read")
-    for kind, place in (("overlays", args.out), ("JSON", args.json)):
-        if place is not None:
-            print(f"{kind}: {place}")
+    say = functools.partial(print, file=_status(args))
+    say(f"{len(pictures) - len(failed)} images predicted, {len(failed)} could not be read")
+    for kind, place in (("overlays", args.out), ("JSON", args.json), ("JSON lines", args.jsonl)):
+        if place not in (None, Path("-")):
+            say(f"{kind}: {place}")
     return len(failed)
 
 
-def _predict_video(args: argparse.Namespace, predictor, source) -> int:
+def _status(args: argparse.Namespace):
+    """Where status lines go: not among JSON on standard output."""
+    return sys.stderr if Path("-") in (args.json, args.jsonl) else sys.stdout
+
+
+def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
     from mtnet_jax.predict import summary
     from mtnet_jax.predict.video import predict_video
 
     name = f"camera {source}" if isinstance(source, int) else source
     try:
-        played = predict_video(predictor, source, out=args.out, cube=args.cube, track=args.track)
+        played = predict_video(
+            predictor, source, out=args.out, cube=args.cube, track=args.track, outputs=outputs
+        )
     except (OSError, MtnetError) as error:
-        # The next video may be a good one, as with pictures.
+        # The next video may be a good one, as with images.
         print(f"mtnet predict: {error}", file=sys.stderr)
         return 1
     rate = played.frames / played.seconds
-    print(f"{name}: {played.frames} frames, {rate:.1f} a second")
+    say = functools.partial(print, file=_status(args))
+    say(f"{name}: {played.frames} frames, {rate:.1f} a second")
     if args.out is not None:
-        print(f"annotated video and JSON lines: {args.out}")
+        say(f"annotated video and JSON lines: {args.out}")
     if played.persons is not None:
-        print(summary.table(played.persons))
-    if played.ended_early:
-        print(
-            f"mtnet predict: {name} ends early: {played.frames} of {played.announced} frames "
-            "could be read",
-            file=sys.stderr,
-        )
-    return int(played.ended_early)
+        say(summary.table(played.persons))
+    for fault in (played.lacks and f"{name} {played.lacks}", played.unwritten):
+        if fault:
+            print(f"mtnet predict: {fault}", file=sys.stderr)
+    return int(bool(played.lacks or played.unwritten))

@@ -34,7 +34,9 @@ def quickstart(workdir: Path) -> int:
     from mtnet_jax.evaluation.run import evaluate_records
     from mtnet_jax.inspection.curves import plot_curves
     from mtnet_jax.inspection.predictions import write_predictions
-    from mtnet_jax.predict.predictor import Predictor, find_pictures, predict_files
+    from mtnet_jax.outputs import Outputs
+    from mtnet_jax.predict.files import find_pictures, predict_files
+    from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.shipped import shipped
     from mtnet_jax.training.loop import train
 
@@ -50,16 +52,17 @@ def quickstart(workdir: Path) -> int:
 
     _step("3 of 4", "predicting on photographs, which it was not trained on")
     predictor = Predictor.load(workdir)
-    pictures = find_pictures([shipped("demo/pictures")])
+    pictures = find_pictures([shipped("demo/pictures")]).images
     predict_files(
         predictor,
         pictures,
         out=workdir / "predictions",
         json_file=workdir / "predictions.json",
     )
+    outputs = Outputs("quickstart")
     _step("4 of 4", "curves and a sheet of held-out pictures")
-    plot_curves(workdir, workdir / "curves.png")
-    write_predictions(predictor, RecordSource(records, "test"), workdir / "held_out.png")
+    plot_curves(outputs, workdir, workdir / "curves.png")
+    write_predictions(outputs, predictor, RecordSource(records, "test"), workdir / "held_out.png")
 
     minutes = (time.perf_counter() - started) / 60
     print(

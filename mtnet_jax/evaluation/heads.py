@@ -44,12 +44,10 @@ def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Itera
             }
 
 
-def write_head_errors(
-    pairs: Iterable[tuple[dict, dict]], settings: Settings, path: str | os.PathLike
-) -> None:
-    """Writes the file; see `head_errors` for what goes in."""
+def head_errors_as_json(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> str:
+    """The content of the file; see `head_errors` for what goes in."""
     content = {"settings": settings._asdict(), "heads": list(head_errors(pairs, settings))}
-    Path(path).write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def read_head_errors(path: str | os.PathLike) -> list[dict[str, Any]]:

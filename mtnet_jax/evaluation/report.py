@@ -5,7 +5,7 @@ side. All plots are drawn from the results alone, so a stored JSON file is enoug
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mtnet_jax.errors import BadInput
+from mtnet_jax.outputs import Outputs
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -81,6 +82,11 @@ _HEADING_COLUMNS = (
     ("mean", "mean", "°"),
     ("median", "median", "°"),
     ("beyond_90", "over 90°", "%"),
+)
+
+REPORT_FILES = (
+    *("evaluation.txt", "evaluation.json"),
+    *("precision_recall.png", "pose_by_yaw.png", "geodesic.png"),
 )
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
@@ -158,19 +164,23 @@ def format_classes(results: Results) -> str:
     return "\n\n".join(blocks)
 
 
-def write_json(results: Results, path: Path | str) -> None:
-    """Write the results as strict JSON (a NaN would be an error, undefined numbers are null)."""
-    Path(path).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+def as_json(results: Results) -> str:
+    """The results as strict JSON (a NaN would be an error, undefined numbers are null)."""
+    return json.dumps(results, indent=1, allow_nan=False) + "\n"
 
 
-def write_report(results: Results, folder: Path | str, title: str = "") -> list[Path]:
+def write_report(
+    outputs: Outputs, results: Results, folder: Path, *, title: str = "", of: str = ""
+) -> list[Path]:
     """Write tables, JSON and plots of the results.
 
     Args:
+      outputs: of the command.
       results: name -> result; all made with the same settings.
       folder: made if it does not exist. Gets evaluation.txt, evaluation.json,
         precision_recall.png, pose_by_yaw.png and geodesic.png.
       title: first line of evaluation.txt: on what, and by which rule its boxes are.
+      of: the records, as `outputs` names the input.
 
     Returns:
       The paths written.
@@ -178,21 +188,15 @@ def write_report(results: Results, folder: Path | str, title: str = "") -> list[
     Raises:
       ValueError: no results, or settings that differ.
     """
-    folder = Path(folder)
     parts = [title, format_table(results), format_classes(results), format_yaw_bins(results)]
     text = "\n\n".join(filter(None, parts))
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "evaluation.txt", folder / "evaluation.json"]
-    paths[0].write_text(text + "\n")
-    write_json(results, paths[1])
-    plots: dict[str, Callable[[Results], Figure]] = {
-        "precision_recall.png": plot_precision_recall,
-        "pose_by_yaw.png": plot_pose_by_yaw,
-        "geodesic.png": plot_geodesic,
-    }
-    for name, plot in plots.items():
-        paths.append(folder / name)
-        plot(results).savefig(paths[-1], dpi=160)
+    paths = [folder / name for name in REPORT_FILES]
+    outputs.write(paths[0], text + "\n", of)
+    outputs.write(paths[1], as_json(results), of)
+    plots = (plot_precision_recall, plot_pose_by_yaw, plot_geodesic)
+    for path, plot in zip(paths[2:], plots, strict=True):
+        with outputs.writing(path, of) as file:
+            plot(results).savefig(file, format="png", dpi=160)
     return paths
 
 

@@ -15,10 +15,17 @@ from mtnet_jax.data.images import image_size
 from mtnet_jax.data.mixture import class_ids
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.constant import ConstantPredictor, constant_predictor
-from mtnet_jax.evaluation.heads import HEADS_FILE, write_head_errors
+from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
 from mtnet_jax.evaluation.metrics import Settings, evaluate
-from mtnet_jax.evaluation.report import format_classes, format_table, format_yaw_bins, write_report
+from mtnet_jax.evaluation.report import (
+    REPORT_FILES,
+    format_classes,
+    format_table,
+    format_yaw_bins,
+    write_report,
+)
 from mtnet_jax.heads import Heads
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
@@ -36,6 +43,7 @@ def evaluate_records(
     batch_size: int = 8,
     limit: int = 0,
     size: int | None = None,
+    outputs: Outputs | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates weights on a split; prints the table, writes all files of a report.
 
@@ -47,15 +55,22 @@ def evaluate_records(
       weights: work directory or exported folder.
       data: record set.
       split: of the record set.
-      out: the report goes to a folder in it named after set and split.
+      out: the report goes to a folder in it named after set and split; numbered where another set
+        of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
       batch_size: pictures a call.
       limit: at most so many pictures, evenly spread; 0: all.
       size: side of the network's input in pixels; None: as trained.
+      outputs: of the run of the command, so that two sets of one name get two folders.
 
     Returns:
       The results of `metrics.evaluate` by system.
     """
+    record_set = RecordSet.open(data)
+    outputs, of = outputs or Outputs("eval"), f"{record_set.path.resolve()}:{split}"
+    folder = outputs.own_folder(out, f"{record_set.name}-{split}", of)
+    for name in (*REPORT_FILES, HEADS_FILE):
+        outputs.check(folder / name, of)  # before the work
     opened, source, pairs = _predict_split(
         weights, data, split, size=size, batch_size=batch_size, limit=limit
     )
@@ -77,13 +92,13 @@ def evaluate_records(
         results["constant pose"] = evaluate(posed, **named)
 
     info = source.record_set
-    folder = out / f"{info.name}-{split}"
     title = (
         f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}, "
         f"rotations in the frame {config.frame!r}"
     )
-    write_report(results, folder, title)
-    write_head_errors(pairs, Settings(**settings), folder / HEADS_FILE)
+    write_report(outputs, results, folder, title=title, of=of)
+    errors = head_errors_as_json(pairs, Settings(**settings))
+    outputs.write(folder / HEADS_FILE, errors, of)
     print(f"\n{title}")
     print(format_table(results))
     if len(results["network"]["classes"]) > 1:

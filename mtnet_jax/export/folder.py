@@ -13,6 +13,7 @@ from mtnet_jax.export.card import CARD, card, evaluations_of
 from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
 from mtnet_jax.export.metadata import sha256_of
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.saved_config import CONFIG, read_config
 from mtnet_jax.weights import export_weights, load_weights
 
@@ -50,16 +51,19 @@ def export(
         require(FORMATS[name].needs)
     if CALIBRATED in formats and not len(calibration):
         raise BadInput(f"The format {CALIBRATED} needs images to calibrate with: give --images.")
-    source, out = Path(source), Path(out)
-    written = [export_weights(source, out, half=half, size=size)]
+    source, out, outputs = Path(source), Path(out), Outputs("export")
+    for file in (CARD, *(FORMATS[name].file for name in formats)):
+        outputs.check(out / file)  # before the work
+    written = [export_weights(source, out, half=half, size=size, outputs=outputs)]
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:
         written.append(out / FORMATS[name].file)
         writer = importlib.import_module(FORMATS[name].module)
         options = {"calibration": calibration} if name == CALIBRATED else {}
-        writer.write(written[-1], config, variables, **options, **stated)
-    (out / CARD).write_text(_card_of(source, config, license, formats))
+        with outputs.placing(written[-1]) as partial:
+            writer.write(partial, config, variables, **options, **stated)
+    outputs.write(out / CARD, _card_of(source, config, license, formats))
     return written
 
 

@@ -21,6 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive, Var
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import flatten_outputs
+from mtnet_jax.errors import NotSupported
 from mtnet_jax.export.graph import Graph, require, write_model
 from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
 from mtnet_jax.network.folding import Folded, fold
@@ -164,7 +165,7 @@ def _variables(operation: JaxprEqn) -> Iterator[Any]:
 
 
 def _refuse(operation: JaxprEqn) -> None:
-    raise NotImplementedError(f"The network has an operation that ONNX export lacks: {operation}")
+    raise NotSupported(f"The network has an operation that ONNX export lacks: {operation}")
 
 
 def _shapes(operation: JaxprEqn) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -8,6 +8,9 @@ from mtnet_jax.anchors import ANCHOR_SIZE, COCO_ANCHORS, cluster_anchors, mean_b
 from mtnet_jax.data.images import image_size
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import parse_selection
+from mtnet_jax.errors import BadInput
+
+ANCHORS = 9  # three on each of three levels
 
 
 def letterboxed_sizes(source: RecordSource) -> np.ndarray:
@@ -38,6 +41,11 @@ def print_fitted_anchors(data: Sequence[str]) -> None:
         print(f"{entry}: {len(sets[-1])} boxes")
     # Each set counts alike: the larger one would otherwise take all nine anchors.
     most = max(map(len, sets))
+    if most < ANCHORS:
+        raise BadInput(
+            f"{', '.join(data)}: {most} boxes that are not ignored, and {ANCHORS} anchors need as "
+            "many: name a record set with more heads."
+        )
     sizes = np.concatenate([np.resize(s, (most, 2)) for s in sets if len(s)])
     fitted = cluster_anchors(sizes).round(1)
     print("config.input.anchors = (")

@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.training.log import read_metrics
 
 
-def plot_curves(workdir: Path, path: Path) -> None:
+def plot_curves(outputs: Outputs, workdir: Path, path: Path) -> None:
     """Losses of training and the errors of each evaluation, over the steps of a work directory."""
     lines = read_metrics(workdir)
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -41,5 +42,5 @@ def plot_curves(workdir: Path, path: Path) -> None:
                 axes.axvline(before["step"], color="0.7", linewidth=1)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with outputs.writing(path) as file:
+        figure.savefig(file, format="png", dpi=120)

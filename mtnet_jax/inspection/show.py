@@ -17,8 +17,9 @@ from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.predictor import write_picture
+from mtnet_jax.predict.files import check_image_name, write_picture
 from mtnet_jax.rotations import rotation_to_euler
 
 ORDERS = ("random", "yaw", "small", "worst")
@@ -95,6 +96,9 @@ def write_sheet(
     """
     if (by == "worst") != (metrics is not None):
         raise BadInput("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
+    check_image_name(out)
+    outputs = Outputs("data show", [metrics] if metrics else [])
+    outputs.check(out)
     if by not in ORDERS:
         raise BadInput(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
     record_set, splits = selected_splits(selection)
@@ -119,7 +123,7 @@ def write_sheet(
     if by == "yaw":  # the heads of a bin stand beside each other
         each = len(views) // (len(YAW_EDGES) - 1)
         columns = each * max(round(COLUMNS / each), 1)
-    write_picture(out, contact_sheet(cells, min(columns, len(cells)), CELL, captions))
+    write_picture(outputs, out, contact_sheet(cells, min(columns, len(cells)), CELL, captions))
     return sum(view.source is not None for view in views)
 
 

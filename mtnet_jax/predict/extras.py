@@ -4,23 +4,31 @@ from pathlib import Path
 
 import numpy as np
 
+from mtnet_jax.outputs import Outputs
+from mtnet_jax.predict.files import write_picture
 from mtnet_jax.predict.head import Head
-from mtnet_jax.predict.predictor import write_picture
 
 CROPS, TEXTS = "crops", "labels"  # folders beside the overlays
 
 
-def write_crops(overlay: Path, image: np.ndarray, heads: list[Head]) -> None:
+def write_crops(
+    outputs: Outputs, overlay: Path, image: np.ndarray, heads: list[Head], of: str
+) -> None:
     """Writes each head of an image as crops/NAME_1.png, ... by falling score."""
     for number, head in enumerate(heads, start=1):
         left, top = np.floor(head.box[:2]).astype(int)
         right, bottom = np.ceil(head.box[2:]).astype(int)
         path = overlay.parent / CROPS / f"{overlay.stem}_{number}.png"
-        write_picture(path, image[top:bottom, left:right])
+        write_picture(outputs, path, image[top:bottom, left:right], of)
 
 
 def write_text(
-    overlay: Path, image: np.ndarray, heads: list[Head], class_names: tuple[str, ...]
+    outputs: Outputs,
+    overlay: Path,
+    image: np.ndarray,
+    heads: list[Head],
+    class_names: tuple[str, ...],
+    of: str,
 ) -> None:
     """Writes labels/NAME.txt as YOLO does, a line a head: class, centre x and y, width, height (all
     as shares of the image), score; then yaw, pitch, roll in degrees."""
@@ -32,6 +40,4 @@ def write_text(
         numbers = " ".join(f"{value:.6f}" for value in (*box, head.score))
         angles = " ".join(f"{value:.2f}" for value in (head.yaw, head.pitch, head.roll))
         lines.append(f"{class_names.index(head.label)} {numbers} {angles}\n")
-    path = overlay.parent / TEXTS / f"{overlay.stem}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines))
+    outputs.write(overlay.parent / TEXTS / f"{overlay.stem}.txt", "".join(lines), of)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict import summary
 from mtnet_jax.predict.head import Head, as_arrays
 from mtnet_jax.predict.summary import Person, Summary
@@ -44,11 +45,18 @@ class Following:
         return self._summary.persons()
 
 
-def write_summary(persons: list[Person], out: Path, name: str) -> None:
-    """Writes NAME.summary.json and NAME.timeline.png to a folder."""
+def write_summary(outputs: Outputs, persons: list[Person], place: Path, of: str) -> None:
+    """Writes NAME.summary.json and NAME.timeline.png.
+
+    Args:
+      outputs: of the command.
+      persons: who was followed.
+      place: folder and NAME.
+      of: the video, as `outputs` names the input.
+    """
     from mtnet_jax.predict.timeline import plot_timeline  # loads matplotlib
 
     text = json.dumps(summary.to_json(persons), indent=1)
-    (out / f"{name}.summary.json").write_text(text + "\n")
-    with (out / f"{name}.timeline.png").open("wb") as file:
+    outputs.write(place.with_name(f"{place.name}.summary.json"), text + "\n", of)
+    with outputs.writing(place.with_name(f"{place.name}.timeline.png"), of) as file:
         plot_timeline(persons, file)

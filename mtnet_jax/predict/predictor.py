@@ -5,34 +5,27 @@ predictor = mtnet_jax.Predictor()
 heads = predictor("image.jpg")
 """
 
-import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
+from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
+from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.shipped import weights_folder
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_SCORE_THRESHOLD = 0.3
 
-Image = np.ndarray | str | os.PathLike
+Image = Any  # an array, a PIL image, bytes or a path; see `Predictor.__call__`
 
 
 class Predictor:
@@ -101,7 +94,8 @@ class Predictor:
         """Finds the heads of an image.
 
         Args:
-          image: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), or a file.
+          image: (H, W, 3) uint8 RGB (OpenCV reads BGR: reverse its last axis), a PIL image, the
+            bytes of an image file, or its path.
 
         Returns:
           The heads by falling score.
@@ -120,7 +114,7 @@ class Predictor:
         """
         if not images:
             return []
-        pixels = [_checked(image) for image in images]
+        pixels = [as_rgb(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
         found = self._detect(self._filled_up(np.stack(inputs)))
         placed = [
@@ -196,9 +190,23 @@ class Predictor:
         return list(ray_to_camera(rotations, arrays["boxes"], intrinsics))
 
 
-def _checked(image: Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an array or a file."""
-    image = image if isinstance(image, np.ndarray) else read_picture(image)
+def as_rgb(image: Any) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB; see `Predictor.__call__` for what that may be."""
+    if isinstance(image, str) and "://" in image:
+        raise BadInput(f"{image} is an address: download the image, and give its path or bytes.")
+    if isinstance(image, str | os.PathLike):
+        return read_picture(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image))
+    if hasattr(image, "convert") and hasattr(image, "getexif"):  # PIL's, which may not be installed
+        from PIL import ImageOps
+
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise BadInput(
+            "An image must be an array, a PIL image, bytes or a path, not a "
+            f"{type(image).__name__}."
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise BadInput(
             f"An image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}."
@@ -217,139 +225,3 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         return decode_image(Path(path).read_bytes())
     except BadRecord as error:
         raise BadRecord(f"{path}: {error}") from error
-
-
-def find_pictures(
-    inputs: Iterable[str | os.PathLike], *, leave_out: str | os.PathLike | None = None
-) -> list[Path]:
-    """Files as they are; folders become the pictures in them and below, sorted.
-
-    An input that does not exist stays in the list: reading it fails, and is reported then.
-
-    Args:
-      inputs: files and folders.
-      leave_out: a folder below an input folder that is not looked into: the overlays of an earlier
-        run.
-
-    Raises:
-      FileNotFoundError: a folder without pictures.
-    """
-    found: list[Path] = []
-    for entry in map(Path, inputs):
-        if not entry.is_dir():
-            found.append(entry)
-            continue
-        inside = sorted(
-            path
-            for path in entry.rglob("*")
-            if path.suffix.lower() in PICTURE_SUFFIXES
-            and path.is_file()
-            and not (leave_out and _lies_below(path, leave_out) and _lies_below(leave_out, entry))
-        )
-        if not inside:
-            raise MissingFile(
-                f"No picture in the folder {entry} (looked for {', '.join(PICTURE_SUFFIXES)})."
-            )
-        found.extend(inside)
-    return found
-
-
-def predict_files(
-    predictor: Predictor,
-    pictures: list[Path],
-    *,
-    out: Path | None,
-    json_file: Path | None,
-    cube: bool = False,
-    batch_size: int = 1,
-    more: Callable[[Path, np.ndarray, list[Head]], None] | None = None,
-) -> list[Path]:
-    """Predicts picture files; writes overlays and one JSON list.
-
-    Args:
-      predictor: the network.
-      pictures: files.
-      out: folder for overlays (PNG, the picture's name; a counter where names repeat), or None.
-      json_file: file for the heads of all pictures, or None.
-      cube: draw a cube round each head too.
-      batch_size: images a call of the network.
-      more: is given the name of each overlay, its image and its heads, to write more of them.
-
-    Returns:
-      The files that could not be read; each was reported on stderr, the others went on.
-
-    Raises:
-      ValueError: a picture lies in `out` itself, where an overlay could replace it.
-      OSError: something cannot be written.
-    """
-    for path in pictures:
-        if out is not None and path.resolve().parent == out.resolve():
-            raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
-    # What cannot be written is said before the work; what an earlier run wrote stays until then.
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.open("a").close()
-    failed: list[Path] = []
-    results: list[dict] = []
-    names: set[str] = set()
-    for batch in _batches(_readable(pictures, failed), batch_size):
-        found = predictor.predict_batch([image for _, image in batch])
-        for (path, image), heads in zip(batch, found, strict=True):
-            entry = heads_to_json(image, heads, predictor.class_names)
-            results.append({"image": str(path), **entry})
-            if out is None:
-                continue
-            place = out / _free_name(path.stem, names)
-            write_picture(place, draw_heads(image, as_arrays(heads), cube=cube))
-            if more is not None:
-                more(place, image, heads)
-    if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=1) + "\n")
-    return failed
-
-
-def _readable(pictures: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Images that can be read, with progress; the others are reported, and added to `failed`."""
-    for path in tqdm(pictures, unit="picture", disable=len(pictures) < 2):
-        try:
-            yield path, read_picture(path)
-        except (OSError, BadRecord) as error:
-            tqdm.write(f"cannot read a picture: {error}", file=sys.stderr)
-            failed.append(path)
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB picture; folders on the way are made.
-
-    Raises:
-      OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    good, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
-    if not good:
-        raise Unavailable(f"OpenCV cannot encode {path}")
-    path.write_bytes(data.tobytes())
-
-
-def _lies_below(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    return Path(folder).resolve() in Path(path).resolve().parents
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """A file name not used before in this run, now taken; folders may hold pictures of one name.
-
-    Names that differ in case only are one name: some file systems do not tell them apart.
-    """
-    name, number = f"{stem}.png", 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{stem}_{number}.png"
-    taken.add(name.lower())
-    return name

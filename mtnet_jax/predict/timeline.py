@@ -1,6 +1,6 @@
 """The timeline of a video: a line a person, coloured by where the face looks."""
 
-from typing import BinaryIO
+from typing import IO
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ COLOURS = {
 _MOST_LINES = 40  # persons; the longest seen
 
 
-def plot_timeline(persons: list[Person], file: BinaryIO) -> None:
+def plot_timeline(persons: list[Person], file: IO[bytes]) -> None:
     """Writes the timeline as PNG: seconds to the right, one line a person, gaps where unseen.
 
     Args:

@@ -1,56 +1,63 @@
 """Heads in videos and before cameras: an annotated video and JSON lines, or a live window."""
 
-import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import av
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.following import Following, write_summary
 from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.summary import Person
+from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, described
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
+    *(".ts", ".mts", ".m2ts", ".flv", ".3gp", ".3g2", ".ogv", ".mjpeg", ".mjpg"),
+)
+URL_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "hls")
 WINDOW = "mtnet: q or Esc ends"
-UNKNOWN_RATE = 25.0  # frames a second, of cameras that do not say theirs
-# Some files announce as many frames as their length in seconds suggests: one or two too many.
-ANNOUNCED_TOO_MANY = 2
 
-Source = Path | int  # a file, or the number of a camera
+UNKNOWN_RATE = 25.0  # frames a second, of cameras that do not say theirs
+
+Source = Path | int | str  # a file, the number of a camera, or an address
 
 
 class Played(NamedTuple):
     """What became of a video."""
 
     frames: int  # predicted
-    announced: int  # by the file; 0 where nobody knows
-    seconds: float  # from the first frame on, with reading, drawing and writing
+    seconds: float  # it took, from the first frame on, with reading, drawing and writing
+    lacks: str  # what could not be read, in words
+    unwritten: str  # why there is no annotated video, in words
     persons: list[Person] | None = None  # who was followed, if asked
 
-    @property
-    def ended_early(self) -> bool:
-        """Whether frames that the file announces could not be read."""
-        return self.frames < self.announced - ANNOUNCED_TOO_MANY
 
-
-def as_video(entry: Path) -> Source | None:
-    """The video or camera that an input of the command line means; None: something else.
+def as_video(entry: str | os.PathLike) -> Source | None:
+    """The video, camera or address that an input of the command line means; None: something else.
 
     A number means a camera, unless a file has that name.
     """
-    if not entry.exists() and str(entry).isdecimal():
-        return int(str(entry))
-    return entry if entry.suffix.lower() in VIDEO_SUFFIXES and not entry.is_dir() else None
+    path, text = Path(entry), str(entry)
+    if not path.exists():
+        if text.isdecimal():
+            return int(text)
+        if "://" in text and urlsplit(text).scheme.lower() in URL_SCHEMES:
+            return text
+    return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
 
 
 def predict_video(
@@ -60,58 +67,57 @@ def predict_video(
     out: Path | None,
     cube: bool = False,
     track: bool = False,
+    outputs: Outputs | None = None,
 ) -> Played:
     """Predicts every frame of a video or camera, one after another.
 
     Args:
       predictor: the network.
-      source: a file, or the number of a camera, which goes on until it is interrupted (Ctrl-C) or
-        its window is closed.
-      out: folder for NAME.mp4, the frames with their heads, and NAME.jsonl, one JSON object a
-        frame: {"frame", "seconds", "width", "height", "heads"}; NAME is that of the file, or
-        "cameraN". None shows the frames in a window instead.
+      source: a file; the number of a camera or an address, which go on until they end, are
+        interrupted (Ctrl-C), or their window is closed.
+      out: folder for NAME.mp4, the frames with their heads in real time, and NAME.jsonl, one JSON
+        object a frame: {"frame", "seconds", "width", "height", "heads"}; NAME is that of the file,
+        "cameraN", or the end of the address. None shows the frames in a window instead.
       cube: draw a cube round each head too.
       track: number heads from frame to frame and smooth their rotations: drawn, and in the JSON
         lines beside the raw values. `out` gets NAME.summary.json and NAME.timeline.png too.
+      outputs: of the run of the command, so that two videos of one name get two names.
 
     Returns:
-      How many frames there were, how long they took, and who was followed.
+      How many frames there were, how long they took, who was followed, and what failed.
 
     Raises:
       RuntimeError: `track` without the package trackers.
-      ValueError: not one frame can be read, by name; or `out` would overwrite the video.
-      OSError: something cannot be written; or there is no screen for a window.
+      BadInput: not one frame can be read, by name.
+      FileInTheWay: something that this command did not make stands at a place of the output.
+      OSError: the numbers cannot be written; or there is no screen for a window.
     """
-    name = f"camera{source}" if isinstance(source, int) else source.stem
-    if out is None:
-        _check_screen()
-    elif isinstance(source, Path) and (out / f"{name}.mp4").resolve() == source.resolve():
-        raise BadInput(f"--out {out} would overwrite {source}: choose another folder.")
-    capture = _open(source)
     with ExitStack() as closing:
-        closing.callback(capture.release)
-        announced = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        announced = announced if isinstance(source, Path) else 0
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if np.isfinite(rate) and rate > 0 else UNKNOWN_RATE
-        frames = _frames(capture)
+        sink: _Window | _Files
+        if out is None:
+            _check_screen()
+            sink = _Window()
+        else:
+            outputs = outputs or Outputs("predict", [source] if isinstance(source, Path) else [])
+            sink = _Files(outputs, out, source)
+        reader = _Camera(source) if isinstance(source, int) else VideoReader(source)
+        closing.callback(reader.close)
+        frames = iter(reader)
         first = next(frames, None)
         if first is None:
-            raise BadInput(f"{_described(source)} opens, but not one frame of it can be read.")
-        following = Following(rate) if track else None
-        predictor(first)  # compiles, which is not part of the rate
-        sink = _Window() if out is None else _Files(out, name, first.shape, rate)
+            raise BadInput(f"{reader.name} opens, but not one frame of it can be read.")
+        following = Following(reader.rate) if track else None
+        predictor(first.image)  # compiles, which is not part of the rate
         closing.callback(sink.close)
-
         start, count = time.perf_counter(), 0
-        progress = tqdm(total=announced or None, unit="frame", desc=name, file=sys.stderr)
+        progress = tqdm(total=reader.announced or None, unit="frame", desc=_stem(source))
         closing.callback(progress.close)
         try:
-            for image in _with_first(first, frames):
+            for image, seconds in _with_first(first, frames):
                 heads = predictor(image)
                 entry = {
                     "frame": count,
-                    "seconds": round(count / rate, 4),
+                    "seconds": round(seconds, 4),
                     **heads_to_json(image, heads, predictor.class_names),
                 }
                 arrays = as_arrays(heads)
@@ -119,48 +125,64 @@ def predict_video(
                     entry, arrays = following.take(heads, entry)
                 count += 1
                 progress.update()
-                if not sink.take(draw_heads(image, arrays, cube=cube), entry):
+                if not sink.take(draw_heads(image, arrays, cube=cube), entry, seconds):
                     break
         except KeyboardInterrupt:
             if isinstance(source, Path):
                 raise
-        seconds = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
         persons = following.persons() if following is not None else None
-        if persons is not None and out is not None:
-            write_summary(persons, out, name)
-        return Played(count, announced, seconds, persons)
+        if persons is not None:
+            sink.summarise(persons)
+        return Played(count, elapsed, reader.lacks(), sink.fault, persons)
 
 
-def _open(source: Source) -> cv2.VideoCapture:
+class _Camera:
+    """The frames of a camera, each with the time at which it was read."""
+
+    announced = 0  # frames: nobody knows
+    rate = UNKNOWN_RATE
+
+    def __init__(self, number: int):
+        self.name = f"Camera {number}"
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise BadInput(f"{self.name} cannot be opened: is it connected, and free?")
+
+    def __iter__(self) -> Iterator[TimedImage]:
+        start = None
+        while True:
+            good, image = self._capture.read()
+            if not good:
+                return
+            now = time.monotonic()
+            start = now if start is None else start
+            yield TimedImage(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), now - start)
+
+    def lacks(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _stem(source: Source) -> str:
     if isinstance(source, Path):
-        with source.open("rb"):  # a file that is missing or locked says so better than OpenCV
-            pass
-    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-    if not capture.isOpened():
-        capture.release()
-        cure = (
-            "is it connected, and free?"
-            if isinstance(source, int)
-            else "it is damaged, or in a format OpenCV cannot read (ffmpeg can convert it)."
-        )
-        raise BadInput(f"{_described(source)} cannot be opened: {cure}")
-    return capture
+        return source.stem
+    if isinstance(source, int):
+        return f"camera{source}"
+    parts = urlsplit(source)
+    name = Path(parts.path).stem or parts.hostname or "stream"
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _described(source: Source) -> str:
-    return f"Camera {source}" if isinstance(source, int) else f"The video {source}"
+def _address(source: int | str) -> str:
+    """A camera or an address as notes keep it, without a password."""
+    return described(source) if isinstance(source, str) else f"camera {source}"
 
 
-def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 RGB until one cannot be read."""
-    while True:
-        good, image = capture.read()
-        if not good:
-            return
-        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _with_first(first: TimedImage, others: Iterator[TimedImage]) -> Iterator[TimedImage]:
     yield first
     yield from others
 
@@ -172,40 +194,72 @@ def _check_screen() -> None:
 
 
 class _Files:
-    """An annotated video and JSON lines."""
+    """JSON lines and an annotated video. What becomes of the video never stops the lines."""
 
-    def __init__(self, out: Path, name: str, shape: tuple[int, ...], rate: float):
-        out.mkdir(parents=True, exist_ok=True)
-        self._size = (shape[1], shape[0])
-        path = out / f"{name}.mp4"
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        self._video = cv2.VideoWriter(str(path), code, rate, self._size)
-        if not self._video.isOpened():
-            raise Unavailable(f"OpenCV cannot write the video {path}.")
-        self._lines = (out / f"{name}.jsonl").open("w")
+    def __init__(self, outputs: Outputs, out: Path, source: Source):
+        of = str(source.resolve()) if isinstance(source, Path) else _address(source)
+        lines = outputs.own_name(out, _stem(source), ".jsonl", of)
+        self._video_path = lines.with_suffix(".mp4")
+        outputs.check(self._video_path, of)
+        self._outputs, self._of = outputs, of
+        self._writing_lines = outputs.writing(lines, of, also_cut_short=True)
+        self._writing_video = outputs.writing(self._video_path, of)
+        self._lines: JsonLines | None = None
+        self._video: VideoWriter | None = None
+        self.fault = ""
 
-    def take(self, image: np.ndarray, entry: dict) -> bool:
-        # Some cameras change their format on the way; a video cannot.
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = cv2.resize(image, self._size)
-        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        self._lines.write(json.dumps(entry) + "\n")
+    def take(self, image: np.ndarray, entry: dict, seconds: float) -> bool:
+        if self._lines is None:
+            self._lines = JsonLines(self._writing_lines.__enter__())
+            self._try(self._begin_video, image.shape)
+        self._lines.append(entry)
+        if self._video is not None:
+            self._try(self._video.write, image, seconds)
         return True
 
+    def summarise(self, persons: list[Person]) -> None:
+        write_summary(self._outputs, persons, self._video_path.with_suffix(""), self._of)
+
     def close(self) -> None:
-        self._video.release()
-        self._lines.close()
+        if self._video is not None:
+            self._try(self._end_video)
+        if self._lines is not None:
+            self._writing_lines.__exit__(None, None, None)
+
+    def _begin_video(self, shape: tuple[int, ...]) -> None:
+        file = self._writing_video.__enter__()
+        self._video = VideoWriter(file, shape[1], shape[0])
+
+    def _end_video(self) -> None:
+        assert self._video is not None
+        self._video.close()
+        self._video = None
+        self._writing_video.__exit__(None, None, None)
+
+    def _try(self, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except (av.FFmpegError, OSError) as error:
+            self._video = None
+            self.fault = f"{self._video_path} cannot be written: {error}"
+            with suppress(type(error), RuntimeError):  # takes the partial file away
+                self._writing_video.__exit__(type(error), error, error.__traceback__)
 
 
 class _Window:
     """A live window; ends with q, Esc or its closing."""
 
-    def take(self, image: np.ndarray, entry: dict) -> bool:
-        del entry
+    fault = ""
+
+    def take(self, image: np.ndarray, entry: dict, seconds: float) -> bool:
+        del entry, seconds
         cv2.imshow(WINDOW, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         closed = cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1
         return key not in (ord("q"), 27) and not closed
+
+    def summarise(self, persons: list[Person]) -> None:
+        del persons  # the command prints their table
 
     def close(self) -> None:
         cv2.destroyAllWindows()

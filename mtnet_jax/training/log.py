@@ -1,5 +1,6 @@
 """What training says: JSON lines, TensorBoard, a progress line."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,25 +12,31 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from mtnet_jax.errors import Unavailable
+
 METRICS = "metrics.jsonl"
+RESUME = "resume"  # the kind of a line that says from which step training goes on
 
 
 class TrainingLog:
     """Writes metrics to `metrics.jsonl` and TensorBoard, and shows a progress line.
 
-    After an interruption the file is first cut back to the step training resumes from, so a curve
-    has each step once.
+    The file only grows. After an interruption a line says from which step training resumes: what
+    came after that step before is done again, and `read_metrics` leaves it out.
     """
 
     def __init__(self, workdir: str | os.PathLike, resume_step: int, total_steps: int, main: bool):
         self._main = main  # one host of many writes
+        self._lines: list[dict[str, Any]] = read_metrics(workdir)
         if not main:
             return
         path = Path(workdir) / METRICS
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(workdir) if line["step"] <= resume_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a")
+        self._path = path
+        self._file = path.open("a+b")
+        if any(line["step"] > resume_step for line in self._lines):
+            self._lines = [line for line in self._lines if line["step"] <= resume_step]
+            self._write({"kind": RESUME, "step": resume_step, "time": time.time()})
         self._board = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=resume_step + 1, flush_secs=30
         )
@@ -42,9 +49,11 @@ class TrainingLog:
 
     def __exit__(self, *_: Any) -> None:
         if self._main:
-            self._file.close()
-            self._board.close()
             self._bar.close()
+            with contextlib.suppress(OSError):  # what could not be written was said already
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
     def advance(self, phase: str) -> None:
         """One step is done."""
@@ -58,8 +67,8 @@ class TrainingLog:
             return
         numbers = {name: _json_number(value) for name, value in values.items()}
         line = {"kind": kind, "step": step, "phase": phase, "time": time.time(), **numbers}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._write(line)
+        self._lines.append(line)
         for name, value in numbers.items():
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -68,6 +77,23 @@ class TrainingLog:
             texts = {k: "nan" if v is None else f"{v:.3g}" for k, v in shown.items()}
             self._bar.set_postfix(texts, refresh=False)
 
+    def has(self, kind: str, step: int) -> bool:
+        """Whether numbers of a kind were recorded at a step, in an earlier run too."""
+        return any(line["kind"] == kind and line["step"] == step for line in self._lines)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            if self._file.tell() and not self._ends_a_line():
+                self._file.write(b"\n")  # a kill or a full disk cut the last line short
+            self._file.write((json.dumps(line) + "\n").encode())
+            self._file.flush()
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def _ends_a_line(self) -> bool:
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read(1) == b"\n"
+
     def say(self, text: str) -> None:
         """Prints without tearing the progress line."""
         if self._main:
@@ -75,16 +101,20 @@ class TrainingLog:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a last line cut short by a crash is left out."""
+    """The lines of `metrics.jsonl`, each step once; lines that a crash cut short are left out."""
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text().splitlines():
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
-            break
+            continue
+        if line["kind"] == RESUME:
+            lines = [earlier for earlier in lines if earlier["step"] <= line["step"]]
+        else:
+            lines.append(line)
     return lines
 
 

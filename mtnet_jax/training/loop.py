@@ -3,7 +3,6 @@
 import os
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,12 +10,21 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mtnet_jax.checkpoints import START, Checkpoints, Position, with_sharding
+from mtnet_jax.checkpoints import (
+    START,
+    Checkpoints,
+    DamagedCheckpoint,
+    NotFinite,
+    Position,
+    all_finite,
+    with_sharding,
+)
+from mtnet_jax.config import check_ranges
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
-from mtnet_jax.data.mixture import describe, open_sources, stream_weights
+from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
 from mtnet_jax.data.packing import PackOptions, check_pack_options
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput, Failed
@@ -24,12 +32,15 @@ from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.run import predict_records
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
-from mtnet_jax.saved_config import differing_fields, read_config, write_config
 from mtnet_jax.system import System, TrainState, abstract_variables, build_system
 from mtnet_jax.targets import check_assign_options
 from mtnet_jax.training.log import TrainingLog
+from mtnet_jax.training.meter import Meter
 from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
 from mtnet_jax.training.step import compile_step, make_train_step
+from mtnet_jax.training.stopping import Stopping
+from mtnet_jax.training.threads import failing_in_one_line
+from mtnet_jax.training.workdir import claim, locked
 from mtnet_jax.weights import load_weights
 
 # One that the device does and one that waits for it. On a CPU each has temporary memory of its own
@@ -38,7 +49,7 @@ STEPS_IN_FLIGHT = 2
 
 
 class TrainingDiverged(Failed):
-    """The loss is no longer a number."""
+    """The loss, a parameter or a moment is no longer a number."""
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -58,6 +69,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       TrainingDiverged: the loss is not finite.
     """
     keep_large_buffers()
+    check_ranges(config)
     system, phases = build_system(config), read_phases(config)
     system = system._replace(model=fastest(system.model))
     train_sources, eval_sources = open_sources(config)
@@ -67,8 +79,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     check_pack_options(PackOptions(**config.pack))
     check_assign_options(system.assign)
     shapes = abstract_variables(system)["params"]
-    _claim_workdir(config, workdir)
+    for phase in phases:
+        make_optimizer(phase, shapes, steps=1, clip_norm=config.clip_norm)
+    with locked(workdir), failing_in_one_line():
+        return _train(config, workdir, system, phases, train_sources, eval_sources)
 
+
+def _train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    system: System,
+    phases: tuple[Phase, ...],
+    train_sources: Sources,
+    eval_sources: Sources,
+) -> dict[str, Any]:
+    """Goes through the phases, from where the work directory stands."""
+    shapes = abstract_variables(system)["params"]
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
     by_picture = NamedSharding(mesh, PartitionSpec("data"))
@@ -77,43 +103,55 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     main = jax.process_index() == 0
     detector = make_detector(system, config, EVAL_SCORE_THRESHOLD)
 
-    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        position = checkpoints.position() or START
+    optimizers = [
+        make_optimizer(phase, shapes, steps=count, clip_norm=config.clip_norm)
+        for phase, count in zip(phases, steps, strict=True)
+    ]
+    with Stopping() as stopping, Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
+        # Claimed first: what another configuration cannot read is no damaged checkpoint.
+        said = claim(workdir, config, train_sources, checkpoints.latest_phase())
+        position, state, set_aside = _resume(checkpoints, system, optimizers, replicated)
         variables = None
         with TrainingLog(workdir, position.total_step, sum(steps), main) as log:
+            for line in (*said, *set_aside):
+                log.say(line)
             log.say(describe(config, train_sources, eval_sources))
             _describe(log, shapes, phases, steps, position)
             for number in range(position.phase, len(phases)):
-                phase = phases[number]
-                optimizer = make_optimizer(
-                    phase,
-                    shapes,
-                    steps=steps[number],
-                    clip_norm=config.clip_norm,
-                )
-                state = _phase_state(
-                    system, config, optimizer, variables, position, checkpoints, replicated
-                )
+                phase, optimizer = phases[number], optimizers[number]
+                if not steps[number]:
+                    log.say(f"{phase.name}: skipped, it has 0 epochs")
+                    continue
+                if state is None:
+                    variables = variables or initial_variables(system, config, replicated)
+                    state = _first_state(variables, optimizer, replicated)
                 if position.phase != number:
                     position = Position(number, 0, position.total_step, None)
-                state, position = _run_phase(
-                    state,
-                    position,
-                    config=config,
-                    system=system,
-                    phase=phase,
-                    steps=steps[number],
-                    optimizer=optimizer,
-                    train_sources=train_sources,
-                    eval_sources=eval_sources,
-                    detector=detector,
-                    replicated=replicated,
-                    by_picture=by_picture,
-                    checkpoints=checkpoints,
-                    log=log,
-                )
+                try:
+                    state, position = _run_phase(
+                        state,
+                        position,
+                        config=config,
+                        system=system,
+                        phase=phase,
+                        steps=steps[number],
+                        optimizer=optimizer,
+                        train_sources=train_sources,
+                        eval_sources=eval_sources,
+                        detector=detector,
+                        replicated=replicated,
+                        by_picture=by_picture,
+                        checkpoints=checkpoints,
+                        log=log,
+                        stopping=stopping,
+                    )
+                except NotFinite as error:
+                    done = [p.name for p, n in zip(phases[:number], steps, strict=False) if n]
+                    cure = _cure(workdir, phase.name, done, saved=bool(checkpoints.steps()))
+                    raise TrainingDiverged(f"{phase.name}: {error}. {cure}") from error
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
-    assert variables is not None, "read_phases gives at least one"
+                state = None
+    assert variables is not None, "check_ranges refuses a run of nothing"
     return variables
 
 
@@ -133,6 +171,7 @@ def _run_phase(
     by_picture: NamedSharding,
     checkpoints: Checkpoints,
     log: TrainingLog,
+    stopping: Stopping,
 ) -> tuple[TrainState, Position]:
     """The loop.
 
@@ -156,9 +195,25 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
-    meter, metrics = _Meter(phase.batch_size), None
+    meter, metrics = Meter(phase.batch_size), None
     in_flight: deque[Any] = deque()
 
+    def evaluate_where_owed() -> None:
+        """Makes the evaluations of this position, but those that an earlier run has made."""
+        if position.step and (
+            position.step == steps or (eval_every and position.step % eval_every == 0)
+        ):
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            for name, source in eval_sources.items():
+                if not log.has(f"eval/{name}", position.total_step):
+                    values = _evaluate(
+                        config, detector, variables, source, phase.batch_size, stopping
+                    )
+                    log.metrics(f"eval/{name}", position.total_step, phase.name, values)
+                    log.say(_evaluation_line(name, position, values))
+            meter.restart()
+
+    evaluate_where_owed()
     while position.step < steps:
         if len(in_flight) == STEPS_IN_FLIGHT:
             jax.block_until_ready(in_flight.popleft())
@@ -180,73 +235,15 @@ def _run_phase(
 
         if position.total_step % config.log_every_steps == 0 or last:
             meter.report(log, position, phase, metrics)
-        if position.total_step % config.save_every_steps == 0 or last:
+        due = eval_every and position.step % eval_every == 0
+        saving = position.total_step % config.save_every_steps == 0 or last or due
+        if saving or stopping.asked:
             meter.flush(log, phase)  # what is checkpointed is logged: resuming starts after it
             position = position._replace(data=batches.get_state())
             checkpoints.save(state, position)
-        if last or (eval_every and position.step % eval_every == 0):
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            for name, source in eval_sources.items():
-                values = _evaluate(config, detector, variables, source, phase.batch_size)
-                log.metrics(f"eval/{name}", position.total_step, phase.name, values)
-                log.say(_evaluation_line(name, position, values))
-            meter.restart()
+        stopping.check()
+        evaluate_where_owed()
     return state, position
-
-
-class _Meter:
-    """Times steps and waiting, and hands over the metrics of the previous interval."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._pending: tuple[Position, Any, dict[str, float]] | None = None
-        self.restart()
-
-    def restart(self) -> None:
-        """Leaves what came before (an evaluation) out of the rates."""
-        self._start, self._steps, self._waited = time.perf_counter(), 0, 0.0
-
-    def leave_out(self, seconds: float) -> None:
-        """Leaves time that was spent on something else out of the rates."""
-        self._start += seconds
-
-    def waiting(self, last_metrics: Any) -> "_Meter":
-        """Times the device's wait for a batch, given what the step before returned (or None)."""
-        self._steps += 1
-        self._last_metrics = last_metrics
-        return self
-
-    def __enter__(self) -> None:
-        self._wait_start = time.perf_counter()
-
-    def __exit__(self, *_: Any) -> None:
-        # Steps are handed over ahead: the device waits only once it has done all of them.
-        if all(leaf.is_ready() for leaf in jax.tree.leaves(self._last_metrics)):
-            self._waited += time.perf_counter() - self._wait_start
-
-    def report(self, log: TrainingLog, position: Position, phase: Phase, metrics: Any) -> None:
-        elapsed = time.perf_counter() - self._start
-        rates = {
-            "pictures_per_second": self._batch_size * self._steps / elapsed,
-            "wait_share": self._waited / elapsed,
-        }
-        self.restart()
-        self.flush(log, phase)
-        self._pending = (position, metrics, rates)
-
-    def flush(self, log: TrainingLog, phase: Phase) -> None:
-        if self._pending is None:
-            return
-        position, metrics, rates = self._pending
-        self._pending = None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        log.metrics("train", position.total_step, phase.name, {**values, **rates})
-        if not np.isfinite(values["loss"]):
-            raise TrainingDiverged(
-                f"The loss is {values['loss']} at step {position.total_step} of {phase.name}. "
-                f"Lower config.phases.{phase.name}.learning_rate, or set config.clip_norm, and "
-                "start again: the same work directory goes on from its last checkpoint."
-            )
 
 
 def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict[str, Any]:
@@ -257,6 +254,8 @@ def initial_variables(system: System, config: ConfigDict, sharding: Any) -> dict
     variables = init(jax.random.key(config.seed, impl="rbg"), images)
     if config.init.darknet_weights:
         variables, report = load_darknet_weights(config.init.darknet_weights, variables)
+        if not all_finite(variables):
+            raise BadInput(f"{config.init.darknet_weights} holds values that are no numbers.")
         print(report)
     if config.init.weights:
         variables = _start_from(config.init.weights, variables)
@@ -288,33 +287,64 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _phase_state(
-    system: System,
-    config: ConfigDict,
-    optimizer: Any,
-    variables: dict[str, Any] | None,
-    position: Position,
-    checkpoints: Checkpoints,
-    sharding: NamedSharding,
-) -> TrainState:
-    """The state a phase begins with: of the checkpoint, of the phase before, or fresh."""
-    if variables is None and position != START:
-        abstract = abstract_variables(system)
-        opt_state = jax.eval_shape(optimizer.init, abstract["params"])
-        return checkpoints.restore(
-            with_sharding(TrainState(**abstract, opt_state=opt_state), sharding)
-        )
-    if variables is None:
-        variables = initial_variables(system, config, sharding)
+def _resume(
+    checkpoints: Checkpoints, system: System, optimizers: list[Any], sharding: NamedSharding
+) -> tuple[Position, TrainState | None, list[str]]:
+    """Position and state of the latest checkpoint that is whole; `START` and None where none is.
+
+    Returns:
+      The two, and a line for each checkpoint that was set aside.
+
+    Raises:
+      DamagedCheckpoint: the only one there is.
+    """
+    abstract = abstract_variables(system)
+    said: list[str] = []
+    steps = checkpoints.steps()
+    for step in steps:
+        try:
+            position = checkpoints.position(step)
+            opt_state = jax.eval_shape(optimizers[position.phase].init, abstract["params"])
+            state = with_sharding(TrainState(**abstract, opt_state=opt_state), sharding)
+            return position, checkpoints.restore(step, state), said
+        except DamagedCheckpoint as error:
+            if step == steps[-1]:
+                raise DamagedCheckpoint(
+                    f"{error}, and no older one is kept: begin anew in another --workdir"
+                ) from error
+            place = checkpoints.set_aside(step)
+            said.append(f"{error}: set aside as {place}, training goes on from the one before")
+    return START, None, said
+
+
+def _cure(workdir: str | os.PathLike, phase: str, done: list[str], *, saved: bool) -> str:
+    """What to do about a phase that left the finite numbers."""
+    lower = f"a lower --config.phases.{phase}.learning_rate, or --config.clip_norm=1"
+    if not saved:
+        return f"Nothing was saved yet, so the same --workdir begins anew: run it with {lower}."
+    skipped = "".join(f" --config.phases.{name}.epochs=0" for name in done)
+    return (
+        f"Begin in a new --workdir from the last checkpoint, with --config.init.weights={workdir}"
+        f"{skipped} and {lower}."
+    )
+
+
+def _first_state(variables: dict[str, Any], optimizer: Any, sharding: NamedSharding) -> TrainState:
+    """The state a phase begins with."""
     # Each phase starts with fresh moments: it has another loss, another rate, other groups.
     opt_state = jax.jit(optimizer.init, out_shardings=sharding)(variables["params"])
     return TrainState(**variables, opt_state=opt_state)
 
 
 def _evaluate(
-    config: ConfigDict, detector: Detector, variables: Any, source: RecordSource, batch_size: int
+    config: ConfigDict,
+    detector: Detector,
+    variables: Any,
+    source: RecordSource,
+    batch_size: int,
+    stopping: Stopping,
 ) -> dict[str, float | None]:
-    """The few numbers that are followed while training."""
+    """The few numbers that are followed while training; a signal ends it between two images."""
     pairs = predict_records(
         detector(variables),
         source,
@@ -323,7 +353,7 @@ def _evaluate(
         threads=config.loader_threads,
         limit=config.eval_pictures,
     )
-    result = evaluate(pairs)
+    result = evaluate(stopping.watch(pairs))
     detection, pose = result["detection"], result["pose"]
     values = {name: detection[name] for name in ("ap50", "recall", "mean_iou_matched")}
     if pose["evaluated"]:
@@ -338,21 +368,6 @@ def _evaluation_line(name: str, position: Position, values: dict[str, float | No
         f"{key} {value:.3f}" if value is not None else f"{key} -" for key, value in values.items()
     )
     return f"step {position.total_step}  eval/{name}  {shown}"
-
-
-def _claim_workdir(config: ConfigDict, workdir: str | os.PathLike) -> None:
-    """Writes the configuration, or makes sure that the run found there is the same one."""
-    found = read_config(workdir)
-    if found is None:
-        write_config(workdir, config)
-        return
-    differing = differing_fields(found, config)
-    if differing:
-        raise BadInput(
-            f"{Path(workdir)} holds a run with another configuration; these options differ: "
-            f"{', '.join(differing)}. Choose another --workdir, or start from its weights with "
-            f"--config.init.weights={workdir}."
-        )
 
 
 def _check_devices(phases: tuple[Phase, ...]) -> None:

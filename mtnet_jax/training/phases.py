@@ -26,8 +26,8 @@ class Phase(NamedTuple):
     weights: LossWeights
 
     def steps(self, pictures: float) -> int:
-        """Steps of the phase for an epoch of so many pictures, at least one."""
-        return max(1, round(self.epochs * pictures / self.batch_size))
+        """Steps of the phase for an epoch of so many pictures: one at least, none in 0 epochs."""
+        return max(1, round(self.epochs * pictures / self.batch_size)) if self.epochs else 0
 
 
 def read_phases(config: ConfigDict) -> tuple[Phase, ...]:

@@ -1,0 +1,108 @@
+"""How labelling tools write the same things: encodings, paths, numbers, flags.
+
+Every format of own data reads through here, so what is understood in one is understood in all.
+"""
+
+import codecs
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mtnet_jax.errors import BadInput
+
+FLAGS = {
+    **dict.fromkeys(("", "0", "0.0", "false", "no", "f", "n"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "t", "y"), True),
+}
+NOTHING = ("", "nan", "na", "n/a", "null", "none")  # how tables write an empty cell
+CONFIDENCES = ("confidence", "conf", "score", "scores", "probability")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path) -> str:
+    """The text of a label file: UTF-8, with a mark at its beginning or without, or marked UTF-16.
+
+    Raises:
+      BadInput: another encoding, by name and place.
+      OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadInput(
+            f"{path}, line {line}: byte {error.start} is not {error.encoding}: save the file as "
+            "UTF-8"
+        ) from None
+
+
+def file_name(text: str) -> str:
+    """A path as labelled, with slashes: backslashes are those of Windows, ./ says nothing."""
+    return str(PurePosixPath(text.strip().replace("\\", "/")))
+
+
+def number(value: Any, place: str) -> float:
+    """A number: 46, 46.0, "46".
+
+    Raises:
+      BadInput: it is none; a decimal comma is named as such.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            if value.count(",") == 1 and _is_number(value.replace(",", ".")):
+                raise BadInput(
+                    f"{place}: {value!r} has a decimal comma: write decimal points"
+                ) from None
+    raise BadInput(f"{place}: {value!r} is no number")
+
+
+def whole(value: Any, place: str) -> int:
+    """A whole number: 1, 1.0, "1", "1.0".
+
+    Raises:
+      BadInput: it is none.
+    """
+    found = number(value, place)
+    if not (math.isfinite(found) and found == int(found)):
+        raise BadInput(f"{place}: {value!r} is no whole number")
+    return int(found)
+
+
+def flag(value: Any, place: str) -> bool:
+    """Yes or no: 0, 1, 0.0, True, false, yes, or nothing, which is no.
+
+    Raises:
+      BadInput: something else.
+    """
+    text = str("" if value is None else value).strip().lower()
+    if text not in FLAGS:
+        raise BadInput(f"{place}: {value!r}, expected 0, 1, true, false or nothing")
+    return FLAGS[text]
+
+
+def radians_warning(angles: Iterable[tuple[float, float, float]]) -> str:
+    """Says that angles in degrees look like radians; empty where they do not."""
+    found = [angle for three in angles for angle in three]
+    largest = max(map(abs, found), default=0.0)
+    if not 0 < largest <= math.pi + 0.01 or all(angle == int(angle) for angle in found):
+        return ""
+    return (
+        f"WARNING: angles are read as degrees, and the largest of {len(found)} is {largest:g}: if "
+        f"they are radians, multiply them by 57.2958 (that one is {math.degrees(largest):.1f} "
+        "degrees)"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

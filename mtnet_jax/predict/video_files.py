@@ -1,0 +1,198 @@
+"""Videos read and written with PyAV: frames upright, each with its own time."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, NamedTuple
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+
+from mtnet_jax.errors import BadInput, Unavailable
+
+# What browsers play, the first that this build of FFmpeg has; both go into an mp4.
+ENCODERS = ("libx264", "libopenh264", "libvpx-vp9")
+TICKS = 90_000  # a second, of time stamps that are written: whole for the usual rates
+ENCODER_OPTIONS = {
+    "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},  # B-frames would shift all times
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30"},
+}
+TIMEOUT = 20.0  # seconds that an address may take to answer
+# Some files announce as many frames as their length in seconds suggests: one or two too many.
+ANNOUNCED_TOO_MANY = 2
+USUAL_RATE = 25  # frames a second, of files that do not say theirs
+LEAST_GAP = 0.5  # seconds that may lack at the end, where frames come unevenly
+
+
+class TimedImage(NamedTuple):
+    """A frame."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    seconds: float  # since the start of the video
+
+
+class VideoReader:
+    """The frames of a video file or of an address, in order of their times."""
+
+    def __init__(self, source: Path | str):
+        """Opens a video.
+
+        Raises:
+          OSError: no such file.
+          BadInput: it is no video, damaged, or does not answer, by name.
+        """
+        self.name = described(source)
+        self._live = isinstance(source, str)
+        if isinstance(source, Path):
+            with source.open("rb"):  # a file that is missing or locked says so better than FFmpeg
+                pass
+        options = {"rtsp_transport": "tcp"} if str(source).startswith("rtsp") else {}
+        try:
+            self._container = av.open(
+                str(source), options=options, timeout=TIMEOUT if self._live else None
+            )
+        except (av.FFmpegError, OSError) as error:
+            cure = (
+                "does it answer, and is the address right?"
+                if self._live
+                else "it is damaged, or in a format FFmpeg cannot read."
+            )
+            raise BadInput(f"{self.name} cannot be opened: {cure} ({_reason(error)})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise BadInput(f"{self.name} holds no images: it has sound alone, or nothing.")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self.rate = float(self._stream.average_rate or USUAL_RATE)  # frames a second, on average
+        self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
+        self.damaged = 0  # packets that could not be decoded
+        self._last, self._longest_gap, self._count = 0.0, 0.0, 0
+
+    def __iter__(self) -> Iterator[TimedImage]:
+        began = self._container.start_time
+        start = None if began is None else began / av.time_base
+        for frame in self._frames():
+            seconds = frame.time if frame.time is not None else self._count / self.rate
+            if start is None:
+                start = seconds
+            seconds = max(seconds - start, 0.0)
+            if self._count:
+                self._longest_gap = max(self._longest_gap, seconds - self._last)
+            self._last, self._count = seconds, self._count + 1
+            image = frame.to_ndarray(format="rgb24")
+            # Some phones store their images lying and say how to turn them.
+            image = np.rot90(image, frame.rotation // 90 % 4) if frame.rotation else image
+            yield TimedImage(np.ascontiguousarray(image), seconds)
+
+    def lacks(self) -> str:
+        """What of the video could not be read, in words; empty where nothing lacks."""
+        if self.damaged:
+            return f"{self.damaged} damaged packets are left out"
+        if self.announced and self._count < self.announced - ANNOUNCED_TOO_MANY:
+            return f"ends early: {self._count} of {self.announced} frames could be read"
+        length = self._length()
+        if length is not None and length - self._last > max(LEAST_GAP, 2 * self._longest_gap):
+            return f"ends early: after {self._last:.1f} of {length:.1f} seconds"
+        return ""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._container.close()
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                self.damaged += 1  # the container itself: what comes after cannot be found
+                return
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                self.damaged += 1
+
+    def _length(self) -> float | None:
+        """Seconds of video that the file announces, None where nobody knows."""
+        if self._live:
+            return None
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        whole = self._container.duration
+        if whole is None or len(self._container.streams) > 1:  # sound may be longer than its images
+            return None
+        return whole / av.time_base
+
+
+class VideoWriter:
+    """An mp4 that browsers play, in real time: H.264, or VP9 where FFmpeg lacks it."""
+
+    def __init__(self, file: IO, width: int, height: int):
+        """Begins a video.
+
+        Args:
+          file: binary, seekable. What was written plays even when the process is killed.
+          width, height: of the images; an odd side gets one more row or column.
+
+        Raises:
+          Unavailable: no encoder.
+        """
+        self._size = (width + width % 2, height + height % 2)
+        self._container = av.open(
+            file, "w", format="mp4", options={"movflags": "hybrid_fragmented"}
+        )
+        self._stream, self._last, self._gap = self._add_stream(), -1, TICKS // 25
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        """Adds an image (H, W, 3) uint8 RGB of the time `seconds`."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if (frame.width, frame.height) != self._size:
+            # An odd side, or a source that changed its size on the way; a video cannot.
+            frame = frame.reformat(*self._size)
+        ticks = max(round(seconds * TICKS), self._last + 1)
+        if self._last >= 0:
+            self._gap = ticks - self._last
+        self._last = ticks
+        frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
+        self._mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Ends the video; the file stays open."""
+        self._mux(self._stream.encode())
+        self._container.close()
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = self._gap  # the file takes it for the last frame alone
+            self._container.mux(packet)
+
+    def _add_stream(self) -> av.VideoStream:
+        faults = []
+        for name in ENCODERS:
+            try:
+                stream = self._container.add_stream(name, options=ENCODER_OPTIONS.get(name, {}))
+                assert isinstance(stream, av.VideoStream)
+                stream.width, stream.height = self._size
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = Fraction(1, TICKS)
+                stream.codec_context.open()
+                return stream
+            except (av.FFmpegError, ValueError) as error:
+                faults.append(f"{name}: {_reason(error)}")
+        raise Unavailable(f"FFmpeg cannot encode a video ({'; '.join(faults)}).")
+
+
+def described(source: Path | str) -> str:
+    """A source as messages name it, without the password that an address may hold."""
+    if isinstance(source, Path):
+        return f"The video {source}"
+    parts = urlsplit(source)
+    place = parts.hostname or ""
+    return f"The video {parts.scheme}://{place}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
