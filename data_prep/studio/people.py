@@ -27,7 +27,7 @@ _CHEST = 0.35  # metres below the middle of the head
 _UNDER_A_HAT = 0.3  # dm that hair may stand off the skin
 _SKULL = np.array([0.0, 7.45, 0.4])
 # Of the base mesh: where the sphere of CMU Panoptic's box rule stands, (0, 5, -5) of its reference
-# face after the similarity fit of that face to the landmarks (see paper-notes in docs/data.md).
+# face after the similarity fit of that face to the landmarks (docs/data.md).
 _SPHERE_CENTRE = np.array([0.0, 7.148, 0.502])
 
 

@@ -36,7 +36,7 @@ from mtnet_jax.system import System, TrainState, abstract_variables, build_syste
 from mtnet_jax.targets import check_assign_options
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.meter import Meter
-from mtnet_jax.training.phases import Phase, make_optimizer, read_phases
+from mtnet_jax.training.phases import Phase, check_devices, make_optimizer, read_phases
 from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.threads import failing_in_one_line
@@ -73,7 +73,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     system, phases = build_system(config), read_phases(config)
     system = system._replace(model=fastest(system.model))
     train_sources, eval_sources = open_sources(config)
-    _check_devices(phases)
+    check_devices(phases)
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
     check_options(AugmentOptions(**config.augment))
     check_pack_options(PackOptions(**config.pack))
@@ -368,16 +368,6 @@ def _evaluation_line(name: str, position: Position, values: dict[str, float | No
         f"{key} {value:.3f}" if value is not None else f"{key} -" for key, value in values.items()
     )
     return f"step {position.total_step}  eval/{name}  {shown}"
-
-
-def _check_devices(phases: tuple[Phase, ...]) -> None:
-    devices = jax.device_count()
-    for phase in phases:
-        if phase.batch_size % devices:
-            raise BadInput(
-                f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
-                f"multiple of the {devices} devices."
-            )
 
 
 def _describe(

@@ -117,3 +117,14 @@ def _check(phase: Phase, version: str) -> None:
             f"config.phases.{phase.name} freezes the pose branch but weighs its loss: the gradient "
             "would push the other groups for a frozen reader. Set loss.alpha = 1 in this phase."
         )
+
+
+def check_devices(phases: tuple[Phase, ...]) -> None:
+    """Raises BadInput where the devices cannot share a phase's batches alike."""
+    devices = jax.device_count()
+    for phase in phases:
+        if phase.batch_size % devices:
+            raise BadInput(
+                f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
+                f"multiple of the {devices} devices."
+            )
