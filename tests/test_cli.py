@@ -1,6 +1,7 @@
 """The command `mtnet`: what it writes, its exit codes, and errors that are one clear line."""
 
 import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -378,3 +379,11 @@ def test_data_commands_report_what_is_missing(fails, tmp_path):
     assert str(tmp_path / "no") in line
     assert str(tmp_path / "no") in fails("data", "anchors", tmp_path / "no")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", convert.CONVERTERS)
+def test_each_converter_has_what_the_command_asks_for(name):
+    module = importlib.import_module(convert.CONVERTERS[name][0])
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    assert callable(module.from_arguments)

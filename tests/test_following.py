@@ -63,7 +63,7 @@ def test_summary_and_timeline_lie_beside_the_video(run, capsys):
     code, out = run("--track")
     assert code == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["a.jsonl", "a.mp4", "a.summary.json", "a.timeline.png"]
+    assert names == [".mtnet-made.jsonl", "a.jsonl", "a.mp4", "a.summary.json", "a.timeline.png"]
     (person,) = json.loads((out / "a.summary.json").read_text())["persons"]
     assert person["track"] == 1
     assert person["seen"] == pytest.approx(11 / RATE)
@@ -77,7 +77,7 @@ def test_summary_and_timeline_lie_beside_the_video(run, capsys):
 def test_without_track_nothing_of_it(run):
     code, out = run()
     assert code == 0
-    assert sorted(path.name for path in out.iterdir()) == ["a.jsonl", "a.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == [".mtnet-made.jsonl", "a.jsonl", "a.mp4"]
     (head,) = json.loads((out / "a.jsonl").read_text().splitlines()[5])["heads"]
     assert "track" not in head
 

@@ -27,7 +27,7 @@ from data_prep.panoptic.labels import (
     read_bodies,
     read_faces,
 )
-from data_prep.panoptic.options import Options
+from data_prep.panoptic.options import Options, add_arguments
 from data_prep.panoptic.sphere import sphere_box
 from data_prep.panoptic.splits import (
     PUBLIC,
@@ -39,6 +39,9 @@ from data_prep.panoptic.splits import (
 from data_prep.panoptic.video import VideoFault, read_frames
 from mtnet_jax.camera import intrinsics_of_matrix
 from mtnet_jax.errors import BadInput
+
+# What `data_prep.convert` asks a converter for.
+__all__ = ["add_arguments", "conversion", "from_arguments"]
 
 HOMEPAGE = "http://domedb.perception.cs.cmu.edu"
 LICENCE = (
