@@ -28,7 +28,7 @@ from mtnet_jax import Predictor
 from mtnet_jax.predict.predictor import read_picture
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WEIGHTS = str(REPOSITORY / "weights" / "small")
+WEIGHTS = str(REPOSITORY / "weights" / "release")
 PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
 COUNTS = (1, 5, 20, 50)
 COLUMNS, ROWS, CELL = 8, 7, 96  # of the picture: places for heads, pixels of each

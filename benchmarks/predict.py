@@ -1,7 +1,7 @@
 """From a decoded picture to heads, beside onnxruntime's time for the bare network alone.
 
     python -m benchmarks.predict --width 0.25
-    python -m benchmarks.predict --weights weights/small
+    python -m benchmarks.predict --weights weights/release
 
 Each contender runs in a process of its own, with two threads. Before anything is measured, the
 network is checked to give what onnxruntime gives. The first line is the bare network as PyTorch

@@ -1,6 +1,6 @@
 """Tracking and smoothing on rendered clips, where it is known who is who and how each head turns.
 
-    python -m benchmarks.tracking --assets makehuman --weights weights/small --out runs/tracking
+    python -m benchmarks.tracking --assets makehuman --weights weights/release --out runs/tracking
 
 Renders the clips of `CLIPS` (people and camera move), runs `mtnet predict --track` on them, and
 compares its JSON lines with the truth: identity switches, jitter of still heads, lag of turning

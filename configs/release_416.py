@@ -17,6 +17,7 @@ def get_config():
     config.input.anchors = tuple((w * scale, h * scale) for w, h in config.input.anchors)
     config.input.size = SIZE
     config.input.max_heads = 96
+    config.input.far_look = True
     config.pack.tiles = (1, 2, 3, 4, 6)
     config.augment.scale_min = 0.4
     config.augment.scale_max = 1.8

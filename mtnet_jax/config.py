@@ -104,6 +104,9 @@ def default_config() -> ConfigDict:
     config.input = ConfigDict()
     config.input.size = 416  # pixels, a multiple of 32
     config.input.anchors = COCO_ANCHORS  # (width, height) at 416, `mtnet data anchors` fits them
+    # In prediction, images with a large head, or none, are looked at once more from farther away:
+    # for networks that were trained on heads much smaller than the input.
+    config.input.far_look = False
     config.input.max_heads = 64  # a picture; of more, the smallest are dropped and counted
 
     config.data = ConfigDict()  # name -> record_set(...)

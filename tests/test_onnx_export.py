@@ -40,7 +40,7 @@ from tests.tiny import SCORE, tiny_config, trained_variables
 HOW = "needs onnx: pip install -e '.[export]'"
 onnx = pytest.importorskip("onnx", reason=HOW)
 
-SMALL = REPOSITORY / "weights" / "small"
+SMALL = REPOSITORY / "weights" / "release"
 PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
 NETS = {
     "v1": {"version": "v1"},

@@ -24,7 +24,7 @@ from tests.conftest import REPOSITORY
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install -r requirements-page-test.txt"
 )
-pytest.importorskip("onnx", reason="weights/small is exported: pip install -e '.[export]'")
+pytest.importorskip("onnx", reason="the shipped weights are exported: pip install -e '.[export]'")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -46,7 +46,7 @@ def exported(tmp_path_factory) -> Path:
     from mtnet_jax.export.folder import export
 
     folder = tmp_path_factory.mktemp("exported")
-    export(REPOSITORY / "weights" / "small", folder, formats=["onnx"])
+    export(REPOSITORY / "weights" / "release", folder, formats=["onnx"])
     return folder
 
 
@@ -379,5 +379,6 @@ def test_the_page_names_its_parts(single):
     text = Path(single.removeprefix("file://")).read_text()
     assert f"onnxruntime-web {VERSION}" in text
     assert "Copyright (c) Microsoft Corporation" in text
-    assert json.loads(text.split('id="settings">')[1].split("</script>")[0])["size"] == SIZE
+    settings = json.loads(text.split('id="settings">')[1].split("</script>")[0])
+    assert (settings["size"], settings["farLook"]) == (416, True)  # those of the shipped weights
     assert Path(single.removeprefix("file://")).name == INDEX

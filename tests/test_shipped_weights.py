@@ -14,7 +14,7 @@ PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor.load(REPOSITORY / "weights" / "small")
+    return Predictor.load(REPOSITORY / "weights" / "release")
 
 
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)

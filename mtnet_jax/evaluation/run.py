@@ -26,6 +26,7 @@ from mtnet_jax.evaluation.report import (
 )
 from mtnet_jax.heads import Heads
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
@@ -141,6 +142,9 @@ def _predict_split(
         size=opened.config.input.size,
         batch_size=batch_size,
         limit=limit,
+        far_look_iou=opened.config.decode.iou_threshold
+        if opened.config.input.get("far_look", False)
+        else None,
     )
     total = min(limit, len(source)) if limit else len(source)
     return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
@@ -178,6 +182,7 @@ def predict_records(
     batch_size: int,
     threads: int = 2,
     limit: int = 0,
+    far_look_iou: float | None = None,
 ) -> Iterator[tuple[dict, dict]]:
     """Predicts every record in order.
 
@@ -188,6 +193,8 @@ def predict_records(
       batch_size: pictures a call; the last batch is filled up, so nothing recompiles.
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
+      far_look_iou: second looks are taken (`predict.far_look`), and two heads that overlap by more
+        are one; None takes none.
 
     Yields:
       (prediction, truth) in pixels of the picture; the truth is the record without its picture.
@@ -205,10 +212,10 @@ def predict_records(
     for item in prepared:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict(detect, waiting, batch_size)
+            yield from _predict(detect, waiting, batch_size, far_look_iou)
             waiting = []
     if waiting:
-        yield from _predict(detect, waiting, batch_size)
+        yield from _predict(detect, waiting, batch_size, far_look_iou)
 
 
 def _prepare(record: Record, size: int) -> dict:
@@ -219,17 +226,28 @@ def _prepare(record: Record, size: int) -> dict:
     return {
         "input": network_input,
         "matrix": matrix,
-        "shape": image.shape,
+        "image": image,
         "truth": truth,
     }
 
 
 def _predict(
-    detect: Callable[[np.ndarray], Heads], items: list[dict], batch_size: int
+    detect: Callable[[np.ndarray], Heads],
+    items: list[dict],
+    batch_size: int,
+    far_look_iou: float | None,
 ) -> Iterator[tuple[dict, dict]]:
-    images = np.zeros((batch_size, *items[0]["input"].shape), np.uint8)
-    for row, item in enumerate(items):
-        images[row] = item["input"]
-    heads = jax.device_get(detect(images))
-    for row, item in enumerate(items):
-        yield heads_in_picture(heads, row, item["matrix"], item["shape"]), item["truth"]
+    def filled_up(inputs: np.ndarray) -> Heads:
+        empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
+        return jax.device_get(detect(np.pad(inputs, empty)))
+
+    heads = filled_up(np.stack([item["input"] for item in items]))
+    images = [item["image"] for item in items]
+    found = [
+        heads_in_picture(heads, row, item["matrix"], item["image"].shape)
+        for row, item in enumerate(items)
+    ]
+    if far_look_iou is not None:
+        size = items[0]["input"].shape[0]
+        found = with_far_looks(filled_up, images, found, size=size, iou_threshold=far_look_iou)
+    yield from zip(found, (item["truth"] for item in items), strict=True)

@@ -87,6 +87,7 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
     stated = session.get_modelmeta().custom_metadata_map
     settings = {
         "size": config.input.size,
+        "farLook": bool(config.input.get("far_look", False)),
         "iou": config.decode.iou_threshold,
         "classNames": list(config.class_names),
         "frame": config.frame,

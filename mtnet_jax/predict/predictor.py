@@ -16,6 +16,7 @@ from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.heads import Heads
+from mtnet_jax.predict import far_look
 from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
@@ -82,6 +83,7 @@ class Predictor:
         self.size = config.input.size
         self._iou_threshold = config.decode.iou_threshold
         self._tile = tile
+        self._far_look = config.input.get("far_look", False)
         self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
@@ -121,6 +123,14 @@ class Predictor:
             heads_in_picture(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
         ]
+        if self._far_look:
+            placed = far_look.with_far_looks(
+                lambda inputs: self._detect(self._filled_up(inputs)),
+                pixels,
+                placed,
+                size=self.size,
+                iou_threshold=self._iou_threshold,
+            )
         return [
             self._as_heads(self._with_tiles(image, arrays), image.shape)
             for image, arrays in zip(pixels, placed, strict=True)

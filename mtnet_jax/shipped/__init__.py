@@ -13,7 +13,7 @@ from mtnet_jax.errors import MissingFile
 _INSIDE = Path(__file__).resolve().parent
 _BESIDE = _INSIDE.parents[1]
 
-DEFAULT_WEIGHTS = "small"
+DEFAULT_WEIGHTS = "release"
 
 
 def shipped(name: str) -> Path:

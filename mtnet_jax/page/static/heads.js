@@ -7,15 +7,19 @@ const DEGREES = 180 / Math.PI;
 const GIMBAL_LOCK = 1e-6;
 const CAMERA_WITHIN = 25; // degrees
 const AWAY_BEYOND = 120;
+// Of mtnet_jax/predict/far_look.py.
+export const FARTHER = 2;
+const [LARGE, LARGEST_NEAR, SMALLEST_FAR, SURE] = [0.35, 0.45, 0.25, 0.3];
 
 // Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
 // Images that shrink by two or more are averaged down first.
 //
-// image: {data, width, height} with RGBA bytes, as ImageData. Returns {rgb, place}: size * size * 3
-// bytes, and the {scale, left, top} by which the image lies there.
-export function letterbox(image, size) {
+// image: {data, width, height} with RGBA bytes, as ImageData. within: pixels of its longer side
+// there. Returns {rgb, place}: size * size * 3 bytes, and the {scale, left, top} by which it lies
+// there.
+export function letterbox(image, size, within = size) {
   const {width, height} = image;
-  const scale = size / Math.max(width, height);
+  const scale = within / Math.max(width, height);
   const place = {scale, left: (size - scale * width) / 2, top: (size - scale * height) / 2};
   const shrink = Math.floor(1 / scale + 1e-6);
   const small =
@@ -181,6 +185,38 @@ export function headsInImage({boxes, scores, labels, rotations}, place, width, h
     heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
   }
   return heads;
+}
+
+// Whether a look at an image found a large head, or none at all.
+export function isWorthAFarLook(heads, image) {
+  const sure = heads.filter(({score}) => score >= SURE);
+  return !sure.length || sure.some((head) => extent(head, image) > LARGE);
+}
+
+// Heads of both looks, each once, by falling score: small ones of the first, large ones of the
+// second, those between of the one that is surer.
+export function joinLooks(near, far, image, iouThreshold) {
+  const both = [
+    ...near.filter((head) => extent(head, image) <= LARGEST_NEAR),
+    ...far.filter((head) => extent(head, image) >= SMALLEST_FAR),
+  ].sort((a, b) => b.score - a.score);
+  const kept = [];
+  for (const head of both) {
+    if (!kept.some((other) => overlap(head.box, other.box) > iouThreshold)) kept.push(head);
+  }
+  return kept;
+}
+
+function extent({box}, {width, height}) {
+  return Math.max(box[2] - box[0], box[3] - box[1]) / Math.max(width, height);
+}
+
+function overlap(a, b) {
+  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (across <= 0 || down <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (across * down) / (area(a) + area(b) - across * down);
 }
 
 // Yaw, pitch, roll in degrees, canonical (docs/conventions.md), of nine numbers row by row.

@@ -1,6 +1,6 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
-import {headsInImage, letterbox} from "mtnet/heads";
+import {FARTHER, headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
 
 // Opens the network. `files` gives the runtime and the model: from beside the page, or from inside
 // it (`--single-file`). Returns {detect, threads}.
@@ -15,8 +15,20 @@ export async function openNetwork(settings) {
 
   // The heads of {data, width, height} with RGBA bytes, and milliseconds: {heads, prepare, run}.
   async function detect(image, score) {
+    const near = await look(image, score, settings.size);
+    if (!settings.farLook || !isWorthAFarLook(near.heads, image)) return near;
+    const far = await look(image, score, Math.floor(settings.size / FARTHER));
+    return {
+      heads: joinLooks(near.heads, far.heads, image, settings.iou),
+      prepare: near.prepare + far.prepare,
+      run: near.run + far.run,
+    };
+  }
+
+  // One look: the image `within` pixels large in the middle of the input.
+  async function look(image, score, within) {
     const start = performance.now();
-    const {rgb, place} = letterbox(image, settings.size);
+    const {rgb, place} = letterbox(image, settings.size, within);
     const images = new ort.Tensor("uint8", rgb, [1, settings.size, settings.size, 3]);
     const prepared = performance.now();
     const found = await session.run({
