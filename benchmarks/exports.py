@@ -1,7 +1,7 @@
 """Every export beside the JAX predictor: heads found, differences, size, time.
 
     python -m benchmarks.exports
-    python -m benchmarks.exports --weights weights/small --images DIR --write docs/export.md
+    python -m benchmarks.exports --weights weights/release --images DIR --write docs/export.md
 
 Exports the weights in every format to a temporary folder, reads each back, and runs all on the same
 inputs: the demo's images (or others) and noise. Times are those of one image, the least of some
