@@ -183,8 +183,8 @@ def test_the_bare_network_is_no_predictor(exported):
 
 
 def test_a_file_has_one_size_and_one_runtime(exported):
-    with pytest.raises(BadInput, match="export it again with --size 416"):
-        Predictor(exported / "heads.onnx", size=416)
+    with pytest.raises(BadInput, match="export it again with --size 640"):
+        Predictor(exported / "heads.onnx", size=640)
     with pytest.raises(BadInput, match="for onnxruntime"):
         Predictor(exported / "heads.onnx", runtime="jax")
 

@@ -62,9 +62,7 @@ def test_the_same_content_gives_the_same_heads_at_another_size():
     # Zeros round the smaller input are grey in the larger one: that is all the difference.
     assert np.abs(found.boxes[valid] - offset - expected.boxes[valid]).max() < 3
     assert geodesic_degrees(found.rotations[valid], expected.rotations[valid]).max() < 5
-    config.input.size = (
-        416  # with anchors as they are written the boxes would be 1.86 times as large
-    )
+    config.input.size = LARGER  # with anchors as they are written the boxes would be larger too
     wrong = detect(config, large)
     both = wrong.valid & expected.valid
     sizes = (h.boxes[both][:, 2:] - h.boxes[both][:, :2] for h in (wrong, expected))
@@ -76,7 +74,7 @@ def crowd() -> tuple[np.ndarray, int]:
     images = [read_picture(path) for path in IMAGES]
     rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
     together = np.concatenate(rows)
-    image = np.full((6 * TRAINED, 12 * TRAINED, 3), BORDER_GREY, np.uint8)
+    image = np.full((1350, 9000, 3), BORDER_GREY, np.uint8)
     image[200 : 200 + together.shape[0], 300 : 300 + together.shape[1]] = together
     return image, len(images)
 
@@ -86,7 +84,7 @@ def test_tiles_and_a_larger_input_find_small_heads():
     plain = Predictor(runtime="onnxruntime")
     assert len(plain(image)) < count
     tiled = Predictor(runtime="onnxruntime", tile=500)(image)
-    larger = Predictor(runtime="onnxruntime", size=6 * TRAINED)(image)
+    larger = Predictor(runtime="onnxruntime", size=1888)(image)
     assert len(tiled) == len(larger) == count
     a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
     assert (iou_xyxy(a[:, None], b[None]).max(axis=1) > 0.6).all()
