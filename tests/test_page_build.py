@@ -13,6 +13,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, FileInTheWay, MissingFile, Unavailable
 from mtnet_jax.page import build, runtime
 from mtnet_jax.page.serve import HEADERS, make_server
+from tests.image_files import written
 
 SETTINGS = {"size": 64, "iou": 0.5, "classNames": ["</script>"], "frame": "ray", "licence": "<b>"}
 RUNTIME = {runtime.SCRIPT: b"export {}", runtime.WASM: b"\0asm"}
@@ -40,7 +41,7 @@ def test_a_folder_holds_all_that_its_page_asks_for(parts, tmp_path):
     (imports,) = re.findall(r'type="importmap">(.*?)</script>', page)
     wanted = [*json.loads(imports)["imports"].values(), settings["model"], settings["runtime"]]
     wanted += re.findall(r'href="([\w.]+)"', page)
-    there = {path.name for path in index.parent.iterdir()}
+    there = set(written(index.parent))
     assert {name.removeprefix("./") for name in wanted} | {build.INDEX, runtime.WASM} == there
     for module in build.MODULES.values():  # and no module asks for another one
         asked = re.findall(r'from "(.*?)"', (index.parent / module).read_text())
@@ -49,7 +50,7 @@ def test_a_folder_holds_all_that_its_page_asks_for(parts, tmp_path):
 
 def test_a_single_file_holds_everything(parts, tmp_path):
     index = build.write_page(tmp_path / "any", tmp_path / "out", single_file=True)
-    assert [path.name for path in index.parent.iterdir()] == [build.INDEX]
+    assert written(index.parent) == [build.INDEX]
     page = index.read_text()
     assert embedded(page, "model") == b"model"
     assert embedded(page, "runtime") == RUNTIME[runtime.SCRIPT]
@@ -71,6 +72,11 @@ def test_only_a_page_of_this_command_is_written_over(parts, tmp_path):
     assert len(list(foreign.iterdir())) == 1
     with pytest.raises(FileInTheWay, match="is a file"):
         build.write_page(tmp_path / "any", own / build.INDEX)
+    page = (own / build.INDEX).read_text() + "<!-- mine -->"
+    (own / build.INDEX).write_text(page)
+    with pytest.raises(FileInTheWay, match="was changed since it was made"):
+        build.write_page(tmp_path / "any", own)
+    assert (own / build.INDEX).read_text() == page
 
 
 def test_a_package_that_is_another_one(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any
 
 from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
 from mtnet_jax.predict.onnx_runtime import open_heads
 
@@ -55,12 +56,12 @@ def write_page(
     model, settings = model_of(weights)
     runtime = runtime_files(package)
     files = _single(model, settings, runtime) if single_file else _several(model, settings, runtime)
-    out.mkdir(parents=True, exist_ok=True)
+    outputs = Outputs("page")
+    for name in files:  # a page that somebody changed is not replaced in part
+        outputs.check(out / name)
     # The page last: while one part is an old one, the old page stands.
     for name in sorted(files, key=lambda name: name == INDEX):
-        partial = out / f"{name}.partial"
-        partial.write_bytes(files[name])
-        partial.replace(out / name)
+        outputs.write(out / name, files[name])
     return out / INDEX
 
 
