@@ -150,6 +150,11 @@ def heading_degrees(rotation: Array) -> Array:
     return xp.rad2deg(xp.arctan2(rotation[..., 0, 2], rotation[..., 2, 2]))
 
 
+def angles_apart(a: Array, b: Array) -> Array:
+    """How far directions (...) in degrees lie apart, 0 to 180: 179 and -179 differ by 2."""
+    return abs((a - b + 180) % 360 - 180)
+
+
 def mirror(rotation: Array) -> Array:
     """R of the head in the horizontally flipped picture: M R M with M = diag(-1, 1, 1)."""
     xp = _namespace(rotation)

@@ -101,8 +101,12 @@ def assign_anchors(truths: Truths, grid: Grid, options: AssignOptions = ONE_ANCH
 
 
 def repeat_truths(truths: Truths, times: int) -> Truths:
-    """Each truth so many times in a row: (B, M * times, ...), beside a flattened assignment."""
-    return jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), truths)
+    """Each truth so many times in a row: (B, M * times, ...), beside a flattened assignment.
+
+    Without `unlabelled`, which is of predictions and not of truths.
+    """
+    of_truths = truths._replace(unlabelled=None)
+    return jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), of_truths)
 
 
 def _loses_to_another(index: jax.Array, candidate: jax.Array, area: jax.Array) -> jax.Array:

@@ -32,7 +32,13 @@ from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput, BadRecord
-from mtnet_jax.rotations import geodesic_degrees, heading_degrees, mirror, nearest_rotation
+from mtnet_jax.rotations import (
+    angles_apart,
+    geodesic_degrees,
+    heading_degrees,
+    mirror,
+    nearest_rotation,
+)
 
 _SAME_HEAD = 0.5  # IoU
 
@@ -105,7 +111,7 @@ def _mean_pose(rotations: np.ndarray, options: Agreement) -> tuple[np.ndarray | 
         return mean, None
     angles = np.deg2rad(heading_degrees(rotations))
     heading = float(np.rad2deg(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))
-    off = np.abs((np.rad2deg(angles) - heading + 180) % 360 - 180)
+    off = angles_apart(np.rad2deg(angles), heading)
     return None, heading if off.max() <= options.heading else None
 
 
@@ -240,7 +246,7 @@ def _upgraded(
         return trusted.rotation, trusted.heading
     if trusted.rotation is None:
         return None, heading
-    off = abs((heading_degrees(trusted.rotation) - heading + 180) % 360 - 180)
+    off = angles_apart(heading_degrees(trusted.rotation), heading)
     if off > options.heading:
         report.note("predictions that a labelled heading contradicts", image_id)
         return None, heading

@@ -63,9 +63,8 @@ def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> 
     turn = rng.uniform(-options.turn, options.turn)
     dx, dy = rng.uniform(-options.shift, options.shift, 2) * size
     # Flip, scale and turn are about the middle of the input, which then moves by (dx, dy).
-    linear = scale * geometry.turn_map(turn)[:, :2] * [flip, 1.0]
     middle = np.full(2, size / 2)
-    return np.column_stack([linear, middle + [dx, dy] - linear @ middle])
+    return geometry.similarity_map(scale, turn, flip, middle, middle + [dx, dy])
 
 
 def change_colour(

@@ -14,10 +14,10 @@ import numpy as np
 from mtnet_jax.anchors import STRIDES
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
-from mtnet_jax.data.fitting import Record, Records, fit_heads
+from mtnet_jax.data.fitting import Record, Records, fit_heads, naming_picture
 from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
-from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.errors import BadInput
 from mtnet_jax.targets import Truths
 
 Batch = dict[str, np.ndarray]
@@ -41,13 +41,10 @@ def augment_record(
       BadRecord: the picture cannot be decoded; its `image_id` is named.
     """
     change = random_map(rng, size, options)
-    try:
+    with naming_picture(record):
         # The whole picture is letterboxed to `size`, then changed, all in one map: no more of its
         # pixels are needed than end up in the input.
         picture = decode_shrunk(record["image"], longest=size * geometry.scale_of(change))
-    except BadRecord as error:
-        name = f"picture {record['image_id']!r} of {record['source']!r}"
-        raise BadRecord(f"{name}: {error}") from error
     letterbox = geometry.letterbox_map(picture.width, picture.height, size)
     matrix = geometry.compose(letterbox, change)
     from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)

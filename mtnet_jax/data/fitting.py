@@ -1,11 +1,13 @@
 """A record's heads, moved into the network's input together with its picture."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from mtnet_jax.data import geometry
+from mtnet_jax.errors import BadRecord
 
 # After a crop, a head of which less than this share of its box is left is marked to be ignored.
 MIN_VISIBLE = 0.4
@@ -19,6 +21,16 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Record: ...
+
+
+@contextlib.contextmanager
+def naming_picture(record: Record) -> Iterator[None]:
+    """What cannot be decoded in this block is said with the record's picture and source."""
+    try:
+        yield
+    except BadRecord as error:
+        name = f"picture {record['image_id']!r} of {record['source']!r}"
+        raise BadRecord(f"{name}: {error}") from error
 
 
 def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.ndarray]:

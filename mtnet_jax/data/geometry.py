@@ -51,6 +51,14 @@ def mirror_map(width: float) -> np.ndarray:
     return np.array([[-1.0, 0, width], [0, 1, 0]])
 
 
+def similarity_map(
+    scale: float, degrees: float, flip: float, point: np.ndarray, to: np.ndarray
+) -> np.ndarray:
+    """Flips (-1 does, 1 does not), scales and turns clockwise about a point (2,), moved to `to`."""
+    linear = scale * turn_map(degrees)[:, :2] * [flip, 1.0]
+    return np.column_stack([linear, to - linear @ point])
+
+
 def letterbox_map(width: int, height: int, size: int) -> np.ndarray:
     """Scales a whole picture into a square of `size`, keeping its shape, centred."""
     scale = size / max(width, height)

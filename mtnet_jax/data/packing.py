@@ -12,9 +12,9 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour
-from mtnet_jax.data.fitting import Records, fit_heads
+from mtnet_jax.data.fitting import Records, fit_heads, naming_picture
 from mtnet_jax.data.images import decode_at_scale
-from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import heading_degrees
 
 _SMALLEST_HEAD = 12.0  # pixels along the longer side: smaller ones are not worth a tile
@@ -120,11 +120,8 @@ class Packer:
         number, index, head = (int(n) for n in place)
         record = self._sources[number][index]
         matrix = self._crop(rng, record["boxes"][head], side)
-        try:
+        with naming_picture(record):
             picture = decode_at_scale(record["image"], geometry.scale_of(matrix))
-        except BadRecord as error:
-            name = f"picture {record['image_id']!r} of {record['source']!r}"
-            raise BadRecord(f"{name}: {error}") from error
         from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)
         tile = geometry.map_picture(picture.pixels, from_pixels, side)
         tile = change_colour(rng, tile, self._augment)
@@ -140,10 +137,9 @@ class Packer:
         scale = part * side / max(float((box[2:] - box[:2]).max()), 1.0)
         flip = -1.0 if rng.random() < augment.flip else 1.0
         turn = rng.uniform(-augment.turn, augment.turn)
-        linear = scale * geometry.turn_map(turn)[:, :2] * [flip, 1.0]
         centre = (box[:2] + box[2:]) / 2
         target = side * (0.5 + rng.uniform(-options.shift, options.shift, 2))
-        return np.column_stack([linear, target - linear @ centre])
+        return geometry.similarity_map(scale, turn, flip, centre, target)
 
 
 def _heads_of(source: Records, unlabelled: float) -> tuple[np.ndarray, np.ndarray]:

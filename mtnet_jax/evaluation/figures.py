@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.rotations import angles_apart, rotation_to_euler
 
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 GEODESIC_POINTS = np.arange(181)
@@ -54,10 +54,9 @@ def euler_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
       (..., 3) degrees within 0..180, of yaw, pitch, roll.
     """
-    difference = rotation_to_euler(a, convention="canonical") - rotation_to_euler(
-        b, convention="canonical"
+    return angles_apart(
+        rotation_to_euler(a, convention="canonical"), rotation_to_euler(b, convention="canonical")
     )
-    return np.abs((difference + 180) % 360 - 180)
 
 
 def vector_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:

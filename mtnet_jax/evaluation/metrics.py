@@ -39,6 +39,7 @@ from mtnet_jax.evaluation.matching import (
     pairwise_iou,
 )
 from mtnet_jax.rotations import (
+    angles_apart,
     geodesic_degrees,
     heading_degrees,
     rotation_faults,
@@ -326,9 +327,9 @@ def _fill_headings(
     asked = np.flatnonzero(rows["matched"] & np.isfinite(rows["heading"]))
     guess = np.asarray(pred["rotations"], np.float64).reshape(-1, 3, 3)
     guess = guess[rows["prediction"][asked]]
-    asked, guess = asked[~rotation_faults(guess)], guess[~rotation_faults(guess)]
-    difference = heading_degrees(guess) - rows["heading"][asked]
-    rows["heading_error"][asked] = np.abs((difference + 180) % 360 - 180)
+    good = ~rotation_faults(guess)
+    asked, guess = asked[good], guess[good]
+    rows["heading_error"][asked] = angles_apart(heading_degrees(guess), rows["heading"][asked])
 
 
 def _precisions(state: State, label: int) -> np.ndarray | None:
