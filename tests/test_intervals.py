@@ -1,0 +1,67 @@
+"""Intervals hold the truth as often as they say, and say so where there is too little to go by."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mtnet_jax.evaluation.intervals import Interval, paired_bootstrap, seed_interval
+
+
+def test_seeds_by_the_table_of_t():
+    # Standard error of 1, 2, 3 is 1 / sqrt(3); 4.302653 is t at 97.5 % with 2 degrees of freedom.
+    interval = seed_interval([1.0, 2.0, 3.0])
+    assert interval.value == pytest.approx(2)
+    assert interval.high == pytest.approx(2 + 4.302653 / 3**0.5)
+    assert interval.low == pytest.approx(2 - 4.302653 / 3**0.5)
+
+
+def test_seeds_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = [
+        interval.low <= 5 <= interval.high
+        for interval in (seed_interval(rng.normal(5, 2, 3)) for _ in range(2000))
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("values", [[], [None], [4.0], [4.0, None], [4.0, 6.0]])
+def test_too_few_seeds_have_no_limits(values):
+    interval = seed_interval(values)
+    known = [v for v in values if v is not None]
+    assert interval == Interval(np.mean(known) if known else None, None, None, len(known))
+    assert not interval.excludes_zero()
+
+
+def test_bootstrap_of_single_heads_is_scipys():
+    rng = np.random.default_rng(1)
+    differences = rng.gamma(2.0, 3.0, 300) - 5
+    mine = paired_bootstrap(differences, np.arange(300), resamples=9999)
+    theirs = stats.bootstrap((differences,), np.mean, method="percentile", rng=rng)
+    assert mine.value == pytest.approx(differences.mean())
+    np.testing.assert_allclose([mine.low, mine.high], theirs.confidence_interval, atol=0.05)
+
+
+def test_bootstrap_by_person_holds_the_truth_where_that_by_head_does_not():
+    rng = np.random.default_rng(2)
+    held = {"person": 0, "head": 0}
+    for trial in range(300):
+        persons = np.repeat(np.arange(30), rng.integers(2, 30, 30))
+        differences = rng.normal(0, 1, 30)[persons] + rng.normal(0, 1, len(persons))
+        for name, groups in (("person", persons), ("head", np.arange(len(persons)))):
+            interval = paired_bootstrap(differences, groups, resamples=400, seed=trial)
+            held[name] += interval.low <= 0 <= interval.high
+    assert held["person"] / 300 > 0.87
+    assert held["head"] / 300 < 0.6
+
+
+def test_heads_without_a_difference_are_left_out():
+    differences = np.array([1.0, np.nan, 3.0, np.nan])
+    interval = paired_bootstrap(differences, np.array(["a", "b", "c", "c"]))
+    assert interval == Interval(2.0, None, None, 2)  # too few images for limits
+    assert paired_bootstrap(np.full(3, np.nan), np.arange(3)) == Interval(None, None, None, 0)
+
+
+def test_excluding_zero():
+    assert Interval(2.0, 1.0, 3.0, 5).excludes_zero()
+    assert Interval(-2.0, -3.0, -1.0, 5).excludes_zero()
+    assert not Interval(1.0, -1.0, 3.0, 5).excludes_zero()
