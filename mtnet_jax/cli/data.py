@@ -47,6 +47,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     show.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice")
     show.set_defaults(run=_show)
 
+    images = tasks.add_parser("images", help="the images of a record set as files")
+    images.add_argument(
+        "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
+    )
+    images.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    images.set_defaults(run=_images)
+
     check = tasks.add_parser(
         "check", help="verify every checksum, picture and label of record sets"
     )
@@ -75,6 +82,13 @@ def _show(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     print(f"{args.out}: {shown} shown")
+    return 0
+
+
+def _images(args: argparse.Namespace) -> int:
+    from mtnet_jax.inspection.extract import write_images
+
+    print(f"{args.out}: {write_images(args.data, args.out)} images")
     return 0
 
 

@@ -1,0 +1,38 @@
+"""The images of a record set as files: every byte, under the name of the record."""
+
+import pytest
+
+from data_prep.engine.builder import write_record_set
+from mtnet_jax.cli import main
+from tests.conversions import tiny, tiny_record
+
+
+def named(name):
+    def read(number, report):
+        yield {**tiny_record(number), "image_id": name(number)}
+
+    return read
+
+
+def test_images_come_out_as_they_went_in(tmp_path, capsys):
+    records = tmp_path / "records"
+    name = lambda number: f"a/{number}.JPG" if number % 2 else f"b/frame.{number}"  # noqa: E731
+    write_record_set(tiny(read=named(name)), records)
+    assert main(["data", "images", f"{records}:test", "--out", str(tmp_path / "out")]) == 0
+    assert "3 images" in capsys.readouterr().out
+    found = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    names = {6: "b/frame.6.jpg", 7: "a/7.JPG", 8: "b/frame.8.jpg"}
+    assert found == {names[n]: tiny_record(n)["image"] for n in names}
+
+
+@pytest.mark.parametrize("name", ["../{}", "/{}"])
+def test_a_name_outside_the_folder_is_refused(tmp_path, capsys, name):
+    write_record_set(tiny(read=named(name.format)), tmp_path / "records")
+    out = tmp_path / "deep" / "out"
+    assert main(["data", "images", str(tmp_path / "records"), "--out", str(out)]) == 1
+    assert "no place below a folder" in capsys.readouterr().err
+    assert not out.exists()
