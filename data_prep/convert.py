@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_prep.engine import arguments, runners
 from mtnet_jax.errors import MissingFile, MtnetError
+from mtnet_jax.places import place_argument
 
 # Name of the command -> module and one line of help.
 CONVERTERS = {
@@ -51,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (_, text) in CONVERTERS.items():
         converter = names.add_parser(name, help=text, description=text)
         converter.add_argument("--raw", type=Path, required=True, help="folder of the raw data")
-        converter.add_argument("--out", type=Path, required=True, help="record set to write")
+        converter.add_argument(
+            "--out", type=place_argument, required=True, help="record set to write, or its address"
+        )
         converter.add_argument(
             "--overwrite", action="store_true", help="replace the record set at --out"
         )
@@ -90,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.processes > 1 and not args.runner:
         runners.prepare_processes(args.converter_module.__name__)
     # This imports tensorflow_datasets.
-    from data_prep.engine.builder import check_not_raw, check_target, write_record_set
+    from data_prep.engine.builder import check_not_raw, check_target
+    from data_prep.engine.elsewhere import write_record_set_anywhere
 
     try:
         check_target(args.out, overwrite=args.overwrite)
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             raise MissingFile(f"No folder {args.raw}: --raw must hold the raw data")
         check_not_raw(args.out, args.raw)
         conversion = args.converter_module.from_arguments(args)
-        report = write_record_set(
+        report = write_record_set_anywhere(
             conversion,
             args.out,
             overwrite=args.overwrite,

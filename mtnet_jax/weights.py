@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, config_text, read_config
 from mtnet_jax.system import abstract_variables, at_size, build_system
@@ -34,24 +35,30 @@ _NEEDED = (
 )
 
 
-def load_weights(folder: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
+def load_weights(folder: Any) -> tuple[ConfigDict, dict[str, Any]]:
     """Configuration and {"params", "batch_stats"} of weights in any form that holds arrays.
 
     Args:
-      folder: a work directory, an exported folder, its .safetensors file or its orbax folder.
+      folder: a work directory, an exported folder, its .safetensors file or its orbax folder; or
+        the address of one.
 
     Raises:
       FileNotFoundError: no configuration or no weights there.
       ValueError: a configuration or exported weights that are damaged or of something else, or
         weights that do not fit their configuration, by name.
     """
-    if Path(folder).suffix == ".safetensors":
-        return _load_safetensors(Path(folder))
-    if _is_orbax(Path(folder)):
-        return _load_orbax(Path(folder))
-    config = _read_config(Path(folder))
+    with weights_here(folder) as here:
+        return _load(here)
+
+
+def _load(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    if folder.suffix == ".safetensors":
+        return _load_safetensors(folder)
+    if _is_orbax(folder):
+        return _load_orbax(folder)
+    config = _read_config(folder)
     abstract = abstract_variables(build_system(config))
-    exported = Path(folder) / WEIGHTS
+    exported = folder / WEIGHTS
     if exported.exists():
         return config, _read_npz(exported, abstract)
     from mtnet_jax.checkpoints import load_model  # orbax takes a second to import

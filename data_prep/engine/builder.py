@@ -36,7 +36,9 @@ from data_prep.engine.report_page import write_report
 from data_prep.engine.shards import Index, Shard, ShardWriter
 from data_prep.engine.units import UnitWriter, count_units, plan_units
 from mtnet_jax.data.example import tfds_features
+from mtnet_jax.data.index import encode_index, index_path
 from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
+from mtnet_jax.places import Place
 
 
 class RecordSetBuilder(  # type: ignore[call-arg]  # tfds comes without types
@@ -98,8 +100,14 @@ class RecordSetBuilder(  # type: ignore[call-arg]  # tfds comes without types
                     filename_template=template,
                 )
             )
+            self._write_index(split, shards[-len(places) :])
         self._write_shards(shards)
         self.info.set_splits(splits.SplitDict(infos))
+
+    def _write_index(self, split: str, shards: Sequence[Shard]) -> None:
+        path = index_path(shards[0].path.parent, self.name, split)
+        rows = [(shard.path.name, shard.places["length"]) for shard in shards]
+        path.write_bytes(encode_index(rows))
 
 
 def write_record_set(
@@ -158,13 +166,13 @@ def write_record_set(
     return report
 
 
-def check_not_raw(out: Path, raw: Path) -> None:
+def check_not_raw(out: Place, raw: Path) -> None:
     """Raises BadInput where writing the record set would replace the raw data or hide in them."""
-    if out.resolve() in (raw.resolve(), *raw.resolve().parents):
+    if isinstance(out, Path) and out.resolve() in (raw.resolve(), *raw.resolve().parents):
         raise BadInput(f"--out {out} holds the raw data, {raw}: choose another --out.")
 
 
-def check_target(out: Path, *, overwrite: bool) -> None:
+def check_target(out: Place, *, overwrite: bool) -> None:
     """Raises FileExistsError unless a record set may be written at `out`."""
     if not out.exists():
         return

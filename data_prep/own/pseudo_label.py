@@ -32,6 +32,7 @@ from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.places import Place
 from mtnet_jax.rotations import (
     angles_apart,
     geodesic_degrees,
@@ -125,7 +126,7 @@ class Labeller:
       options: when looks agree.
     """
 
-    weights: Path
+    weights: Place
     sizes: tuple[int, ...]
     options: Agreement
 
@@ -140,7 +141,7 @@ class Labeller:
 
 
 @functools.lru_cache(maxsize=1)
-def _predictors(weights: Path, sizes: tuple[int, ...], score: float) -> list[Any]:
+def _predictors(weights: Place, sizes: tuple[int, ...], score: float) -> list[Any]:
     from mtnet_jax.predict.predictor import Predictor
 
     return [Predictor(weights, score_threshold=score, size=size) for size in sizes]
@@ -313,7 +314,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
 
 
 def conversion(
-    raw: Path, *, name: str, weights: Path, sizes: tuple[int, ...], options: Agreement
+    raw: Path, *, name: str, weights: Place, sizes: tuple[int, ...], options: Agreement
 ) -> Conversion:
     """Images or a record set, labelled by a network, as a data set to be written.
 

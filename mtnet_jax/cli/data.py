@@ -62,6 +62,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     check.set_defaults(run=_check)
 
+    index = tasks.add_parser("index", help="write the indexes of record sets, from their shards")
+    index.add_argument(
+        "data", nargs="+", metavar="DIR[:SPLIT]", help="record sets; all splits unless one is named"
+    )
+    index.set_defaults(run=_index)
+
+
+def _index(args: argparse.Namespace) -> int:
+    from mtnet_jax.data.index import write_index
+    from mtnet_jax.data.selection import selected_splits
+
+    for entry in args.data:
+        record_set, splits = selected_splits(entry)
+        for split in splits:
+            path = record_set.index_path(split)
+            print(f"{path}: {write_index(path, record_set.shard_paths(split))} records")
+    return 0
+
 
 def _anchors(args: argparse.Namespace) -> int:
     from mtnet_jax.inspection.anchor_fit import print_fitted_anchors

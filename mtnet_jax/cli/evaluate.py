@@ -1,9 +1,10 @@
 """`mtnet eval`."""
 
 import argparse
-from pathlib import Path
+import contextlib
 
 from mtnet_jax.cli import arguments
+from mtnet_jax.places import Place, is_address, place_argument, published
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
+        type=place_argument,
         metavar="PATH",
         help="of mtnet train or export, or an exported file",
     )
@@ -25,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR[:SPLIT]",
         help="record sets; the split is 'test' unless named",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/eval")
+    parser.add_argument("--out", type=place_argument, metavar="DIR", help="default: WORKDIR/eval")
     parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
     parser.add_argument(
         "--score",
@@ -56,34 +57,40 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import evaluate_records
     from mtnet_jax.evaluation.summary import format_summary
+    from mtnet_jax.mirror import weights_here
     from mtnet_jax.outputs import Outputs
 
-    outputs = Outputs("eval")
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:
         RecordSource(path, split)  # what is missing is said before the first takes its time
-    found = {}
-    for path, split in sets:
-        results = evaluate_records(
-            args.workdir,
-            path,
-            split,
-            out=args.out or _beside(args.workdir) / "eval",
-            protocol=args.protocol,
-            score_threshold=args.score,
-            iou_threshold=args.iou,
-            batch_size=args.batch_size,
-            limit=args.limit or 0,
-            size=args.size,
-            outputs=outputs,
-        )
-        alike = [other for other, _ in sets if other.name == path.name and other != path]
-        found[f"{path if alike else path.name}:{split}"] = results["network"]
+    outputs, found = Outputs("eval"), {}
+    with contextlib.ExitStack() as stack:
+        weights = stack.enter_context(weights_here(args.workdir))
+        target = args.out or _beside(args.workdir) / "eval"
+        out = stack.enter_context(published(target))
+        for path, split in sets:
+            results = evaluate_records(
+                weights,
+                path,
+                split,
+                out=out,
+                protocol=args.protocol,
+                score_threshold=args.score,
+                iou_threshold=args.iou,
+                batch_size=args.batch_size,
+                limit=args.limit or 0,
+                size=args.size,
+                outputs=outputs,
+            )
+            alike = [other for other, _ in sets if other.name == path.name and other != path]
+            found[f"{path if alike else path.name}:{split}"] = results["network"]
+    if is_address(target):
+        print(f"{out} lies at {target} now")
     if len(found) > 1:
         print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
         print(format_summary(found))
     return 0
 
 
-def _beside(weights: Path) -> Path:
+def _beside(weights: Place) -> Place:
     return weights.parent if weights.is_file() else weights

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
+from mtnet_jax.places import place_argument, published
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="PATH",
         help="of mtnet train, an exported folder or file, or the name of weights that ship",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--out", required=True, type=place_argument, metavar="DIR")
     parser.add_argument(
         "--format",
         nargs="+",
@@ -59,22 +60,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.export.folder import export
+    from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
 
-    source = weights_folder(args.workdir)
-    written = export(
-        source,
-        args.out,
-        formats=args.format,
-        half=args.half,
-        size=args.size,
-        license=args.license,
-        calibration=_calibration(args, source) if CALIBRATED in args.format else (),
-    )
-    for path in written:
-        print(f"{path}: {_bytes_of(path) / 1e6:.1f} MB")
-    if args.data:
-        _compare(args.out, [path for path in written if path.suffix == ".onnx"], args.data)
+    with weights_here(weights_folder(args.workdir)) as source, published(args.out) as out:
+        written = export(
+            source,
+            out,
+            formats=args.format,
+            half=args.half,
+            size=args.size,
+            license=args.license,
+            calibration=_calibration(args, source) if CALIBRATED in args.format else (),
+        )
+        for path in written:
+            print(f"{args.out / path.name}: {_bytes_of(path) / 1e6:.1f} MB")
+        if args.data:
+            _compare(out, [path for path in written if path.suffix == ".onnx"], args.data)
     return 0
 
 

@@ -42,15 +42,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
+    from mtnet_jax.mirror import weights_here
     from mtnet_jax.page.build import write_page
     from mtnet_jax.page.serve import make_server
 
-    index = write_page(
-        weights_folder(args.weights),
-        args.out,
-        single_file=args.single_file,
-        package=args.onnxruntime_web,
-    )
+    with weights_here(weights_folder(args.weights)) as weights:
+        index = write_page(
+            weights,
+            args.out,
+            single_file=args.single_file,
+            package=args.onnxruntime_web,
+        )
     total = sum(file.stat().st_size for file in index.parent.iterdir()) / 1e6
     print(f"{index}: {total:.1f} MB in all")
     if args.serve is not None:

@@ -1,9 +1,9 @@
 """`mtnet train`."""
 
 import argparse
-from pathlib import Path
 
-from mtnet_jax.errors import Failed
+from mtnet_jax.errors import BadInput, Failed
+from mtnet_jax.places import is_address, place_argument
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="one that ships (small, paper, ...) or a file NAME.py",
     )
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--workdir", required=True, type=place_argument, metavar="DIR")
     parser.add_argument(
         "--distributed",
         action="store_true",
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
     from mtnet_jax.config import load_config
+    from mtnet_jax.mirror import mirrored
     from mtnet_jax.training.loop import train
 
     if args.distributed:
@@ -41,5 +42,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
             raise Failed(f"--distributed finds no cluster: {error}") from error
-    train(load_config(args.config, overrides), args.workdir)
+    if is_address(args.workdir) and jax.process_count() > 1:
+        raise BadInput(
+            f"--workdir {args.workdir}: several hosts write to one work directory, so it must be a "
+            "folder that all of them see: mount the bucket (gcsfuse, mountpoint-s3)."
+        )
+    with mirrored(args.workdir) as workdir:
+        train(load_config(args.config, overrides), workdir)
     return 0

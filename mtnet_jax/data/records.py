@@ -1,20 +1,27 @@
 """Record sets on disk: their metadata, and random access to their records."""
 
+import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.data.example import CAMERA_FEATURE, decode_record, example_message
+from mtnet_jax.data.index import index_path, read_index, scan_shards
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile
+from mtnet_jax.places import Place, is_address, place, sizes_of_files
 
 FRAMES = ("camera", "ray")
 METADATA_KEYS = ("box_rule", "label_names")
+# Of the environment: a folder of this machine for records that are read from addresses.
+CACHE = "MTNET_RECORD_CACHE"
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class RecordSet:
     """What the metadata of a record set say. `RecordSet.open(path)` reads them.
 
     Attributes:
-      path: the directory that holds dataset_info.json and the shards.
+      path: the directory that holds dataset_info.json and the shards, of this machine or elsewhere.
       name: name of the data set.
       version: version of the converter's output.
       box_rule: name of the rule that the boxes follow ("head", "face", ...).
@@ -31,7 +38,7 @@ class RecordSet:
       citation: how to cite the source.
     """
 
-    path: Path
+    path: Place
     name: str
     version: str
     box_rule: str
@@ -40,17 +47,18 @@ class RecordSet:
     citation: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "RecordSet":
+    def open(cls, path: Any) -> "RecordSet":
         """Reads the metadata of a record set.
 
         Args:
-          path: the builder directory, or one above it (`NAME` or the parent of `NAME/VERSION`).
+          path: the builder directory, or one above it (`NAME` or the parent of `NAME/VERSION`); a
+            folder, or an address that fsspec opens (gs://bucket/records).
 
         Raises:
           FileNotFoundError: no dataset_info.json there or one or two levels below.
           ValueError: several record sets lie below, or the metadata are not those of a record set.
         """
-        directory = _builder_directory(Path(path))
+        directory = _builder_directory(place(path))
         info = _read_json(directory / "dataset_info.json")
         if info.get("fileFormat", "tfrecord") != "tfrecord":
             raise BadInput(
@@ -86,7 +94,11 @@ class RecordSet:
         path = self.path / "conversion.json"
         return _read_json(path)["splits"].get(split, {}) if path.is_file() else {}
 
-    def shard_paths(self, split: str) -> list[Path]:
+    def index_path(self, split: str) -> Place:
+        """The file of a split's index, which may not be there."""
+        return index_path(self.path, self.name, split)
+
+    def shard_paths(self, split: str) -> list[Place]:
         """Files of a split, in order.
 
         Raises:
@@ -112,7 +124,7 @@ class RecordSource:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: Any,
         split: str,
         *,
         picture: bool = True,
@@ -134,6 +146,7 @@ class RecordSource:
           FileNotFoundError: no record set, or a shard is missing (named).
           ValueError: unknown split or frame, or a shard holds another number of records than it
             should.
+          StaleIndex: the index of the split is damaged, or of other shards.
           DamagedRecord: see `tfrecord.index_file`.
         """
         if frame not in FRAMES:
@@ -146,21 +159,7 @@ class RecordSource:
         self.picture = picture
         self.frame = frame
         self._label_ids = None if label_ids is None else np.array(label_ids, np.int32)
-        self._files = []
-        paths = self.record_set.shard_paths(split)
-        for shard, expected in zip(paths, self.record_set.shard_lengths[split], strict=True):
-            if not shard.is_file():
-                raise MissingFile(
-                    f"Shard {shard} of split {split!r} is missing ({len(paths)} shards): copy or "
-                    "convert the record set again."
-                )
-            file = RecordFile(shard)
-            if len(file) != expected:
-                raise BadInput(
-                    f"Shard {shard} holds {len(file)} records, its dataset_info.json says "
-                    f"{expected}: copy or convert the record set again."
-                )
-            self._files.append(file)
+        self._files = _open_shards(self.record_set, split)
         self._starts = np.cumsum([0] + [len(file) for file in self._files])  # (shards + 1,)
 
     def __len__(self) -> int:
@@ -197,6 +196,54 @@ class RecordSource:
         return self._files[shard], position - int(self._starts[shard])
 
 
+def _open_shards(record_set: RecordSet, split: str) -> list[RecordFile]:
+    """The files of a split, compared with what metadata and index say of them."""
+    shards, expected = record_set.shard_paths(split), record_set.shard_lengths[split]
+    sizes = sizes_of_files(record_set.path)
+    for shard in shards:
+        if shard.name not in sizes:
+            raise MissingFile(
+                f"Shard {shard} of split {split!r} is missing ({len(shards)} shards): copy or "
+                "convert the record set again."
+            )
+    index = record_set.index_path(split)
+    if index.name in sizes:
+        places = read_index(index, shards, sizes, expected)
+    else:
+        if is_address(record_set.path):
+            print(
+                f"{record_set.path} has no index of {split!r}, so the header of every record is "
+                f"read: `mtnet data index {record_set.path}` writes one",
+                file=sys.stderr,
+            )
+        places = scan_shards(shards)
+    for shard, found, count in zip(shards, places, expected, strict=True):
+        if len(found) != count:
+            raise BadInput(
+                f"Shard {shard} holds {len(found)} records, its dataset_info.json says "
+                f"{count}: copy or convert the record set again."
+            )
+    cache = _cache_of(record_set, split, places)
+    return [
+        RecordFile(shard, found, cache and cache / shard.name)
+        for shard, found in zip(shards, places, strict=True)
+    ]
+
+
+def _cache_of(record_set: RecordSet, split: str, places: Sequence[np.ndarray]) -> Path | None:
+    """The folder of this machine for records of a split elsewhere, None where none is wanted.
+
+    It is named by address and index: a set that was converted again has another.
+    """
+    folder = os.environ.get(CACHE, "")
+    if not folder or not is_address(record_set.path):
+        return None
+    digest = hashlib.sha256(f"{record_set.path}:{split}".encode())
+    for found in places:
+        digest.update(found.tobytes())
+    return Path(folder) / f"{record_set.name}-{digest.hexdigest()[:16]}"
+
+
 def _renumbered(labels: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
     known = len(label_ids)
     if len(labels) and (labels.min() < 0 or labels.max() >= known):
@@ -213,9 +260,11 @@ def _in_ray_frame(record: dict) -> np.ndarray:
     return np.where(posed[:, None, None], turned, rotations).astype(np.float32)
 
 
-def _builder_directory(path: Path) -> Path:
-    for pattern in ("", "*/", "*/*/"):
-        found = sorted(path.glob(f"{pattern}dataset_info.json"))
+def _builder_directory(path: Place) -> Place:
+    if (path / "dataset_info.json").exists():
+        return path
+    for pattern in ("*/", "*/*/"):
+        found: list[Any] = sorted(path.glob(f"{pattern}dataset_info.json"), key=str)
         if len(found) > 1:
             raise BadInput(
                 f"{path} holds several record sets ({', '.join(str(f.parent) for f in found)}): "
@@ -229,7 +278,7 @@ def _builder_directory(path: Path) -> Path:
     )
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Place) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -16,25 +16,29 @@ import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from mtnet_jax.data.ranges import CachedRanges, Ranges, ranges_of
 from mtnet_jax.errors import BadInput
+from mtnet_jax.places import place
 
 _MASK = 0xA282EAD8
 _HEADER = struct.Struct("<QI")  # length, its masked checksum
 _FOOTER = struct.Struct("<I")  # masked checksum of the data
 _LENGTH = struct.Struct("<Q")
+_FRAME = _HEADER.size + _FOOTER.size  # bytes of a frame besides its data
 
 
 class DamagedRecord(BadInput):
     """A record that cannot be trusted: the message names file, record number and byte offset."""
 
-    def __init__(self, path: str | os.PathLike, record: int, offset: int, fault: str):
+    def __init__(self, path: Any, record: int, offset: int, fault: str):
         """All four are kept as arguments, so the exception survives pickling between processes."""
-        super().__init__(path, record, offset, fault)
-        self.path, self.record, self.offset, self.fault = os.fspath(path), record, offset, fault
+        super().__init__(str(path), record, offset, fault)
+        self.path, self.record, self.offset, self.fault = str(path), record, offset, fault
 
     def __str__(self) -> str:
         return (
@@ -75,11 +79,11 @@ def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
     return count
 
 
-def index_file(path: str | os.PathLike) -> np.ndarray:
+def index_file(path: Any) -> np.ndarray:
     """Finds every record of a file by reading the headers only.
 
     Args:
-      path: a TFRecord file.
+      path: a TFRecord file, or its address (a request a record: see `data.index`).
 
     Returns:
       (n, 2) int64: byte offset and length of the data of each record, checksums not included.
@@ -88,19 +92,30 @@ def index_file(path: str | os.PathLike) -> np.ndarray:
       DamagedRecord: a length fails its checksum, or the file ends inside a record.
       FileNotFoundError: no such file.
     """
-    entries: list[tuple[int, int]] = []
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        offset = 0
-        while offset < size:
-            header = os.pread(file.fileno(), _HEADER.size, offset)
-            end, fault = _frame_end(header, offset, size)
-            if fault:
-                raise DamagedRecord(path, len(entries), offset, fault)
-            start = offset + _HEADER.size
-            entries.append((start, end - _FOOTER.size - start))
-            offset = end
-    return np.array(entries, np.int64).reshape(-1, 2)
+    path = place(path)
+    lengths: list[int] = []
+    ranges, size = ranges_of(path), path.stat().st_size
+    offset = 0
+    while offset < size:
+        header = ranges.read(offset, min(_HEADER.size, size - offset))
+        end, fault = _frame_end(header, offset, size)
+        if fault:
+            raise DamagedRecord(path, len(lengths), offset, fault)
+        lengths.append(end - offset - _FRAME)
+        offset = end
+    return places_of(np.array(lengths, np.int64))
+
+
+def places_of(lengths: np.ndarray) -> np.ndarray:
+    """(n, 2) int64 byte offset and length of the data of records of these lengths in a row."""
+    lengths = lengths.astype(np.int64)
+    ends = np.cumsum(lengths + _FRAME)
+    return np.stack([ends - _FOOTER.size - lengths, lengths], axis=1)
+
+
+def size_of(lengths: np.ndarray) -> int:
+    """Bytes of a file of records of these lengths."""
+    return int(lengths.astype(np.int64).sum()) + _FRAME * len(lengths)
 
 
 def survey_file(path: str | os.PathLike) -> tuple[np.ndarray, list[DamagedRecord]]:
@@ -163,52 +178,59 @@ def _next_frame(data: mmap.mmap, start: int) -> int:
 
 
 class RecordFile:
-    """Random access to one TFRecord file. Picklable; each process opens the file on first use."""
+    """Random access to one TFRecord file, wherever it lies. Picklable, safe to share in threads."""
 
-    def __init__(self, path: str | os.PathLike, index: np.ndarray | None = None):
-        """Opens a file by an index of it, by default that of `index_file` (which may raise)."""
-        self.path = Path(path)
-        self.index = index_file(path) if index is None else index  # (n, 2) offset and length
-        self._descriptor: int | None = None
+    def __init__(self, path: Any, index: np.ndarray | None = None, cache: Path | None = None):
+        """Opens a file by an index of it, by default that of `index_file` (which may raise).
+
+        Args:
+          path: the file, or its address.
+          index: (n, 2) byte offset and length of the data of each record.
+          cache: a file of this machine in which what was read is kept; None keeps nothing.
+        """
+        self.path = place(path)
+        self.index = index_file(self.path) if index is None else index
+        source = ranges_of(self.path)
+        self._ranges: Ranges = source if cache is None else CachedRanges(source, cache, _is_frame)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, number: int) -> bytes:
-        """The data of one record, its checksum verified.
+        """The data of one record, its length and checksums verified.
 
         Raises:
-          DamagedRecord: the data fail their checksum, or the file shrank since it was indexed.
+          DamagedRecord: a checksum does not match, the index is of another file, or the file shrank
+            since it was indexed.
           IndexError: no such record.
         """
         if not 0 <= number < len(self.index):
             raise IndexError(f"{self.path} has {len(self.index)} records, no record {number}")
         offset, length = (int(v) for v in self.index[number])
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        block = _pread_all(self._descriptor, length + _FOOTER.size, offset)
         start = offset - _HEADER.size
-        if len(block) < length + _FOOTER.size:
-            raise DamagedRecord(self.path, number, start, "the file is cut short")
-        data = block[:length]
-        if masked_crc32c(data) != _FOOTER.unpack_from(block, length)[0]:
-            raise DamagedRecord(self.path, number, start, "the checksum of its data does not match")
-        return data
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_descriptor": None}
-
-    def __del__(self):
-        if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)
+        block = self._ranges.read(start, _HEADER.size + length + _FOOTER.size)
+        fault = _frame_fault(block, length)
+        if fault:
+            raise DamagedRecord(self.path, number, start, fault)
+        return block[_HEADER.size : -_FOOTER.size]
 
 
-def _pread_all(descriptor: int, size: int, offset: int) -> bytes:
-    """os.pread until `size` bytes or the end of the file (one call may return less)."""
-    block = os.pread(descriptor, size, offset)
-    while len(block) < size:
-        more = os.pread(descriptor, size - len(block), offset + len(block))
-        if not more:
-            break
-        block += more
-    return block
+def _frame_fault(block: bytes, length: int) -> str:
+    """Why a block is not the frame of so many bytes of data; empty if it is."""
+    if len(block) < _HEADER.size + length + _FOOTER.size:
+        return "the file is cut short"
+    stored, checksum = _HEADER.unpack_from(block)
+    if masked_crc32c(block[: _LENGTH.size]) != checksum:
+        return "the checksum of its length does not match, or the index is of other records"
+    if stored != length:
+        return f"it has {stored} bytes, the index says {length}"
+    data = block[_HEADER.size : _HEADER.size + length]
+    if masked_crc32c(data) != _FOOTER.unpack_from(block, _HEADER.size + length)[0]:
+        return "the checksum of its data does not match"
+    return ""
+
+
+def _is_frame(block: bytes) -> bool:
+    """Whether a block is one whole frame."""
+    length = len(block) - _HEADER.size - _FOOTER.size
+    return length >= 0 and not _frame_fault(block, length)

@@ -1,6 +1,5 @@
 """Runs a network over a record set, and writes what the metrics say of it."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from mtnet_jax.evaluation.report import (
 )
 from mtnet_jax.heads import Heads
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.places import place
 from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
@@ -33,8 +33,8 @@ from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
 
 
 def evaluate_records(
-    weights: str | os.PathLike,
-    data: str | os.PathLike,
+    weights: Any,
+    data: Any,
     split: str,
     *,
     out: Path,
@@ -110,22 +110,22 @@ def evaluate_records(
     return results
 
 
-def measure(weights: str | os.PathLike, data: str | os.PathLike, split: str) -> dict[str, Any]:
+def measure(weights: Any, data: Any, split: str) -> dict[str, Any]:
     """Evaluates weights, or an exported file that gives heads, on a split; writes nothing."""
     opened, _, pairs = _predict_split(weights, data, split, size=None, batch_size=8, limit=0)
     return evaluate(pairs, class_names=tuple(opened.config.class_names))
 
 
 def _predict_split(
-    weights: str | os.PathLike,
-    data: str | os.PathLike,
+    weights: Any,
+    data: Any,
     split: str,
     *,
     size: int | None,
     batch_size: int,
     limit: int,
 ) -> tuple[Opened, RecordSource, list[tuple[dict, dict]]]:
-    path = Path(weights)
+    path = place(weights)
     wanted = Wanted(
         score_threshold=EVAL_SCORE_THRESHOLD,
         iou_threshold=None,

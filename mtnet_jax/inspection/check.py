@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +17,12 @@ from tqdm import tqdm
 
 from mtnet_jax.data.example import decode_record
 from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.index import StaleIndex, read_index
 from mtnet_jax.data.records import RecordSet
 from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile, survey_file
 from mtnet_jax.errors import BadRecord
+from mtnet_jax.places import Place, fetched, place, sizes_of_files
 from mtnet_jax.rotations import rotation_faults
 
 # A box may reach out of the picture by the rounding of a float32, in pixels.
@@ -41,7 +42,7 @@ class Fault(NamedTuple):
     """
 
     kind: str
-    file: Path
+    file: Place
     record: int | None
     text: str
 
@@ -102,7 +103,7 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
     """
     tally = Tally()
 
-    def fault(kind: str, file: Path, record: int | None, text: str) -> None:
+    def fault(kind: str, file: Place, record: int | None, text: str) -> None:
         tally.faults[kind] += 1
         tell(Fault(kind, file, record, text))
 
@@ -110,13 +111,17 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
         record_set, splits = selected_splits(selection)
         shards = [shard for split in splits for shard in _shards(record_set, split)]
     except (OSError, ValueError) as error:
-        fault("metadata", Path(selection), None, str(error))
+        fault("metadata", place(selection), None, str(error))
         return tally
     except (AttributeError, KeyError, TypeError) as error:
-        fault("metadata", Path(selection), None, f"dataset_info.json is not whole: {error!r}")
+        fault("metadata", place(selection), None, f"dataset_info.json is not whole: {error!r}")
         return tally
     for path in _strangers(record_set):
         fault("unknown shard", path, None, "dataset_info.json does not name this file")
+    for split in splits:
+        text = _index_fault(record_set, split)
+        if text:
+            fault("index", record_set.index_path(split), None, text)
 
     places: dict[str, str] = {}  # image_id -> where it was first
     with (
@@ -127,27 +132,28 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
             if not path.is_file():
                 fault("missing shard", path, None, f"its {length} records are not there")
                 continue
-            index, damages = survey_file(path)
-            for damage in damages:
-                fault("framing", path, damage.record, f"byte {damage.offset}: {damage.fault}")
-            if len(index) + len(damages) != length:
-                text = f"{len(index)} can be found, dataset_info.json says {length}"
-                fault("number of records", path, None, text)
-            check = functools.partial(
-                _check_record, RecordFile(path, index[:, 1:]), len(record_set.label_names)
-            )
-            for checked in _in_order(pool, check, enumerate(index[:, 0].tolist())):
-                bar.update()
-                tally.records += 1
-                tally.heads += checked.heads
-                for kind, text in checked.faults:
-                    fault(kind, path, checked.number, text)
-                if checked.image_id is not None:
-                    here = f"{path}, record {checked.number}"
-                    first = places.setdefault(checked.image_id, here)
-                    if first != here:
-                        text = f"{checked.image_id!r} is also the image_id of {first}"
-                        fault("image_id", path, checked.number, text)
+            with fetched(path) as here:  # every byte is read: in one piece
+                index, damages = survey_file(here)
+                for damage in damages:
+                    fault("framing", path, damage.record, f"byte {damage.offset}: {damage.fault}")
+                if len(index) + len(damages) != length:
+                    text = f"{len(index)} can be found, dataset_info.json says {length}"
+                    fault("number of records", path, None, text)
+                check = functools.partial(
+                    _check_record, RecordFile(here, index[:, 1:]), len(record_set.label_names)
+                )
+                for checked in _in_order(pool, check, enumerate(index[:, 0].tolist())):
+                    bar.update()
+                    tally.records += 1
+                    tally.heads += checked.heads
+                    for kind, text in checked.faults:
+                        fault(kind, path, checked.number, text)
+                    if checked.image_id is not None:
+                        stands = f"{path}, record {checked.number}"
+                        first = places.setdefault(checked.image_id, stands)
+                        if first != stands:
+                            text = f"{checked.image_id!r} is also the image_id of {first}"
+                            fault("image_id", path, checked.number, text)
     return tally
 
 
@@ -193,9 +199,9 @@ def label_faults(
         yield "label", f"head {i} has {record['labels'][i]}, not within 0 to {label_count - 1}"
 
 
-def _check_record(file: RecordFile, label_count: int, place: tuple[int, int]) -> _Checked:
-    """Checks one record; `place` is its position in the file's index and its number."""
-    position, number = place
+def _check_record(file: RecordFile, label_count: int, which: tuple[int, int]) -> _Checked:
+    """Checks one record; `which` is its position in the file's index and its number."""
+    position, number = which
     try:
         data = file[position]
     except DamagedRecord as damage:
@@ -227,12 +233,25 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _shards(record_set: RecordSet, split: str) -> list[tuple[Path, int]]:
+def _index_fault(record_set: RecordSet, split: str) -> str:
+    """Why the index of a split cannot be used; empty where it can, or where there is none."""
+    path, shards = record_set.index_path(split), record_set.shard_paths(split)
+    sizes = sizes_of_files(record_set.path)
+    if path.name not in sizes or not all(shard.name in sizes for shard in shards):
+        return ""  # a missing shard is named by itself
+    try:
+        read_index(path, shards, sizes, record_set.shard_lengths[split])
+    except StaleIndex as error:
+        return str(error)
+    return ""
+
+
+def _shards(record_set: RecordSet, split: str) -> list[tuple[Place, int]]:
     paths = record_set.shard_paths(split)
     return list(zip(paths, record_set.shard_lengths[split], strict=True))
 
 
-def _strangers(record_set: RecordSet) -> list[Path]:
+def _strangers(record_set: RecordSet) -> list[Place]:
     """TFRecord files beside the shards that belong to no split."""
     known = {path for split in record_set.splits for path in record_set.shard_paths(split)}
     return sorted(path for path in record_set.path.glob("*.tfrecord*") if path not in known)

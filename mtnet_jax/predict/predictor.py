@@ -16,6 +16,7 @@ from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.heads import Heads
+from mtnet_jax.places import Place
 from mtnet_jax.predict import far_look
 from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
@@ -41,7 +42,7 @@ class Predictor:
 
     def __init__(
         self,
-        weights: str | os.PathLike | None = None,
+        weights: str | os.PathLike | Place | None = None,
         *,
         score_threshold: float = DEFAULT_SCORE_THRESHOLD,
         iou_threshold: float | None = None,
@@ -88,7 +89,7 @@ class Predictor:
         self._fov, self._intrinsics = fov, intrinsics
 
     @classmethod
-    def load(cls, weights: str | os.PathLike | None = None, **options: Any) -> "Predictor":
+    def load(cls, weights: str | os.PathLike | Place | None = None, **options: Any) -> "Predictor":
         """The same as `Predictor(weights, **options)`."""
         return cls(weights, **options)
 

@@ -17,6 +17,8 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import HEADS
 from mtnet_jax.export.metadata import WEIGHTS_KEY, sha256_of
 from mtnet_jax.heads import Heads
+from mtnet_jax.mirror import weights_here
+from mtnet_jax.places import Place
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, open_heads
 from mtnet_jax.saved_config import WEIGHTS
 
@@ -42,7 +44,7 @@ class Wanted(NamedTuple):
     device: str | None  # of `DEVICES`; None: the best that is there
 
 
-def open_weights(weights: Path, wanted: Wanted) -> Opened:
+def open_weights(weights: Place, wanted: Wanted) -> Opened:
     """Opens weights with a runtime.
 
     "auto" takes onnxruntime for a file of `mtnet export --format onnx`, given itself or lying in
@@ -59,6 +61,11 @@ def open_weights(weights: Path, wanted: Wanted) -> Opened:
         raise BadInput(f"There is no device {wanted.device!r}: choose {_either(DEVICES)}.")
     if wanted.runtime == "onnxruntime" and wanted.device not in (None, "cpu"):
         raise BadInput("onnxruntime runs on the CPU here: for another device take the runtime jax.")
+    with weights_here(weights) as here:
+        return _open(here, wanted)
+
+
+def _open(weights: Path, wanted: Wanted) -> Opened:
     if weights.suffix == ".onnx":
         return _open_file(weights, wanted)
     if wanted.runtime == "jax" or (wanted.runtime == "auto" and _may_accelerate(wanted.device)):

@@ -5,10 +5,11 @@ this folder (pyproject.toml, force-include), so that nothing called `configs` or
 top level of anyone's environment.
 """
 
-import os
 from pathlib import Path
+from typing import Any
 
 from mtnet_jax.errors import MissingFile
+from mtnet_jax.places import Place, place
 
 _INSIDE = Path(__file__).resolve().parent
 _BESIDE = _INSIDE.parents[1]
@@ -41,11 +42,15 @@ def shipped_names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in found if path.is_dir()))
 
 
-def weights_folder(weights: str | os.PathLike | None = None) -> Path:
-    """What is meant: this path, or the shipped weights of this name; None: the default ones."""
+def weights_folder(weights: Any = None) -> Place:
+    """What is meant: this place, or the shipped weights of this name; None: the default ones."""
     if weights is None:  # whatever lies in the working directory
         return shipped(f"weights/{DEFAULT_WEIGHTS}")
-    folder = Path(weights)
-    if not folder.exists() and str(weights) in shipped_names("weights"):
+    folder = place(weights)
+    if (
+        isinstance(folder, Path)
+        and not folder.exists()
+        and str(weights) in shipped_names("weights")
+    ):
         return shipped(f"weights/{weights}")
     return folder
