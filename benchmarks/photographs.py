@@ -16,13 +16,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from configs.release import RECORD_SETS
 from data_prep.engine.builder import write_record_set
 from data_prep.own import csv_heads
 from data_prep.sets import aflw2000
 from mtnet_jax.evaluation.run import evaluate_records
 from mtnet_jax.evaluation.summary import format_summary
 
-LABELLED = ("hardhat", "hardhat_more", "masks", "portraits", "pointing04")
+LABELLED = tuple(name for name in RECORD_SETS if not name.startswith("studio"))
 MEASURED = ("hardhat", "masks", "portraits", "pointing04", "aflw2000")
 LEAST_CONFIDENCE = 0.5  # of a heading that is used
 COLUMNS = (

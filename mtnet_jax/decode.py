@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mtnet_jax import boxes as box_ops
 from mtnet_jax.anchors import Grid, decode_boxes, flatten_outputs
-from mtnet_jax.heads import Heads
+from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.representations import Representation
 
 FEW = 128  # predictions over the threshold; up to so many are decoded in a shorter way
@@ -24,7 +24,7 @@ POSES_AT_ONCE = 16
 class DecodeOptions(NamedTuple):
     """How maps become heads."""
 
-    score_threshold: float = 0.3  # heads under it are left out
+    score_threshold: float = FOUND_SCORE  # heads under it are left out
     iou_threshold: float = 0.5  # a head that overlaps a better one by more is left out
     max_heads: int = 100  # D, slots a picture
     candidates: int = 512  # best predictions that enter the suppression

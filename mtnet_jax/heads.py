@@ -4,6 +4,10 @@ from typing import Any, NamedTuple
 
 Array = Any  # jax.Array or numpy.ndarray
 
+# Least score of a head that counts as found, unless another is asked for: what is shown, and what
+# is measured but for average precision.
+FOUND_SCORE = 0.3
+
 
 class Heads(NamedTuple):
     """Decoded heads of a batch, D slots an image, by falling score. Boxes in pixels of the input.

@@ -21,14 +21,12 @@ from mtnet_jax.evaluation.metrics import (
     picture_state,
     summarise,
 )
+from mtnet_jax.evaluation.plots import plot_geodesic, plot_pose_by_yaw, plot_precision_recall
 from mtnet_jax.evaluation.report import (
     as_json,
+    format_bins,
     format_classes,
     format_table,
-    format_yaw_bins,
-    plot_geodesic,
-    plot_pose_by_yaw,
-    plot_precision_recall,
     write_report,
 )
 from mtnet_jax.evaluation.summary import format_summary
@@ -439,6 +437,20 @@ def test_yaw_bins(yaw, index):
     assert bins[index]["recall"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("box", "index"),
+    [((0, 0, 31.9, 5), 0), ((9, 9, 11, 41), 1), ((0, 0, 127, 128), 3), ((0, 0, 900, 256), 4)],
+)
+def test_bins_of_size_go_by_the_longer_side(box, index):
+    truth = a_truth([list(box)], [canonical(20)])
+    bins = evaluate([(a_pred([list(box)], [0.9], [np.eye(3)]), truth)])["size_bins"]
+    assert [each["truths"] for each in bins] == [int(k == index) for k in range(5)]
+    assert [each["low"] for each in bins] == [0, 32, 64, 128, 256]
+    assert bins[index]["recall"] == 1
+    assert bins[index]["geodesic_mean"] == pytest.approx(20)
+    assert bins[index]["heading_mean"] == pytest.approx(20)
+
+
 # --- nothing, merging, protocols ----------------------------------------------------------------
 
 NOTHING = a_pred([], [])
@@ -608,9 +620,10 @@ def test_tables_show_the_numbers_and_systems():
     assert row.split() == ["AP50", f"{100 * results['network']['detection']['ap50']:.1f}%", "-"]
     assert "score >= 0.3" in lines[0]
     assert len({len(line) for line in lines if line.startswith("---")}) == 1
-    bins = format_yaw_bins(results).splitlines()
-    assert len(bins) == 4 * 8 + 3
-    assert bins[-1].startswith("150-180°")
+    bins = format_bins(results).splitlines()
+    assert len(bins) == 4 * 8 + 2 * 7 + 5
+    assert bins[7].startswith("150-180°")
+    assert bins[-1].startswith("256- px")
 
 
 def test_results_of_different_settings_are_not_put_side_by_side():

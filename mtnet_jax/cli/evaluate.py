@@ -4,6 +4,7 @@ import argparse
 import contextlib
 
 from mtnet_jax.cli import arguments
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.places import Place, is_address, place_argument, published
 
 
@@ -31,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--score",
         type=arguments.share,
-        default=0.3,
+        default=FOUND_SCORE,
         help="heads of a lower score count for AP only",
     )
     parser.add_argument("--iou", type=arguments.share, default=0.5, help="least IoU of a match")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput, MtnetError
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.shipped import DEFAULT_WEIGHTS
 
 DEFAULT_OUT = Path("heads")
@@ -50,7 +51,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="the same as JSON lines, an image a line; - is standard output",
     )
     parser.add_argument(
-        "--score", type=arguments.share, default=0.3, help="least score (default 0.3)"
+        "--score",
+        type=arguments.share,
+        default=FOUND_SCORE,
+        help="least score (default %(default)s)",
     )
     parser.add_argument("--cube", action="store_true", help="draw a cube round each head")
     parser.add_argument(

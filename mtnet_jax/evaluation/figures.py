@@ -4,6 +4,8 @@ Rows are those of `metrics.TRUTH_ROW`. Every number is defined in docs/evaluatio
 """
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,24 +117,37 @@ def heading_figures(rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def heading_bin(rows: np.ndarray, low: int, high: int) -> dict[str, Any]:
-    """The figures of truths with low <= |heading| < high; 180 belongs to the last bin."""
-    absolute = np.abs(rows["heading"])
-    chosen = rows[(absolute >= low) & ((absolute < high) | (high == 180))]
-    return {"low": low, "high": high, "truths": len(chosen), **heading_figures(chosen)}
+def pose_and_iou_figures(rows: np.ndarray) -> dict[str, Any]:
+    return {**iou_figures(rows), **pose_figures(rows)}
 
 
-def yaw_bin(rows: np.ndarray, absolute_yaw: np.ndarray, low: int, high: int) -> dict[str, Any]:
-    """The figures of truths with low <= |yaw| < high; 180 belongs to the last bin."""
-    inside = (absolute_yaw >= low) & ((absolute_yaw < high) | (high == 180))
-    chosen = rows[inside]
-    return {
-        "low": low,
-        "high": high,
-        "truths": len(chosen),
-        **iou_figures(chosen),
-        **pose_figures(chosen),
-    }
+def figures_by_size(rows: np.ndarray) -> dict[str, Any]:
+    return {**pose_and_iou_figures(rows), "heading_mean": heading_figures(rows)["mean"]}
+
+
+def by_bins(
+    rows: np.ndarray,
+    values: np.ndarray,
+    edges: Sequence[float | None],
+    figures: Callable[[np.ndarray], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The figures of the truths in each bin.
+
+    Args:
+      rows: (n,) of truths.
+      values: (n,) to bin by; NaN is in no bin.
+      edges: low and high of the bins. A low edge belongs to its bin; the last bin has no upper end.
+      figures: of rows.
+
+    Returns:
+      A dict for each bin: low, high, truths, and the figures.
+    """
+    found = []
+    for low, high in pairwise(edges):
+        below = True if high == edges[-1] else values < high
+        chosen = rows[(values >= low) & below]
+        found.append({"low": low, "high": high, "truths": len(chosen), **figures(chosen)})
+    return found
 
 
 def cumulative_geodesic(rows: np.ndarray) -> list[float] | None:

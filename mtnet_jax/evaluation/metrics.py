@@ -10,7 +10,6 @@ Every number is defined in docs/evaluation.md.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,18 +18,19 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.figures import (
     GEODESIC_POINTS,
     RECALL_POINTS,
+    by_bins,
     cumulative_geodesic,
     euler_errors,
-    heading_bin,
+    figures_by_size,
     heading_figures,
     interpolated_precision,
     iou_figures,
     labels_of,
     mean,
+    pose_and_iou_figures,
     pose_figures,
     ratio,
     vector_errors,
-    yaw_bin,
 )
 from mtnet_jax.evaluation.matching import (
     match_heads,
@@ -38,6 +38,7 @@ from mtnet_jax.evaluation.matching import (
     pair_by_iou,
     pairwise_iou,
 )
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.rotations import (
     angles_apart,
     geodesic_degrees,
@@ -48,6 +49,7 @@ from mtnet_jax.rotations import (
 
 AP_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 YAW_BINS = (0, 30, 60, 90, 120, 150, 180)
+SIZE_BINS = (0, 32, 64, 128, 256, None)  # pixels of the image, longer side of the box
 PROTOCOLS = ("matched", "authors")
 
 # What is kept of every truth that counts (is not ignored). Errors are in degrees, and NaN where the
@@ -58,6 +60,7 @@ TRUTH_ROW = np.dtype(
         ("matched", np.bool_),
         ("label", np.int64),  # class of the truth
         ("iou", np.float64),  # 0 where missed
+        ("side", np.float64),  # of the true box, the longer one, pixels of the image
         ("has_pose", np.bool_),
         ("invalid", np.bool_),  # matched and has_pose, but the predicted matrix is no rotation
         ("yaw", np.float64),  # of the truth, canonical; NaN without a pose
@@ -82,7 +85,7 @@ class Settings(NamedTuple):
 
     protocol: str = "matched"
     iou_threshold: float = 0.5
-    score_threshold: float = 0.3
+    score_threshold: float = FOUND_SCORE
 
 
 class State(NamedTuple):
@@ -119,7 +122,7 @@ def evaluate(
     *,
     protocol: str = "matched",
     iou_threshold: float = 0.5,
-    score_threshold: float = 0.3,
+    score_threshold: float = FOUND_SCORE,
     class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All metrics over pictures.
@@ -231,10 +234,11 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
       maev_front, maev, geodesic_mean, geodesic_median); "heading" (evaluated, mean, median,
       beyond_90) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
       recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a list with
-      low, high, truths and the figures of "heading"; "classes", a list with name, truths,
-      predictions, ap50, ap50_95, recall and mean IoUs (the average precisions of "detection" are
-      means over the classes that have truths, as COCO's); "curves" (precision at IoU .5 over
-      recall, cumulative geodesic error).
+      low, high, truths and the figures of "heading"; "size_bins", a list with low, high (None: no
+      end), the fields of a yaw bin and heading_mean, by the longer side of the true box; "classes",
+      a list with name, truths, predictions, ap50, ap50_95, recall and mean IoUs (the average
+      precisions of "detection" are means over the classes that have truths, as COCO's); "curves"
+      (precision at IoU .5 over recall, cumulative geodesic error).
     """
     rows = state.rows
     present = np.unique(rows["label"]).tolist()
@@ -243,7 +247,6 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
     no_average: list[float | None] = [None] * len(AP_IOU_THRESHOLDS)
     average = no_average if precision is None else [mean(p) for p in precision]
     matched = int(rows["matched"].sum())
-    absolute_yaw = np.abs(rows["yaw"])
     return {
         "settings": settings._asdict(),
         "counts": {
@@ -268,8 +271,9 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
         },
         "pose": pose_figures(rows),
         "heading": heading_figures(rows),
-        "yaw_bins": [yaw_bin(rows, absolute_yaw, low, high) for low, high in pairwise(YAW_BINS)],
-        "heading_bins": [heading_bin(rows, low, high) for low, high in pairwise(YAW_BINS)],
+        "yaw_bins": by_bins(rows, np.abs(rows["yaw"]), YAW_BINS, pose_and_iou_figures),
+        "heading_bins": by_bins(rows, np.abs(rows["heading"]), YAW_BINS, heading_figures),
+        "size_bins": by_bins(rows, rows["side"], SIZE_BINS, figures_by_size),
         "classes": [
             _class_row(state, label, class_names)
             for label in sorted({*present, *state.labels.tolist(), *range(len(class_names))})
@@ -298,6 +302,8 @@ def _truth_rows(
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
     rows["label"] = labels_of(truth, len(has_pose))
+    boxes = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)
+    rows["side"] = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0)
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
     for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
         rows[field] = np.nan

@@ -18,15 +18,15 @@ from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
 from mtnet_jax.evaluation.metrics import Settings, evaluate
 from mtnet_jax.evaluation.report import (
     REPORT_FILES,
+    format_bins,
     format_classes,
     format_table,
-    format_yaw_bins,
     write_report,
 )
-from mtnet_jax.heads import Heads
+from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.places import place
-from mtnet_jax.predict.far_look import with_far_looks
+from mtnet_jax.predict.far_look import far_look_iou, with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_picture, letterboxed
 from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
@@ -39,7 +39,7 @@ def evaluate_records(
     *,
     out: Path,
     protocol: str = "matched",
-    score_threshold: float = 0.3,
+    score_threshold: float = FOUND_SCORE,
     iou_threshold: float = 0.5,
     batch_size: int = 8,
     limit: int = 0,
@@ -105,7 +105,7 @@ def evaluate_records(
     if len(results["network"]["classes"]) > 1:
         print(f"\n{format_classes(results)}")
     if results["network"]["counts"]["truths_with_heading"]:
-        print(format_yaw_bins(results))
+        print(format_bins(results))
     print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
     return results
 
@@ -142,9 +142,7 @@ def _predict_split(
         size=opened.config.input.size,
         batch_size=batch_size,
         limit=limit,
-        far_look_iou=opened.config.decode.iou_threshold
-        if opened.config.input.get("far_look", False)
-        else None,
+        far_look=far_look_iou(opened.config),
     )
     total = min(limit, len(source)) if limit else len(source)
     return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
@@ -182,7 +180,7 @@ def predict_records(
     batch_size: int,
     threads: int = 2,
     limit: int = 0,
-    far_look_iou: float | None = None,
+    far_look: float | None = None,
 ) -> Iterator[tuple[dict, dict]]:
     """Predicts every record in order.
 
@@ -193,7 +191,7 @@ def predict_records(
       batch_size: pictures a call; the last batch is filled up, so nothing recompiles.
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
-      far_look_iou: second looks are taken (`predict.far_look`), and two heads that overlap by more
+      far_look: second looks are taken (`predict.far_look`), and two heads that overlap by more
         are one; None takes none.
 
     Yields:
@@ -212,10 +210,10 @@ def predict_records(
     for item in prepared:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict(detect, waiting, batch_size, far_look_iou)
+            yield from _predict(detect, waiting, batch_size, far_look)
             waiting = []
     if waiting:
-        yield from _predict(detect, waiting, batch_size, far_look_iou)
+        yield from _predict(detect, waiting, batch_size, far_look)
 
 
 def _prepare(record: Record, size: int) -> dict:
@@ -235,7 +233,7 @@ def _predict(
     detect: Callable[[np.ndarray], Heads],
     items: list[dict],
     batch_size: int,
-    far_look_iou: float | None,
+    far_look: float | None,
 ) -> Iterator[tuple[dict, dict]]:
     def filled_up(inputs: np.ndarray) -> Heads:
         empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
@@ -247,7 +245,7 @@ def _predict(
         heads_in_picture(heads, row, item["matrix"], item["image"].shape)
         for row, item in enumerate(items)
     ]
-    if far_look_iou is not None:
+    if far_look is not None:
         size = items[0]["input"].shape[0]
-        found = with_far_looks(filled_up, images, found, size=size, iou_threshold=far_look_iou)
+        found = with_far_looks(filled_up, images, found, size=size, iou_threshold=far_look)
     yield from zip(found, (item["truth"] for item in items), strict=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtnet_jax.evaluation.report import align, cell
+from mtnet_jax.evaluation.tables import align, cell
 
 # (section of a result, key, title, unit or "%")
 COLUMNS = (

@@ -18,6 +18,7 @@ from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
+from mtnet_jax.predict.far_look import far_look_iou
 from mtnet_jax.predict.onnx_runtime import open_heads
 
 INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
@@ -88,7 +89,7 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
     stated = session.get_modelmeta().custom_metadata_map
     settings = {
         "size": config.input.size,
-        "farLook": bool(config.input.get("far_look", False)),
+        "farLook": far_look_iou(config) is not None,
         "iou": config.decode.iou_threshold,
         "classNames": list(config.class_names),
         "frame": config.frame,

@@ -9,9 +9,10 @@ at once.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mtnet_jax.data import geometry
-from mtnet_jax.heads import Heads
+from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import heads_in_picture
 from mtnet_jax.predict.tiles import merge
 
@@ -20,9 +21,15 @@ FARTHER = 2  # times
 LARGE = 0.35  # from here on it is worth a second look
 LARGEST_NEAR = 0.45  # what is larger is taken from the second look alone,
 SMALLEST_FAR = 0.25  # what is smaller from the first
-_SURE = 0.3  # score of a head that counts as found
 
 Found = dict[str, np.ndarray]  # heads as of `placing.heads_in_picture`
+
+
+def far_look_iou(config: ConfigDict) -> float | None:
+    """IoU beyond which heads of two looks are one; None for a network that looks once."""
+    if not config.input.get("far_look", False):  # weights of before have no such option
+        return None
+    return config.decode.iou_threshold
 
 
 def with_far_looks(
@@ -57,7 +64,7 @@ def with_far_looks(
 
 def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
     """Whether the first look found a large head, or none at all, in an image of this shape."""
-    sure = near["scores"] >= _SURE
+    sure = near["scores"] >= FOUND_SCORE
     return not sure.any() or bool((_extents(near, shape)[sure] > LARGE).any())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.errors import BadInput, BadRecord
-from mtnet_jax.heads import Heads
+from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.places import Place
 from mtnet_jax.predict import far_look
 from mtnet_jax.predict.head import Head
@@ -24,8 +24,6 @@ from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.shipped import weights_folder
-
-DEFAULT_SCORE_THRESHOLD = 0.3
 
 Image = Any  # an array, a PIL image, bytes or a path; see `Predictor.__call__`
 
@@ -44,7 +42,7 @@ class Predictor:
         self,
         weights: str | os.PathLike | Place | None = None,
         *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        score_threshold: float = FOUND_SCORE,
         iou_threshold: float | None = None,
         runtime: str = "auto",
         device: str | None = None,
@@ -84,7 +82,7 @@ class Predictor:
         self.size = config.input.size
         self._iou_threshold = config.decode.iou_threshold
         self._tile = tile
-        self._far_look = config.input.get("far_look", False)
+        self._far_look = far_look.far_look_iou(config)
         self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
@@ -124,13 +122,13 @@ class Predictor:
             heads_in_picture(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
         ]
-        if self._far_look:
+        if self._far_look is not None:
             placed = far_look.with_far_looks(
                 lambda inputs: self._detect(self._filled_up(inputs)),
                 pixels,
                 placed,
                 size=self.size,
-                iou_threshold=self._iou_threshold,
+                iou_threshold=self._far_look,
             )
         return [
             self._as_heads(self._with_tiles(image, arrays), image.shape)
