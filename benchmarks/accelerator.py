@@ -42,8 +42,8 @@ def measure_training(
 
     Args:
       width: of the network.
-      size: side of the pictures in pixels.
-      batch: pictures a step, over all devices.
+      size: side of the images in pixels.
+      batch: images a step, over all devices.
       dtype: compute type.
       remat: see `MultitaskNet`.
       seconds: about so long.
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--size", type=int, default=416)
-    parser.add_argument("--batches", default="16,32,64,128", help="pictures a step, all devices")
+    parser.add_argument("--batches", default="16,32,64,128", help="images a step, all devices")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--remat", choices=("none", "blocks"), default="none")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each of them")

@@ -1,15 +1,15 @@
-"""Frames a second of a conversion, beside the cost of its pictures alone.
+"""Frames a second of a conversion, beside the cost of its images alone.
 
     python -m benchmarks.convert --raw ../shared/data/hardhat --copies 4
 
 Contenders, each a whole command from its start to its end, imports and all:
 
-- limit: as many processes read the same pictures, decode them (the check that every converter
+- limit: as many processes read the same images, decode them (the check that every converter
   makes) and write their bytes to a file each. No labels, no shuffling, no checksums.
 - convert: `mtnet data convert yolo` on all processors.
 - Beam (with --beam): the same on Apache Beam's DirectRunner with as many processes.
 
-`--copies N` links every picture N times: the time a process takes to start counts for less in a set
+`--copies N` links every image N times: the time a process takes to start counts for less in a set
 of real size. All files are in the page cache after the first turn, which is not counted.
 """
 
@@ -42,7 +42,7 @@ def command(words: list[str], out: str) -> Run:
 
 
 def limit(raw: Path, out: Path, processes: int) -> None:
-    """What no conversion can do without: every picture is read, decoded and written."""
+    """What no conversion can do without: every image is read, decoded and written."""
     paths = sorted(raw.glob("*/images/*"))
     out.mkdir()
     shares = [(paths[i::processes], out / f"{i}.bin") for i in range(processes)]
@@ -64,16 +64,16 @@ def _read_decode_write(paths: list[Path], out: Path) -> None:
 
 
 def link_copies(raw: Path, folder: Path, copies: int) -> int:
-    """Makes a raw folder with every picture and label file linked `copies` times."""
+    """Makes a raw folder with every image and label file linked `copies` times."""
     shutil.copy(raw / "data.yaml", folder)
     count = 0
     for images in raw.glob("*/images"):
         for kind in ("images", "labels"):
             (folder / images.parent.name / kind).mkdir(parents=True)
-        for picture in images.iterdir():
-            label = images.parent / "labels" / f"{picture.stem}.txt"
+        for image in images.iterdir():
+            label = images.parent / "labels" / f"{image.stem}.txt"
             for copy in range(copies):
-                for source in (picture, label):
+                for source in (image, label):
                     part = folder / images.parent.name / source.parent.name
                     os.symlink(source.resolve(), part / f"{copy}_{source.name}")
                 count += 1
@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, "raw"), Path(folder, "out")
         raw.mkdir()
-        pictures = link_copies(args.raw, raw, args.copies)
+        images = link_copies(args.raw, raw, args.copies)
         common = ["--raw", str(raw), "--processes", str(args.processes)]
         convert = ["-m", "data_prep.convert", "yolo", "--out", str(out), *common]
         words = {"limit": ["-m", "benchmarks.convert", *common, "--limit", str(out)]}
@@ -111,13 +111,13 @@ def main() -> None:
             },
             turns=args.turns,
         )
-    print(f"{pictures} pictures, {args.processes} processes")
+    print(f"{images} images, {args.processes} processes")
     print(table(results))
     for name, result in results.items():
         share = 1 / ratio(result, results["limit"])[0]
-        print(f"{name}: {pictures / result.median():.0f} pictures/s, {share:.0%} of the limit")
+        print(f"{name}: {images / result.median():.0f} images/s, {share:.0%} of the limit")
     if args.json:
-        write_json(args.json, results, {"pictures": pictures, "processes": args.processes})
+        write_json(args.json, results, {"images": images, "processes": args.processes})
 
 
 if __name__ == "__main__":

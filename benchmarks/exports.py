@@ -25,11 +25,11 @@ from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.export.metadata import INPUT
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.files import find_pictures
+from mtnet_jax.predict.files import find_images
 from mtnet_jax.predict.inference import compile_for_prediction, make_detector
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, make_session, open_heads
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.shipped import shipped, weights_folder
 from mtnet_jax.system import build_system
@@ -169,7 +169,7 @@ def inputs(source: Path, size: int) -> np.ndarray:
     """Images of a folder and noise as inputs (n, size, size, 3) uint8."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (NOISE_IMAGES, size, size, 3), dtype=np.uint8)
-    images = [letterboxed(read_picture(path), size)[0] for path in find_pictures([source])]
+    images = [letterboxed(read_image(path), size)[0] for path in find_images([source])]
     return np.stack([*images, *noise])
 
 
@@ -191,7 +191,7 @@ def table(results: list[Parity]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", help="default: those that ship")
-    parser.add_argument("--images", type=Path, default=shipped("demo/pictures"))
+    parser.add_argument("--images", type=Path, default=shipped("demo/images"))
     parser.add_argument("--write", type=Path, help="a page whose table is replaced")
     args = parser.parse_args()
     weights = weights_folder(args.weights)

@@ -1,15 +1,15 @@
-"""Pictures a second for each core: our input pipeline beside torch's DataLoader and tf.data.
+"""Images a second for each core: our input pipeline beside torch's DataLoader and tf.data.
 
     python -m benchmarks.input_pipeline --data records/hardhat --cores 1
     python -m benchmarks.input_pipeline --data records/hardhat --cores 2 --noise 0
 
 The work is the same for all: take a record of the TFRecord file (shuffled, checksum verified),
-decode its JPEG, letterbox and augment it (one affine map for picture, boxes and rotations; one
-colour matrix; blur of a tenth of the pictures; normal noise), pad its heads, make a batch.
+decode its JPEG, letterbox and augment it (one affine map for image, boxes and rotations; one
+colour matrix; blur of a tenth of the images; normal noise), pad its heads, make a batch.
 
 - mtnet: `training_batches`, which trains; a thread a core.
 - torch: a Dataset in torch's DataLoader, a worker process a core, with OpenCV as it is mostly used:
-  the picture decoded whole, averaged down where it shrinks by two or more, noise by cv2.randn.
+  the image decoded whole, averaged down where it shrinks by two or more, noise by cv2.randn.
 - torch, our record: the DataLoader round our own function of a record, to compare loaders alone.
 - tf.data: TensorFlow's operations, a thread a core (benchmarks/tf_data_pipeline.py says which), in
   the environment of requirements-tensorflow-test.txt: $MTNET_TF_PYTHON or .venv-tensorflow.
@@ -47,7 +47,7 @@ def mtnet(settings: dict, batches: int) -> Run:
     keep_large_buffers()
     hold_to_cores(settings["workers"])
     iterator = training_batches(
-        [RecordSource(settings["path"], settings["split"], picture=False)],
+        [RecordSource(settings["path"], settings["split"], decode=False)],
         [1.0],
         size=settings["size"],
         batch_size=settings["batch"],
@@ -63,7 +63,7 @@ class TorchDataset:
     """Our records, for torch's DataLoader; its workers take it apart by index."""
 
     def __init__(self, settings: dict, change: Callable[..., dict]):
-        self._source = RecordSource(settings["path"], settings["split"], picture=False)
+        self._source = RecordSource(settings["path"], settings["split"], decode=False)
         self._settings, self._change = settings, change
         self._options = AugmentOptions(**settings["options"])
 
@@ -80,11 +80,11 @@ class TorchDataset:
 def usual_augmentation(
     record: dict, rng: np.random.Generator, size: int, options: AugmentOptions
 ) -> dict[str, np.ndarray]:
-    """`augment_record` with the picture decoded whole, and noise by OpenCV."""
+    """`augment_record` with the image decoded whole, and noise by OpenCV."""
     pixels = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
     letterbox = geometry.letterbox_map(pixels.shape[1], pixels.shape[0], size)
     matrix = geometry.compose(letterbox, random_map(rng, size, options))
-    image = geometry.map_picture(pixels, matrix, size)
+    image = geometry.map_image(pixels, matrix, size)
     image = change_colour(rng, image, options._replace(noise=0))
     if options.noise > 0:
         cv2.setRNGSeed(int(rng.integers(2**31)))
@@ -179,9 +179,9 @@ def contenders(settings: dict, batches: int) -> dict[str, Contender]:
 
 
 def main() -> None:
-    """Prints the table of the contenders, and pictures a second for each core."""
+    """Prints the table of the contenders, and images a second for each core."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="record set as DIR[:SPLIT], JPEG pictures")
+    parser.add_argument("--data", required=True, help="record set as DIR[:SPLIT], JPEG images")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--batches", type=int, default=40, help="in a turn")
@@ -202,12 +202,12 @@ def main() -> None:
         "options": AugmentOptions(noise=args.noise)._asdict(),
     }
     results = measure(contenders(settings, args.batches), turns=args.turns)
-    print(f"{args.batches} batches of {args.batch} pictures a run, {args.cores} core(s)")
+    print(f"{args.batches} batches of {args.batch} images a run, {args.cores} core(s)")
     print(table(results))
     for name, result in results.items():
         rate = args.batches * args.batch / result.median() / args.cores
         times = ratio(result, results["mtnet"])[0]
-        print(f"{name}: {rate:.0f} pictures/s a core; its time is {times:.2f} of mtnet's")
+        print(f"{name}: {rate:.0f} images/s a core; its time is {times:.2f} of mtnet's")
     if args.json:
         write_json(args.json, results, settings)
 

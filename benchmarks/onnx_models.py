@@ -22,7 +22,7 @@ STEM_CHANNELS = 32  # at width 1
 
 
 def write_network(path: Path, config: ConfigDict, variables: dict[str, Any]) -> None:
-    """The bare network: pictures (1, 3, size, size) in [0, 1] -> its three maps."""
+    """The bare network: images (1, 3, size, size) in [0, 1] -> its three maps."""
     model = build_system(config).model
     twin = TorchTwin(
         model.version,
@@ -153,5 +153,5 @@ def _unit(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Modu
 
 
 def as_onnx_input(images_BxHxWx3: np.ndarray) -> np.ndarray:
-    """uint8 pictures -> (B, 3, H, W) float32 in [0, 1]."""
+    """uint8 images -> (B, 3, H, W) float32 in [0, 1]."""
     return np.ascontiguousarray(images_BxHxWx3.transpose(0, 3, 1, 2), np.float32) / 255

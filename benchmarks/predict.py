@@ -1,4 +1,4 @@
-"""From a decoded picture to heads, beside onnxruntime's time for the bare network alone.
+"""From a decoded image to heads, beside onnxruntime's time for the bare network alone.
 
     python -m benchmarks.predict --width 0.25
     python -m benchmarks.predict --weights weights/release
@@ -7,7 +7,7 @@ Each contender runs in a process of its own, with two threads. Before anything i
 network is checked to give what onnxruntime gives. The first line is the bare network as PyTorch
 exports it; the lines below are ours. "network" is the network alone as JAX predicts with it,
 "as trained" with BatchNorm apart and the kernels as they are; "letterbox" and "decode" are the rest
-of the way from picture to heads.
+of the way from image to heads.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mtnet_jax.predict.inference import compile_for_prediction, make_network
 from mtnet_jax.system import abstract_variables, build_system
 from mtnet_jax.weights import load_weights, write_weights
 
-PICTURE = (480, 640, 3)
+IMAGE = (480, 640, 3)
 RANDOM_PRIOR = 0.063  # objectness of an anchor in random weights
 AGREEMENT = 1e-4  # of the largest output, between onnxruntime and the network
 
@@ -65,16 +65,16 @@ def read_weights(weights: str | None, width: float, size: int) -> tuple[ConfigDi
     return config, jax.tree_util.tree_map_with_path(draw, abstract_variables(system))
 
 
-def picture() -> np.ndarray:
-    """A decoded picture of VGA size."""
-    return np.random.default_rng(0).integers(0, 256, PICTURE, dtype=np.uint8)
+def vga_image() -> np.ndarray:
+    """A decoded image of VGA size."""
+    return np.random.default_rng(0).integers(0, 256, IMAGE, dtype=np.uint8)
 
 
 def network_input(size: int) -> np.ndarray:
-    """The picture, letterboxed, as a batch of one."""
-    image = picture()
+    """The image, letterboxed, as a batch of one."""
+    image = vga_image()
     matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
-    return geometry.map_picture(image, matrix, size)[None]
+    return geometry.map_image(image, matrix, size)[None]
 
 
 def onnx_network(path: str, size: int) -> tuple[Callable, dict[str, Any]]:
@@ -91,7 +91,7 @@ def open_predictor(source: dict[str, Any], runtime: str) -> Predictor:
 
 
 def whole_way(runtime: str, **source: Any) -> tuple[Callable, dict[str, Any]]:
-    predictor, image = open_predictor(source, runtime), picture()
+    predictor, image = open_predictor(source, runtime), vga_image()
     return lambda: predictor(image), {"heads": len(predictor(image))}
 
 
@@ -114,11 +114,11 @@ def network_as_trained(**source: Any) -> tuple[Callable, dict[str, Any]]:
 
 
 def letterbox_alone(**source: Any) -> tuple[Callable, dict[str, Any]]:
-    size, image = read_weights(**source)[0].input.size, picture()
+    size, image = read_weights(**source)[0].input.size, vga_image()
 
     def run():
         matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
-        geometry.map_picture(image, matrix, size)
+        geometry.map_image(image, matrix, size)
 
     return run, {}
 
@@ -179,8 +179,8 @@ def main() -> None:
             "onnxruntime, network": Contender(
                 onnx_network, {"path": str(path), "size": config.input.size}
             ),
-            "picture to heads, jax": Contender(whole_way, {"runtime": "jax", **source}),
-            "picture to heads, onnxruntime": Contender(
+            "image to heads, jax": Contender(whole_way, {"runtime": "jax", **source}),
+            "image to heads, onnxruntime": Contender(
                 whole_way, {"runtime": "onnxruntime", **source}
             ),
             "network": Contender(network_alone, source),
@@ -191,7 +191,7 @@ def main() -> None:
         results = measure(contenders, turns=args.turns, runs=args.runs)
     print(f"width {config.model.width}, {config.input.size} pixels, batch 1, 2 threads;")
     print(f"outputs agree with onnxruntime's within {difference:.0e} of the largest")
-    print(f"heads found: {results['picture to heads, jax'].facts['heads']}")
+    print(f"heads found: {results['image to heads, jax'].facts['heads']}")
     print(table(results))
     if args.json:
         write_json(args.json, results, vars(args))

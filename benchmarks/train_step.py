@@ -218,7 +218,7 @@ def fresh_variables(system: Any) -> dict[str, Any]:
 
 
 def random_batch(size: int, batch: int, max_heads: int) -> dict[str, Any]:
-    """Noise with two heads a picture, in the form of `mtnet_jax.data.batches`."""
+    """Noise with two heads an image, in the form of `mtnet_jax.data.batches`."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -242,7 +242,7 @@ def shape_parser(doc: str) -> argparse.ArgumentParser:
     """The options of benchmarks that train in one shape."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -58,6 +58,6 @@ def get_config():
         warmup_steps=100,
         alpha=0.3,
     )
-    config.eval_pictures = 250
+    config.eval_images = 250
     config.eval_every_epochs = 4.0
     return config

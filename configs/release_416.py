@@ -32,6 +32,6 @@ def get_config():
         alpha=0.3,
     )
     config.eval_every_epochs = 0.0
-    config.eval_pictures = 150
+    config.eval_images = 150
     config.save_every_steps = 250
     return config

@@ -53,5 +53,5 @@ def get_config():
         alpha=0.3,
     )
     config.clip_norm = 30.0
-    config.eval_pictures = 300
+    config.eval_images = 300
     return config

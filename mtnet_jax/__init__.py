@@ -1,4 +1,4 @@
-"""Multitask-Net in JAX/Flax: every head in a picture and where it looks, all 360 degrees."""
+"""Multitask-Net in JAX/Flax: every head in an image and where it looks, all 360 degrees."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Anchors and the grid of predictions they span.
 
 The network predicts three boxes for each cell of three grids (strides 32, 16, 8). Flattened in that
-order (level, row, column, anchor) this gives N predictions a picture; `Grid` says where each one
+order (level, row, column, anchor) this gives N predictions an image; `Grid` says where each one
 sits.
 """
 
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The N predictions of a picture. Static NumPy arrays, in pixels of the network's input."""
+    """The N predictions of an image. Static NumPy arrays, in pixels of the network's input."""
 
     size: int  # side of the input
     places: Place  # of all N

@@ -1,7 +1,7 @@
 """Boxes: formats are in the names. xyxy = left, top, right, bottom; cxcywh = centre and size.
 
 Pixels run from 0 at the outer edge of the first pixel to the width at the outer edge of the last,
-so a box that holds the whole picture is (0, 0, width, height) and a width is right - left. All
+so a box that holds the whole image is (0, 0, width, height) and a width is right - left. All
 functions take NumPy or JAX arrays.
 """
 

@@ -4,7 +4,7 @@ A head off the middle of a wide image is seen from another side than the camera'
 Frame `camera`: R takes head axes to camera axes. Frame `ray`: R_ray = Q R, the rotation as a camera
 sees it that was turned, by the smallest rotation Q, to look at the centre of the head's box. What a
 crop of the head shows is R_ray: cropping, shifting and scaling leave it alone, and they lose what R
-would need. docs/conventions.md has the picture.
+would need. docs/conventions.md has the image.
 
 Intrinsics are fx, fy, cx, cy in pixels, 0 at the outer edge of the first pixel (as in boxes);
 zeros stand for a camera that is not known.

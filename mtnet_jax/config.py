@@ -36,7 +36,7 @@ def record_set(
       path: directory of the record set.
       train_split: split to train on; "" trains on nothing of it.
       eval_split: split to evaluate on during training; "" evaluates on nothing of it.
-      weight: how often each of its pictures comes in an epoch.
+      weight: how often each of its images comes in an epoch.
       labels: label of the record set -> the class it is; others are classes of their own name.
     """
     return ConfigDict(
@@ -64,8 +64,8 @@ def phase(
 
     Args:
       trainable: groups that learn: "backbone", "neck", "face", "pose". The others are frozen.
-      epochs: passes over the training pictures; fractions are allowed.
-      batch_size: pictures a step, over all devices and hosts.
+      epochs: passes over the training images; fractions are allowed.
+      batch_size: images a step, over all devices and hosts.
       learning_rate: of Adam, at its highest.
       schedule: "constant", or "cosine" down to 1 % at the end of the phase.
       warmup_steps: of linear rise from 0.
@@ -107,7 +107,7 @@ def default_config() -> ConfigDict:
     # In prediction, images with a large head, or none, are looked at once more from farther away:
     # for networks that were trained on heads much smaller than the input.
     config.input.far_look = False
-    config.input.max_heads = 64  # a picture; of more, the smallest are dropped and counted
+    config.input.max_heads = 64  # an image; of more, the smallest are dropped and counted
 
     config.data = ConfigDict()  # name -> record_set(...)
     config.mix_box_rules = False  # True: trains on sets whose boxes follow different rules
@@ -139,13 +139,13 @@ def default_config() -> ConfigDict:
 
     config.decode = ConfigDict()
     config.decode.iou_threshold = 0.5  # of non-maximum suppression
-    config.decode.max_heads = 100  # a picture
+    config.decode.max_heads = 100  # an image
     config.decode.candidates = 512  # predictions that enter the suppression
 
     config.log_every_steps = 20
     config.save_every_steps = 500
     config.eval_every_epochs = 5.0  # and after each phase; 0: after each phase only
-    config.eval_pictures = 0  # at most so many of each set while training; 0: all
+    config.eval_images = 0  # at most so many of each set while training; 0: all
     config.keep_checkpoints = 2
     return config
 
@@ -201,7 +201,7 @@ _RANGES = (
         "must be at least 1",
     ),
     (
-        "seed eval_every_epochs eval_pictures clip_norm data.*.weight pose_loss.orthogonality "
+        "seed eval_every_epochs eval_images clip_norm data.*.weight pose_loss.orthogonality "
         "phases.*.epochs phases.*.warmup_steps phases.*.loss.*",
         lambda value: value >= 0,
         "must not be negative",

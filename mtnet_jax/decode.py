@@ -1,6 +1,6 @@
 """From the network's maps to heads: boxes, scores, non-maximum suppression, SVD. All under jit.
 
-Every shape is fixed. The cost depends little on how many heads a picture shows: there is a shorter
+Every shape is fixed. The cost depends little on how many heads an image shows: there is a shorter
 way for a few, and suppression and SVD go by blocks, as many as the heads need.
 """
 
@@ -26,7 +26,7 @@ class DecodeOptions(NamedTuple):
 
     score_threshold: float = FOUND_SCORE  # heads under it are left out
     iou_threshold: float = 0.5  # a head that overlaps a better one by more is left out
-    max_heads: int = 100  # D, slots a picture
+    max_heads: int = 100  # D, slots an image
     candidates: int = 512  # best predictions that enter the suppression
 
 
@@ -76,7 +76,7 @@ def decode_flat(
     best_of = partial(_decode_best, grid=grid, representation=representation, options=options)
     if count <= FEW:
         return best_of(raw, scores, count)
-    # Most pictures show a few heads, and then most of the time goes into candidates that are none.
+    # Most images show a few heads, and then most of the time goes into candidates that are none.
     promising = (scores >= _least_score(options)).sum(axis=-1).max()
     return jax.lax.cond(
         promising <= FEW,
@@ -144,7 +144,7 @@ def _fill(heads: Heads, slots: int) -> Heads:
 def suppress(
     boxes: jax.Array, usable: jax.Array, iou_threshold: float, reach: int | jax.Array | None = None
 ) -> jax.Array:
-    """Greedy non-maximum suppression of one picture's boxes, all classes together.
+    """Greedy non-maximum suppression of one image's boxes, all classes together.
 
     Args:
       boxes: (n, 4) xyxy by falling score.
@@ -206,14 +206,14 @@ def _settle(usable: jax.Array, beats: jax.Array) -> jax.Array:
 def _decode_some(
     decode_pose: Callable[[jax.Array], jax.Array], raw: jax.Array, needed: jax.Array
 ) -> jax.Array:
-    """Rotations of the first slots of each picture, (B, D, 3, 3); zeros after them.
+    """Rotations of the first slots of each image, (B, D, 3, 3); zeros after them.
 
     Args:
       decode_pose: (..., np) -> (..., 3, 3).
       raw: (B, D, np).
       needed: how many slots must be decoded, at least; a few more are.
     """
-    pictures, slots, _ = raw.shape
+    images, slots, _ = raw.shape
     size = min(POSES_AT_ONCE, slots)
 
     def decode_next(number: jax.Array, found: jax.Array) -> jax.Array:
@@ -221,5 +221,5 @@ def _decode_some(
         some = jax.lax.dynamic_slice_in_dim(raw, number * size, size, axis=1)
         return jax.lax.dynamic_update_slice_in_dim(found, decode_pose(some), number * size, axis=1)
 
-    nothing = jnp.zeros((pictures, slots, 3, 3), raw.dtype)
+    nothing = jnp.zeros((images, slots, 3, 3), raw.dtype)
     return jax.lax.fori_loop(0, (needed + size - 1) // size, decode_next, nothing)

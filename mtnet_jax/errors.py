@@ -15,7 +15,7 @@ class BadInput(MtnetError, ValueError):
 
 
 class BadRecord(BadInput):
-    """A record whose content breaks the schema; the message names the picture and the field."""
+    """A record whose content breaks the schema; the message names the image and the field."""
 
 
 class MissingFile(MtnetError, FileNotFoundError):

@@ -77,7 +77,7 @@ def multitask_loss(
     num_classes = raw.shape[-1] - 5 - representation.size
     assignment = assign_anchors(truths, grid, assign)
     objectness = _objectness_loss(raw, truths, assignment, grid)
-    # What the truths of each picture were answered with, a row for each prediction that one of them
+    # What the truths of each image were answered with, a row for each prediction that one of them
     # trains (M P of them, written M below); everything but objectness lives here.
     truths = repeat_truths(truths, assign.positives)
     index, positive = (
@@ -157,7 +157,7 @@ def heading_loss(facing: jax.Array, headings: jax.Array) -> jax.Array:
 def _box_losses(
     answers: jax.Array, boxes: jax.Array, place: Place, size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Centre and size loss of each answer, (B, M) each, both weighted by 2 - w h of the picture.
+    """Centre and size loss of each answer, (B, M) each, both weighted by 2 - w h of the image.
 
     Squared differences (YOLOv3): of the sigmoid offset in the cell, and of the log ratio to the
     anchor.
@@ -166,7 +166,7 @@ def _box_losses(
     offset = jnp.clip(target[..., :2] / place.stride - place.cell, 0.0, 1.0)
     log_ratio = jnp.log(jnp.maximum(target[..., 2:], 1e-3) / place.anchor_wh)
 
-    # At most the whole picture: a box not clipped to it must not turn the sign of its loss.
+    # At most the whole image: a box not clipped to it must not turn the sign of its loss.
     small_counts_more = 2 - jnp.minimum(target[..., 2] * target[..., 3] / size**2, 1.0)
     xy = ((jax.nn.sigmoid(answers[..., :2]) - offset) ** 2).sum(axis=-1)
     wh = ((answers[..., 2:4] - log_ratio) ** 2).sum(axis=-1)
@@ -183,11 +183,11 @@ def _objectness_loss(
     those of cells that a head without a slot touches.
     """
     batch, n = raw.shape[:2]
-    picture = jnp.arange(batch)[:, None, None]
+    image = jnp.arange(batch)[:, None, None]
     nothing = jnp.zeros((batch, n), bool)
-    positive = nothing.at[picture, assignment.flat_index].max(assignment.positive)
+    positive = nothing.at[image, assignment.flat_index].max(assignment.positive)
     claimed_by_ignored = assignment.claimed & truths.ignore[..., None]
-    owned_by_ignored = nothing.at[picture, assignment.flat_index].max(claimed_by_ignored)
+    owned_by_ignored = nothing.at[image, assignment.flat_index].max(claimed_by_ignored)
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
     close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)

@@ -3,8 +3,8 @@
 One matrix means one thing in the whole package: R takes head axes to camera axes, and
 v_camera = R v_head.
 
-* Camera axes: x to the right of the picture, y down, z forward (into the scene).
-* Head axes of a face that looks straight into the camera: x to the right of the picture (the
+* Camera axes: x to the right of the image, y down, z forward (into the scene).
+* Head axes of a face that looks straight into the camera: x to the right of the image (the
   subject's left), y down, z to the back of the head. R is then the identity, and the face normal
   (out of the nose) is minus the third column of R.
 
@@ -38,7 +38,7 @@ def axis_rotation(axis: str, degrees: Array) -> Array:
 
     Returns:
       Rotation matrices (..., 3, 3). In camera axes (y down, z forward) a positive turn about z is
-      clockwise in the picture.
+      clockwise in the image.
     """
     xp = _namespace(degrees)
     angle = xp.deg2rad(xp.asarray(degrees))
@@ -142,7 +142,7 @@ def geodesic_degrees(a: Array, b: Array) -> Array:
 def heading_degrees(rotation: Array) -> Array:
     """Where a face looks, seen from above: (..., 3, 3) -> (...), degrees within +-180.
 
-    0 is into the camera, +90 to the left of the picture, +-180 away: the canonical yaw of a level
+    0 is into the camera, +90 to the left of the image, +-180 away: the canonical yaw of a level
     head, but for nods beyond 90 degrees. A face that looks straight up or down has none (0 or 180
     by rounding).
     """
@@ -156,14 +156,14 @@ def angles_apart(a: Array, b: Array) -> Array:
 
 
 def mirror(rotation: Array) -> Array:
-    """R of the head in the horizontally flipped picture: M R M with M = diag(-1, 1, 1)."""
+    """R of the head in the horizontally flipped image: M R M with M = diag(-1, 1, 1)."""
     xp = _namespace(rotation)
     signs = xp.asarray([[1, -1, -1], [-1, 1, 1], [-1, 1, 1]], dtype=rotation.dtype)
     return rotation * xp.broadcast_to(signs, rotation.shape)
 
 
 def turn(rotation: Array, degrees: Array) -> Array:
-    """R of the head after the picture is turned clockwise by `degrees`: Rz(t) R."""
+    """R of the head after the image is turned clockwise by `degrees`: Rz(t) R."""
     return axis_rotation("z", degrees) @ rotation
 
 
@@ -274,8 +274,8 @@ CONVENTIONS: dict[str, Convention] = {
     "canonical": Convention(
         _encode_canonical,
         _decode_canonical,
-        "R = Rx(-pitch) Ry(yaw) Rz(roll). +yaw turns the face to the left of the picture, +pitch "
-        "looks up, +roll turns clockwise in the picture. Used by BIWI, 300W-LP, AFLW2000, Hopenet, "
+        "R = Rx(-pitch) Ry(yaw) Rz(roll). +yaw turns the face to the left of the image, +pitch "
+        "looks up, +roll turns clockwise in the image. Used by BIWI, 300W-LP, AFLW2000, Hopenet, "
         "FSA-Net, WHENet, DirectMHP, img2pose. " + _UPRIGHT,
     ),
     "paper": Convention(

@@ -12,6 +12,9 @@ from mtnet_jax.errors import BadInput
 
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
+_OLD_NAMES = {
+    "eval_pictures": "eval_images"
+}  # options of the top level, as older versions wrote them
 CONFIG_KEY = "mtnet_config"  # of the metadata of exported files: the configuration as JSON
 
 
@@ -34,7 +37,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     path = Path(workdir) / CONFIG
     if not path.exists():
         return None
-    return ConfigDict(json.loads(path.read_text()))
+    return _parsed(path.read_text())
 
 
 def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> ConfigDict:
@@ -45,4 +48,11 @@ def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> 
     """
     if metadata is None or CONFIG_KEY not in metadata:
         raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
-    return ConfigDict(json.loads(metadata[CONFIG_KEY]))
+    return _parsed(metadata[CONFIG_KEY])
+
+
+def _parsed(text: str) -> ConfigDict:
+    """A saved configuration, its options by the names of today."""
+    return ConfigDict(
+        {_OLD_NAMES.get(name, name): value for name, value in json.loads(text).items()}
+    )

@@ -2,7 +2,7 @@
 
 A truth belongs to the anchor, among all nine, whose shape overlaps its box best, in the grid cell
 that holds the centre of the box. Beyond the paper, the next best anchors of the same centre may
-answer for it too. Shapes are fixed (M truths a picture, padded), so nothing recompiles.
+answer for it too. Shapes are fixed (M truths an image, padded), so nothing recompiles.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from mtnet_jax.errors import BadInput
 
 
 class Truths(NamedTuple):
-    """True heads of a batch, padded to M a picture. Boxes in pixels of the network's input."""
+    """True heads of a batch, padded to M an image. Boxes in pixels of the network's input."""
 
     boxes: jax.Array  # (B, M, 4) float32 xyxy
     rotations: jax.Array  # (B, M, 3, 3) float32 head to camera; identity where unknown

@@ -53,7 +53,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def predictor(weights):
-    """The predictor of these weights, which finds something in any picture."""
+    """The predictor of these weights, which finds something in any image."""
     from mtnet_jax import Predictor
     from tests.tiny import SCORE
 

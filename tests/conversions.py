@@ -33,7 +33,7 @@ def tiny_record(number: int) -> dict:
     boxes = np.tile(np.array([[1, 2, 30, 30]], np.float32), (count, 1))
     return {
         "image": jpeg(seed=number),
-        "image_id": f"picture {number}",
+        "image_id": f"image {number}",
         "source": "tiny",
         "boxes": boxes,
         "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),

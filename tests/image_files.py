@@ -8,7 +8,7 @@ from mtnet_jax.outputs import MADE
 from mtnet_jax.predict.files import encode_image
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Writes an RGB image; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_image(image, path.suffix))

@@ -1,4 +1,4 @@
-"""Raw data in the layout of the Panoptic Studio, for tests: json as published, pictures, videos."""
+"""Raw data in the layout of the Panoptic Studio, for tests: json as published, images, videos."""
 
 import json
 import shutil
@@ -94,14 +94,14 @@ def hd_cameras(path: Path) -> dict[int, dict]:
 
 
 def noise_jpeg(width=1920, height=1080) -> bytes:
-    """A picture above 100 KB."""
+    """An image above 100 KB."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (height // 4, width // 4, 3), np.uint8)
     return cv2.imencode(".jpg", cv2.resize(small, (width, height)))[1].tobytes()
 
 
-def write_picture(raw: Path, sequence: str, camera: int, frame: int, encoded: bytes) -> Path:
-    path = layout.picture_path(raw, sequence, camera, frame)
+def write_image(raw: Path, sequence: str, camera: int, frame: int, encoded: bytes) -> Path:
+    path = layout.image_path(raw, sequence, camera, frame)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded)
     return path
@@ -123,19 +123,19 @@ def write_video(
             "crf": "20", "preset": "veryfast", "g": str(keys), "bf": str(b_frames), **dict(options),
         }  # fmt: skip
         for number in frames:
-            picture = np.roll(noise, 3 * number, axis=1)
+            image = np.roll(noise, 3 * number, axis=1)
             side = width // 16
             for bit in range(16):
-                picture[:16, bit * side : (bit + 1) * side] = 255 * (number >> bit & 1)
-            frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+                image[:16, bit * side : (bit + 1) * side] = 255 * (number >> bit & 1)
+            frame = av.VideoFrame.from_ndarray(image, "bgr24")
             frame.pts = number - frames[0] + (7 if gap_at is not None and number >= gap_at else 0)
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def drawn_number(picture: np.ndarray) -> int:
+def drawn_number(image: np.ndarray) -> int:
     """The number that `write_video` drew."""
-    side = picture.shape[1] // 16
-    blocks = [picture[4:12, bit * side + 4 : (bit + 1) * side - 4].mean() for bit in range(16)]
+    side = image.shape[1] // 16
+    blocks = [image[4:12, bit * side + 4 : (bit + 1) * side - 4].mean() for bit in range(16)]
     return sum(1 << bit for bit, mean in enumerate(blocks) if mean > 127)

@@ -22,7 +22,7 @@ def a_record(
     headings: Sequence[float] = (),
     intrinsics: Sequence[float] = (0, 0, 0, 0),
 ) -> dict:
-    """A record with a random picture of 64x48; heads have a pose where rotations are given, and a
+    """A record with a random image of 64x48; heads have a pose where rotations are given, and a
     heading where headings are."""
     count = len(boxes)
     pixels = np.random.default_rng(len(image_id)).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)

@@ -110,7 +110,7 @@ def place_of(box, size, anchors=COCO):
 
 
 def assign(boxes, valid, ignore, size, anchors=COCO):
-    """Of one picture: place of each truth (None: padding), owner {place: truth}, the shadowed."""
+    """Of one image: place of each truth (None: padding), owner {place: truth}, the shadowed."""
     places = [place_of(b, size, anchors) if v else None for b, v in zip(boxes, valid, strict=True)]
     owner, shadowed = {}, set()
     for i, box in enumerate(boxes):
@@ -225,7 +225,7 @@ def heading_loss(name, raw, heading):
 def multitask_loss(
     outputs, truths, *, size, pose_size, name, weights, anchors=COCO, positives=1, threshold=0.5
 ):
-    """Eq. 1 to 5 over pictures, cells, anchors and truths: the loss, its parts, the counts.
+    """Eq. 1 to 5 over images, cells, anchors and truths: the loss, its parts, the counts.
 
     Heads that know their heading alone have its loss in the place of L_pose.
     """
@@ -305,9 +305,9 @@ def suppress(boxes, scores, score_threshold, iou_threshold):
 
 
 def decode(outputs, *, size, pose_size, name, options, anchors=COCO):
-    """Heads of each picture, a list of (box, score, label, rotation) by falling score."""
+    """Heads of each image, a list of (box, score, label, rotation) by falling score."""
     num_classes = outputs[0].shape[-1] - 5 - pose_size
-    pictures = []
+    images = []
     for b in range(len(outputs[0])):
         found = []
         for place in all_places(size):
@@ -326,5 +326,5 @@ def decode(outputs, *, size, pose_size, name, options, anchors=COCO):
             options.score_threshold,
             options.iou_threshold,
         )[: options.max_heads]
-        pictures.append([(*found[i][:3], pose_of(name, np.array(found[i][3]))) for i in kept])
-    return pictures
+        images.append([(*found[i][:3], pose_of(name, np.array(found[i][3]))) for i in kept])
+    return images

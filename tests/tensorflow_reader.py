@@ -6,7 +6,7 @@ PYTHON is that of an environment with requirements-tensorflow-test.txt; nothing 
 imported. Every field of every record of every split is written as DIR/SPLIT/WAY/RECORD/FIELD:
 as `tfds.builder_from_directory` gives it (way "builder"), as `tfds.load` does by the set's name
 ("load", where DIR ends in NAME/VERSION), and as `tf.data.TFRecordDataset` with
-`tf.io.parse_single_example` does ("parse"). The builder and parse also give the picture as it is
+`tf.io.parse_single_example` does ("parse"). The builder and parse also give the image as it is
 encoded. A way that ends in a `DataLossError` gives its message as DIR/SPLIT/WAY/error.
 """
 
@@ -56,7 +56,7 @@ def with_parse(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict]:
 
 
 def decode_accurately(encoded: tf.Tensor) -> tf.Tensor:
-    """The picture; tfds and `tf.io.decode_image` take a quicker, coarser JPEG transform."""
+    """The image; tfds and `tf.io.decode_image` take a quicker, coarser JPEG transform."""
     if tf.io.is_jpeg(encoded):
         return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.io.decode_image(encoded, channels=3)

@@ -23,7 +23,7 @@ def records(tmp_path):
 
 
 def test_sizes_are_those_in_an_input_of_416(records):
-    sizes = letterboxed_sizes(RecordSource(records, "train", picture=False))
+    sizes = letterboxed_sizes(RecordSource(records, "train", decode=False))
     scale = 416 / WIDTH  # the longer side
     expected = [(3 + 4 * i, 2 + 4 * i) for i in range(9) for _ in range(3)] + [(3, 2)]
     np.testing.assert_allclose(sizes, np.array(expected) * scale, rtol=1e-6)

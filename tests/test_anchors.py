@@ -67,7 +67,7 @@ def test_anchors_that_do_not_fit(anchors):
 
 def test_flatten_puts_every_prediction_at_its_place():
     size = 64
-    # Each value names where it came from: picture, level, row, column, anchor, channel.
+    # Each value names where it came from: image, level, row, column, anchor, channel.
     maps = [np.zeros((2, size // s, size // s, 3, 2, 6), np.float32) for s in (32, 16, 8)]
     for level, values in enumerate(maps):
         for at in np.ndindex(values.shape[:-1]):

@@ -67,7 +67,7 @@ def test_colour_against_a_loop_over_pixels(rng, name, place):
     changed = change_colour(Scripted(place), image, options)
     assert changed.dtype == np.uint8
     expected = slow_colour(image, place, options)
-    # OpenCV computes 8-bit pictures in fixed point: now and then one level off.
+    # OpenCV computes 8-bit images in fixed point: now and then one level off.
     error = np.abs(changed.astype(int) - expected)
     assert error.max() <= 1
     assert error.mean() < 0.15
@@ -80,7 +80,7 @@ def test_options_at_zero_change_nothing(rng):
         np.testing.assert_allclose(random_map(rng, 96, NO_AUGMENTATION), np.eye(2, 3), atol=1e-12)
 
 
-def test_a_grey_picture_has_equal_channels(rng):
+def test_a_grey_image_has_equal_channels(rng):
     image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
     changed = change_colour(rng, image, NO_AUGMENTATION._replace(grey=1.0)).astype(int)
     assert np.ptp(changed, axis=2).max() <= 1
@@ -109,12 +109,12 @@ def _drawn_level(seed: int, most: float) -> float:
 
 
 def test_noise_is_normal_and_each_value_is_its_own():
-    """Against the normal distribution; neighbours, channels and pictures do not go together."""
+    """Against the normal distribution; neighbours, channels and images do not go together."""
     image = np.full((128, 128, 3), 128, np.uint8)
     rng = np.random.default_rng(5)
     options = NO_AUGMENTATION._replace(noise=40.0)
-    pictures = [change_colour(rng, image, options).astype(float) - 128 for _ in range(6)]
-    standard = [p / p.std() for p in pictures if p.std() > 8]
+    images = [change_colour(rng, image, options).astype(float) - 128 for _ in range(6)]
+    standard = [p / p.std() for p in images if p.std() > 8]
     assert len(standard) >= 3
     for values in standard:
         places = np.linspace(-2, 2, 9)
@@ -158,7 +158,7 @@ class Listed:
 
 
 def test_without_coarse_and_jpeg_the_random_numbers_are_those_of_before():
-    """What these options ask for at 0 is nothing, so pictures of a seed stay what they were."""
+    """What these options ask for at 0 is nothing, so images of a seed stay what they were."""
     rng = Listed(np.random.default_rng(3))
     image = np.full((8, 8, 3), 99, np.uint8)
     change_colour(rng, image, AugmentOptions(blur=0.0))
@@ -176,7 +176,7 @@ def test_without_coarse_and_jpeg_the_random_numbers_are_those_of_before():
 
 @pytest.mark.parametrize("name", ["coarse", "jpeg"])
 @pytest.mark.parametrize("shape", [(61, 80), (64, 64), (7, 3), (1, 1)])
-def test_coarse_and_jpeg_change_pixels_and_keep_the_picture(rng, name, shape):
+def test_coarse_and_jpeg_change_pixels_and_keep_the_image(rng, name, shape):
     """Red is strongest and blue weakest before and after: no channels change places."""
     image = rng.integers(0, 90, (*shape, 3), dtype=np.uint8) + np.array([150, 80, 0], np.uint8)
     untouched = image.copy()
@@ -190,7 +190,7 @@ def test_coarse_and_jpeg_change_pixels_and_keep_the_picture(rng, name, shape):
         np.testing.assert_allclose(after, before, atol=6)
 
 
-def test_coarse_pictures_have_lost_their_detail_and_nothing_else(rng):
+def test_coarse_images_have_lost_their_detail_and_nothing_else(rng):
     """Of a wave of 2 pixels little is left, one of 32 stays."""
     columns = np.arange(128)
     options = NO_AUGMENTATION._replace(coarse=1.0)
@@ -212,7 +212,7 @@ def test_coarse_and_jpeg_come_as_often_as_they_say(rng, name):
     assert np.mean(changed) == pytest.approx(0.3, abs=0.06)
 
 
-def test_the_same_seed_gives_the_same_picture():
+def test_the_same_seed_gives_the_same_image():
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     options = AugmentOptions(blur=0.5, grey=0.5, coarse=0.5, jpeg=0.5)
 
@@ -224,7 +224,7 @@ def test_the_same_seed_gives_the_same_picture():
 
 
 def test_maps_stay_within_the_options(rng):
-    """Scale, turn, shift and flips read back from many maps of one square picture."""
+    """Scale, turn, shift and flips read back from many maps of one square image."""
     size = 100
     options = AugmentOptions(flip=0.25, turn=20.0, scale_min=0.5, scale_max=2.0, shift=0.3)
     maps = np.array([random_map(rng, size, options) for _ in range(2000)])

@@ -27,7 +27,7 @@ DEMO = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
 
 
 @functools.cache
-def plain_picture(width: int, height: int) -> bytes:
+def plain_image(width: int, height: int) -> bytes:
     return cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
 
 
@@ -37,11 +37,11 @@ def letterboxed(fields: dict, width: int, height: int, size: int) -> dict[str, n
 
 
 def record(boxes, *, width=100, height=80, **fields) -> dict:
-    """A record with these boxes and a plain picture; everything else plain unless given."""
+    """A record with these boxes and a plain image; everything else plain unless given."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     n = len(boxes)
     return {
-        "image": plain_picture(width, height),
+        "image": plain_image(width, height),
         "boxes": boxes,
         "rotations": np.tile(np.eye(3, dtype=np.float32), (n, 1, 1)),
         "has_pose": np.ones(n, bool),
@@ -50,7 +50,7 @@ def record(boxes, *, width=100, height=80, **fields) -> dict:
         "headings": np.zeros(n, np.float32),
         "has_heading": np.zeros(n, bool),
         "intrinsics": np.zeros(4, np.float32),
-        "image_id": "picture",
+        "image_id": "image",
         "source": "test",
         **fields,
     }
@@ -149,7 +149,7 @@ def test_ignored_heads_stay_ignored():
 
 
 def test_heads_without_pose_keep_the_identity():
-    """`Truths` says so; a turn of the picture must not make a pose of it."""
+    """`Truths` says so; a turn of the image must not make a pose of it."""
     boxes, has_pose = [[20, 20, 40, 40], [50, 30, 70, 50]], np.array([True, False])
     fitted = fit_heads(record(boxes, has_pose=has_pose), geometry.turn_map(10), 100)
     np.testing.assert_allclose(fitted["rotations"][0], axis_rotation("z", 10.0), atol=1e-6)
@@ -157,7 +157,7 @@ def test_heads_without_pose_keep_the_identity():
     assert fitted["has_pose"].tolist() == [True, False]
 
 
-def test_headings_follow_the_picture_and_heads_without_stay_at_zero():
+def test_headings_follow_the_image_and_heads_without_stay_at_zero():
     boxes, known = [[20, 20, 40, 40], [50, 30, 70, 50]], np.array([True, False])
     heads = record(boxes, headings=np.array([40, 0], np.float32), has_heading=known)
     fitted = fit_heads(heads, geometry.mirror_map(100), 100)
@@ -169,7 +169,7 @@ def test_headings_follow_the_picture_and_heads_without_stay_at_zero():
     assert fit_heads(heads, geometry.turn_map(30), 100)["headings"][1] == 0
 
 
-def test_a_picture_without_heads_is_a_record(rng):
+def test_an_image_without_heads_is_a_record(rng):
     fitted = augment_record(record([]), rng, 64, AugmentOptions())
     padded = pad_heads(fitted, 3)
     assert fitted["boxes"].shape == (0, 4)
@@ -191,8 +191,8 @@ def test_augmented_boxes_lie_in_the_input(rng):
 
 @pytest.mark.parametrize("kind", [".jpg", ".png", "turned .jpg"])
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (403, 611), (1001, 999), (64, 48)])
-def test_pictures_decoded_small_are_the_same_pictures(rng, width, height, kind):
-    """Against the whole picture under the same map, whatever factor the decoder shrinks by."""
+def test_images_decoded_small_are_the_same_images(rng, width, height, kind):
+    """Against the whole image under the same map, whatever factor the decoder shrinks by."""
     noise = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     scene = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     encoded = cv2.imencode(kind[-4:], scene)[1].tobytes()
@@ -212,14 +212,14 @@ def test_pictures_decoded_small_are_the_same_pictures(rng, width, height, kind):
             geometry.letterbox_map(whole.shape[1], whole.shape[0], size),
             random_map(np.random.default_rng(seed), size, options),
         )
-        # Within the picture: at its border the grey is mixed in differently.
+        # Within the image: at its border the grey is mixed in differently.
         inside = cv2.warpAffine(np.ones(whole.shape[:2], np.float32), matrix, (size, size))
         inside = cv2.erode(inside, np.ones((5, 5))) > 0.999
-        # Mean difference from a finely sampled picture, in place and shifted by half a pixel.
+        # Mean difference from a finely sampled image, in place and shifted by half a pixel.
         errors = {}
         for dx in (0, -0.5, 0.5):
             fine = geometry.compose(matrix, geometry.shift_map(dx, 0))
-            fine = geometry.map_picture(
+            fine = geometry.map_image(
                 whole, geometry.compose(fine, geometry.scale_map(8)), 8 * size
             )
             fine = fine.reshape(size, 8, size, 8, 3).mean(axis=(1, 3))
@@ -230,9 +230,9 @@ def test_pictures_decoded_small_are_the_same_pictures(rng, width, height, kind):
         )
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(rng):
-    for content in (b"", b"junk", plain_picture(200, 100)[:300]):
-        with pytest.raises(BadRecord, match=r"'picture' of 'test'"):
+def test_an_image_that_cannot_be_decoded_is_named(rng):
+    for content in (b"", b"junk", plain_image(200, 100)[:300]):
+        with pytest.raises(BadRecord, match=r"'image' of 'test'"):
             augment_record(record([], image=content), rng, 32, NO_AUGMENTATION)
 
 
@@ -362,8 +362,8 @@ def test_each_epoch_holds_every_record_once_in_another_order():
 
 def test_augmentation_differs_between_epochs():
     batches = stream([Numbered(1)], batch_size=1, options=AugmentOptions())
-    pictures = [next(batches)["image"] for _ in range(6)]
-    assert len({picture.tobytes() for picture in pictures}) == 6
+    images = [next(batches)["image"] for _ in range(6)]
+    assert len({image.tobytes() for image in images}) == 6
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 70])
@@ -398,11 +398,11 @@ def test_hosts_do_not_repeat_each_others_changes():
         def __getitem__(self, index):
             return super().__getitem__(0)
 
-    pictures = [
+    images = [
         next(stream([Alike(4)], batch_size=2, host=h, hosts=2, options=AugmentOptions()))["image"]
         for h in range(2)
     ]
-    assert (pictures[0] != pictures[1]).any(axis=(1, 2, 3)).all()
+    assert (images[0] != images[1]).any(axis=(1, 2, 3)).all()
 
 
 def test_a_host_without_records_is_refused():
@@ -421,7 +421,7 @@ def test_bad_options_are_refused_at_once():
 
 
 def test_batches_of_a_record_set():
-    source = RecordSource(DEMO, "test", picture=False)
+    source = RecordSource(DEMO, "test", decode=False)
     batches = stream([source], threads=2, size=64, max_heads=4)
     seen = [next(batches) for _ in range(3)]
     assert all(batch["valid"][:, 0].all() for batch in seen)
@@ -434,7 +434,7 @@ def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
     damaged = tmp_path / "records"
     shutil.copytree(DEMO, damaged)
     shard = next(damaged.glob("*-test.tfrecord-*"))
-    source = RecordSource(damaged, "test", picture=False)
+    source = RecordSource(damaged, "test", decode=False)
     offset, length = (int(v) for v in source._files[0].index[7])
     content = bytearray(shard.read_bytes())
     content[offset + length // 2] ^= 1

@@ -58,7 +58,7 @@ def test_an_error_on_beam_is_told_and_the_parts_serve_the_next_run(tmp_path):
         "except ChildProcessError as error:",
         "    print(error)",
     )
-    assert run.stdout.strip() == "picture 7: damaged", run.stderr
+    assert run.stdout.strip() == "image 7: damaged", run.stderr
     assert not (tmp_path / "out").exists()
     works = tiny({"train": range(6)}, functools.partial(read_but, bad=7, message="damaged"))
     write_record_set(works, tmp_path / "out")

@@ -106,7 +106,7 @@ def test_angles_of_the_real_frame(data_dir):
     x, y, z = Rotation.from_matrix(rows).as_euler("XYZ", degrees=True)
     angles = rotation_to_euler(record["rotations"][0].astype(float), convention="canonical")
     np.testing.assert_allclose(angles, [y, -x, z], atol=1e-3)
-    assert (angles[:2] > 20).all()  # he looks up and to the left of the picture
+    assert (angles[:2] > 20).all()  # he looks up and to the left of the image
     assert record["image"] == (folder / "frame_00054_rgb.png").read_bytes()
     assert record["image_id"] == "12/frame_00054"
     # rgb.cal calls the middle of the first pixel 0.
@@ -114,7 +114,7 @@ def test_angles_of_the_real_frame(data_dir):
     expected = [matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5]
     np.testing.assert_allclose(record["intrinsics"], expected, rtol=1e-6)
     assert not record["has_heading"].any()
-    assert not report.dropped_pictures
+    assert not report.dropped_images
 
 
 @pytest.mark.parametrize(
@@ -226,20 +226,20 @@ def test_annotations_point_at_the_nose(data_dir):
     np.testing.assert_allclose(nose(data_dir, 170), [350, 267], atol=3)
 
 
-def test_annotations_move_the_nose_as_the_pictures_do(data_dir):
+def test_annotations_move_the_nose_as_the_images_do(data_dir):
     # Between these frames the woman turns her head by 6 degrees. With the other sign of the yaw the
     # nose would not move to the left.
     folder = data_dir / "biwi" / "hpdb" / "01"
     if not folder.is_dir():
         pytest.skip(f"no BIWI at {folder}")
     places = [nose(data_dir, number) for number in (166, 174)]
-    pictures = [
+    images = [
         cv2.imread(str(folder / f"frame_00{number}_rgb.png"), cv2.IMREAD_GRAYSCALE)
         for number in (166, 174)
     ]
     x, y = places[0].astype(int)
-    tip = pictures[0][y - 8 : y + 9, x - 8 : x + 9]
-    around = pictures[1][y - 28 : y + 29, x - 28 : x + 29]
+    tip = images[0][y - 8 : y + 9, x - 8 : x + 9]
+    around = images[1][y - 28 : y + 29, x - 28 : x + 29]
     match = cv2.matchTemplate(around, tip, cv2.TM_CCOEFF_NORMED)
     _, likeness, _, (column, row) = cv2.minMaxLoc(match)
     assert likeness > 0.9
@@ -358,7 +358,7 @@ def test_boxes_from_a_list(raw):
     report, records = read(raw, boxes=listed)
     (record,) = records["test"]
     np.testing.assert_array_equal(record["boxes"], [[1, 2, 30, 40]])
-    assert report.dropped_pictures == {"no box in the list": ["01/frame_00003"]}
+    assert report.dropped_images == {"no box in the list": ["01/frame_00003"]}
 
 
 @pytest.mark.parametrize(
@@ -401,8 +401,8 @@ def test_frames_without_a_good_pose_are_dropped(raw, text, reason):
         path.write_text(text)
     report, records = read(raw)
     assert [r["image_id"] for r in records["test"]] == ["17/frame_00003"]
-    assert list(report.dropped_pictures) == [reason]
-    assert "01" in report.dropped_pictures[reason][0]
+    assert list(report.dropped_images) == [reason]
+    assert "01" in report.dropped_images[reason][0]
 
 
 def test_a_short_annotation_is_dropped(raw):
@@ -410,15 +410,15 @@ def test_a_short_annotation_is_dropped(raw):
     (raw / "db_annotations/01").mkdir(parents=True)
     (raw / "db_annotations/01/frame_00003_pose.bin").write_bytes(b"\0" * 20)
     report, _ = read(raw)
-    assert "20 bytes, expected 24" in report.dropped_pictures["the pose cannot be read"][0]
+    assert "20 bytes, expected 24" in report.dropped_images["the pose cannot be read"][0]
 
 
 @pytest.mark.parametrize("content", [b"", png()[:-300], png()[:40], png((32, 24))])
-def test_bad_pictures_are_dropped(raw, content):
+def test_bad_images_are_dropped(raw, content):
     (raw / "hpdb/01/frame_00003_rgb.png").write_bytes(content)
     report, records = read(raw)
     assert [r["image_id"] for r in records["test"]] == ["17/frame_00003"]
-    ((place,),) = report.dropped_pictures.values()
+    ((place,),) = report.dropped_images.values()
     assert "frame_00003" in place
 
 
@@ -469,9 +469,9 @@ def test_depth_runs(tmp_path):
     [
         (b"", "0 bytes, expected a header"),
         (runs((1, [5, 6, 7])), "ends at pixel 4 of 8"),
-        (runs((1, [5, 6, 7]), (3, [900]))[:-1], "leaves the picture or the file"),
-        (runs((1, [5, 6, 7]), (6, [900])), "leaves the picture or the file"),
-        (runs((-1, [5])), "leaves the picture or the file"),
+        (runs((1, [5, 6, 7]), (3, [900]))[:-1], "leaves the image or the file"),
+        (runs((1, [5, 6, 7]), (6, [900])), "leaves the image or the file"),
+        (runs((-1, [5])), "leaves the image or the file"),
         (runs((0, [])), "an empty run"),
         (runs((8, [])) + b"x", "1 bytes follow"),
         (runs(width=-4), "claims -4x2 pixels"),

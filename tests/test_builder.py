@@ -58,7 +58,7 @@ def test_tensorflow_is_not_imported(tmp_path):
 def test_every_record_arrives(tmp_path):
     write_record_set(tiny(), tmp_path / "out")
     for split, numbers in (("train", range(6)), ("test", range(6, 9))):
-        source = RecordSource(tmp_path / "out", split, picture=False)
+        source = RecordSource(tmp_path / "out", split, decode=False)
         found = {source[i]["image_id"]: source[i] for i in range(len(source))}
         assert len(found) == len(numbers)
         for number in numbers:
@@ -154,17 +154,17 @@ def test_overwrite_leaves_other_folders_alone(tmp_path):
 
 def test_a_conversion_that_fails_at_once_leaves_nothing(tmp_path):
     def read(number, report):
-        raise ValueError(f"picture {number} is bad")
+        raise ValueError(f"image {number} is bad")
         yield
 
-    with pytest.raises(ValueError, match="picture 0 is bad"):
+    with pytest.raises(ValueError, match="image 0 is bad"):
         write_record_set(tiny(read=read), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_conversion_keeps_the_old_set(tmp_path):
     write_record_set(tiny(), tmp_path / "out")
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         write_record_set(tiny({"train": []}), tmp_path / "out", overwrite=True)
     assert RecordSet.open(tmp_path / "out").splits == {"train": 6, "test": 3}
 
@@ -174,7 +174,7 @@ def test_a_failed_conversion_keeps_the_old_set(tmp_path):
 )
 def test_same_id_twice_is_refused(tmp_path, splits):
     twice = max(splits["train"], key=[n for items in splits.values() for n in items].count)
-    with pytest.raises(ValueError, match=f"image_id 'picture {twice}'"):
+    with pytest.raises(ValueError, match=f"image_id 'image {twice}'"):
         write_record_set(tiny(splits), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -293,7 +293,7 @@ def read_or_fail(number, report, *, go: str):
 
 def read_but(number, report, *, bad: int, message: str, seed: int = 0):
     if number == bad and message:
-        raise ValueError(f"picture {number}: {message}")
+        raise ValueError(f"image {number}: {message}")
     yield {**tiny_record(number), "source": f"seed {seed}"}
 
 
@@ -364,7 +364,7 @@ def test_a_worker_that_dies_is_told_and_the_next_run_goes_on(tmp_path):
 
 def test_an_error_in_a_worker_arrives(tmp_path):
     conversion = tiny(read=functools.partial(read_but, bad=7, message="damaged"))
-    with pytest.raises(ValueError, match="picture 7: damaged"):
+    with pytest.raises(ValueError, match="image 7: damaged"):
         write_record_set(conversion, tmp_path / "out", processes=2)
 
 

@@ -89,7 +89,7 @@ def test_to_the_ray_and_back_is_nothing(rng):
     assert camera.camera_to_ray(none, np.zeros((0, 4)), INTRINSICS).shape == (0, 3, 3)
 
 
-def test_in_the_middle_of_the_picture_the_frames_are_one(rng):
+def test_in_the_middle_of_the_image_the_frames_are_one(rng):
     rotations = Rotation.random(5, rng=rng).as_matrix()
     boxes = box_round(np.tile(INTRINSICS[2:], (5, 1)))
     np.testing.assert_allclose(
@@ -120,7 +120,7 @@ def test_a_head_that_looks_at_the_eye_faces_the_camera_wherever_it_is(rng):
 
 
 def test_the_ray_frame_is_what_a_camera_turned_to_the_head_sees(rng):
-    """PnP in the picture of a second camera, which looks at the head, gives R_ray."""
+    """PnP in the image of a second camera, which looks at the head, gives R_ray."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1.3, 1.3) for z in (-1, 1.2)]) * 0.1
     for _ in range(20):
         head = Rotation.random(rng=rng).as_matrix()
@@ -129,15 +129,15 @@ def test_the_ray_frame_is_what_a_camera_turned_to_the_head_sees(rng):
         look = Rotation.align_vectors(AXIS, place)[0].as_matrix()
         eye = cv2.Rodrigues(look)[0]
         seen = corners @ head.T + place
-        picture = cv2.projectPoints(seen, eye, np.zeros(3), MATRIX, None)[0]
-        _, turn, shift = cv2.solvePnP(corners, picture, MATRIX, None)
+        image = cv2.projectPoints(seen, eye, np.zeros(3), MATRIX, None)[0]
+        _, turn, shift = cv2.solvePnP(corners, image, MATRIX, None)
         assert np.abs(shift[:2]).max() < 1e-4  # the second camera has the head in its middle
         (found,) = camera.camera_to_ray(head[None], box_round(pixel)[None], INTRINSICS)
         np.testing.assert_allclose(found, cv2.Rodrigues(turn)[0], atol=1e-5)
 
 
 def test_crops_and_scales_leave_the_ray_frame_alone(rng):
-    """A part of the picture, enlarged, has its own intrinsics; R_ray is the same there."""
+    """A part of the image, enlarged, has its own intrinsics; R_ray is the same there."""
     centres = rng.uniform([0, 0], [640, 480], (20, 2))
     rotations = Rotation.random(20, rng=rng).as_matrix()
     whole = camera.camera_to_ray(rotations, box_round(centres), INTRINSICS)
@@ -149,7 +149,7 @@ def test_crops_and_scales_leave_the_ray_frame_alone(rng):
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("degrees", [0.0, 20.0, -135.0])
-def test_flips_and_turns_of_the_picture_agree_with_the_ray_frame(rng, flip, degrees):
+def test_flips_and_turns_of_the_image_agree_with_the_ray_frame(rng, flip, degrees):
     """To map and then take the ray, or the other way: a turn about the axis keeps the camera."""
     intrinsics = np.array([500.0, 500.0, 320.0, 240.0])
     centres = rng.uniform([100, 100], [540, 380], (20, 2))
@@ -223,7 +223,7 @@ def records(tmp_path, rng):
 
 def test_a_source_in_the_ray_frame(records):
     path, (wide, unknown, empty, unposed) = records
-    source = RecordSource(path, "train", picture=False, frame="ray")
+    source = RecordSource(path, "train", decode=False, frame="ray")
     found = source[0]["rotations"]
     assert found.dtype == np.float32
     fx, fy, cx, cy = wide["intrinsics"]
@@ -243,7 +243,7 @@ def test_a_source_in_the_ray_frame(records):
 def test_a_source_in_the_camera_frame_gives_what_is_stored(records):
     path, content = records
     for options in ({}, {"frame": "camera"}):
-        source = RecordSource(path, "train", picture=False, **options)
+        source = RecordSource(path, "train", decode=False, **options)
         for i, record in enumerate(content):
             np.testing.assert_array_equal(source[i]["rotations"], record["rotations"])
 

@@ -21,7 +21,7 @@ TURN = Rotation.from_euler("XYZ", [10, 120, -30], degrees=True).as_matrix()
 def good_record(number: int) -> dict:
     box = (5, 6, 30, 40)
     return a_record(
-        f"picture {number}",
+        f"image {number}",
         boxes=[box, (0, 0, WIDTH, HEIGHT)],
         rotations=[TURN] * 2,
         headings=[180, -75.5],
@@ -227,7 +227,7 @@ SKEWED = TURN + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
         (with_box(1, 2, np.inf, 4), "box", "not finite"),
         (with_box(10, 2, 10, 4), "box", "without area"),
         (with_box(10, 20, 15, 4), "box", "without area"),
-        (with_box(-1, 2, 10, 4), "box", f"reaches out of the picture, {WIDTH}x{HEIGHT}"),
+        (with_box(-1, 2, 10, 4), "box", f"reaches out of the image, {WIDTH}x{HEIGHT}"),
         (with_box(1, -0.5, 10, 4), "box", "reaches out"),
         (with_box(1, 2, WIDTH + 0.5, 4), "box", "reaches out"),
         (with_box(1, 2, 5, HEIGHT + 1), "box", "reaches out"),
@@ -247,9 +247,9 @@ SKEWED = TURN + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
         (with_intrinsics(-50, 51, 32, 24), "intrinsics", "not those of a camera"),
         (lambda r: r["labels"].__setitem__(1, 1), "label", "head 1 has 1, not within 0 to 0"),
         (lambda r: r["labels"].__setitem__(1, -1), "label", "head 1 has -1"),
-        (lambda r: r.update(image=r["image"][:-40]), "picture", "OpenCV cannot decode"),
-        (lambda r: r.update(image=b""), "picture", "empty"),
-        (lambda r: r.update(image=b"\xff\xd8\xff\xe0 cut"), "picture", "cut short"),
+        (lambda r: r.update(image=r["image"][:-40]), "image", "OpenCV cannot decode"),
+        (lambda r: r.update(image=b""), "image", "empty"),
+        (lambda r: r.update(image=b"\xff\xd8\xff\xe0 cut"), "image", "cut short"),
         (lambda r: r.update(image_id=""), "image_id", "is empty"),
         (lambda r: r.pop("ignore"), "schema", "'ignore'.* missing"),
         (lambda r: r.update(labels=r["labels"][:1]), "schema", "1 entries for 2 boxes"),
@@ -268,7 +268,7 @@ def test_bad_labels_are_named(records, change, kind, text):
     assert (fault.kind, fault.file, fault.record) == (kind, path, 2)
     assert re.search(text, fault.text), fault.text
     if kind != "schema":
-        assert f"picture {bad['image_id']!r}" in fault.text
+        assert f"image {bad['image_id']!r}" in fault.text
     assert tally.records == 9
 
 
@@ -285,7 +285,7 @@ def test_every_fault_of_a_record_is_told(records):
     tally, faults = check(records)
     # The id of record 2 of the first shard, three times over.
     assert tally.faults == {
-        **{"picture": 3, "box": 3, "rotation": 3, "heading": 6, "label": 6, "intrinsics": 3},
+        **{"image": 3, "box": 3, "rotation": 3, "heading": 6, "label": 6, "intrinsics": 3},
         "image_id": 3,
     }
     assert {fault.record for fault in faults} == {0, 1, 2}
@@ -302,7 +302,7 @@ def test_the_same_image_id_in_two_splits(records):
     write_records(shard(records, "test"), [unchecked_bytes(good_record(5))])
     _, (fault,) = check(records)
     assert (fault.kind, fault.file, fault.record) == ("image_id", shard(records, "test"), 0)
-    assert f"'picture 5' is also the image_id of {shard(records, number=1)}, record 1" in fault.text
+    assert f"'image 5' is also the image_id of {shard(records, number=1)}, record 1" in fault.text
 
 
 def test_the_rounding_of_boxes_is_no_fault(records):
@@ -334,7 +334,7 @@ def test_check_command(records, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{missing}: metadata: No record set")
     assert lines[1] == f"{missing}: 0 records, 0 heads: 1 faults (1 metadata)"
-    assert lines[2].startswith(f"{shard(records, 'test')}, record 0: label: picture 'picture 0': ")
+    assert lines[2].startswith(f"{shard(records, 'test')}, record 0: label: image 'image 0': ")
     assert lines[-1] == f"{records}: 9 records, 18 heads: 3 faults (2 label, 1 image_id)"
 
 

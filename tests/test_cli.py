@@ -19,10 +19,10 @@ from data_prep import convert
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.config import load_config
-from mtnet_jax.predict.predictor import Predictor, read_picture
+from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.shipped import shipped_names
 from tests.conftest import REPOSITORY
-from tests.image_files import write_picture, written
+from tests.image_files import write_image, written
 from tests.tiny import SCORE
 
 DEMO = REPOSITORY / "demo" / "studio_demo"
@@ -34,11 +34,11 @@ COMMANDS = ("quickstart", "train", "eval", "predict", "export", "data")
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    folder = tmp_path / "my pictures"
+def images(tmp_path) -> Path:
+    folder = tmp_path / "my images"
     rng = np.random.default_rng(0)
     for name in ("a.png", "ü b.png"):
-        write_picture(folder / name, rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        write_image(folder / name, rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
     return folder
 
 
@@ -140,11 +140,11 @@ def test_converter_options_agree_with_the_converter():
 # --- predict -------------------------------------------------------------------------------------
 
 
-def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
+def test_predict_writes_overlays_and_json(run, weights, images, tmp_path):
     """The whole command, nothing replaced."""
     out, file = tmp_path / "out", tmp_path / "heads.json"
     code, said, errors = run(
-        "predict", pictures, "--weights", weights, "--out", out, "--json", file, "--score", SCORE
+        "predict", images, "--weights", weights, "--out", out, "--json", file, "--score", SCORE
     )
     assert code == 0
     assert not errors
@@ -154,49 +154,49 @@ def test_predict_writes_overlays_and_json(run, weights, pictures, tmp_path):
         f"JSON: {file}",
     ]
     entries = json.loads(file.read_text())
-    assert [entry["image"] for entry in entries] == [str(p) for p in sorted(pictures.iterdir())]
+    assert [entry["image"] for entry in entries] == [str(p) for p in sorted(images.iterdir())]
     assert all(entry["heads"] for entry in entries)
     assert written(out) == ["a.png", "ü b.png"]
 
 
-def test_pictures_that_cannot_be_read_do_not_stop_the_others(
-    run, monkeypatch, weights, predictor, pictures, tmp_path
+def test_images_that_cannot_be_read_do_not_stop_the_others(
+    run, monkeypatch, weights, predictor, images, tmp_path
 ):
     monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
-    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     file, missing = tmp_path / "heads.json", tmp_path / "missing.png"
-    code, said, errors = run("predict", missing, pictures, "--weights", weights, "--json", file)
+    code, said, errors = run("predict", missing, images, "--weights", weights, "--json", file)
     assert code == 1
     assert "2 images predicted, 2 could not be read" in said
     assert len(errors) == 2
     assert str(missing) in errors[0]
-    assert str(pictures / "broken.jpg") in errors[1]
+    assert str(images / "broken.jpg") in errors[1]
     assert len(json.loads(file.read_text())) == 2
 
 
 def test_a_second_run_leaves_its_overlays_out(
-    run, monkeypatch, weights, predictor, pictures, tmp_path
+    run, monkeypatch, weights, predictor, images, tmp_path
 ):
     monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     for _ in range(2):
-        _, said, _ = run("predict", pictures, "--weights", weights, "--out", pictures / "drawn")
+        _, said, _ = run("predict", images, "--weights", weights, "--out", images / "drawn")
         assert "2 images predicted" in said
-    assert len(written(pictures / "drawn")) == 2
+    assert len(written(images / "drawn")) == 2
 
 
-def test_predict_refuses_to_draw_over_its_input(fails, weights, pictures):
-    before = read_picture(pictures / "a.png")
-    line = fails("predict", pictures, "--weights", weights, "--out", pictures)
+def test_predict_refuses_to_draw_over_its_input(fails, weights, images):
+    before = read_image(images / "a.png")
+    line = fails("predict", images, "--weights", weights, "--out", images)
     assert "choose another folder" in line
-    line = fails("predict", pictures / "a.png", "--weights", weights, "--out", pictures)
+    line = fails("predict", images / "a.png", "--weights", weights, "--out", images)
     assert "choose another folder" in line
-    np.testing.assert_array_equal(read_picture(pictures / "a.png"), before)
+    np.testing.assert_array_equal(read_image(images / "a.png"), before)
 
 
-def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, pictures, tmp_path):
-    crops = ("predict", pictures, "--weights", weights, "--json", tmp_path / "j", "--save-crops")
+def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, images, tmp_path):
+    crops = ("predict", images, "--weights", weights, "--json", tmp_path / "j", "--save-crops")
     assert "--out" in fails(*crops)
-    line = fails("predict", pictures, "--weights", tmp_path / "no", "--out", tmp_path / "o")
+    line = fails("predict", images, "--weights", tmp_path / "no", "--out", tmp_path / "o")
     assert str(tmp_path / "no") in line
     assert "mtnet train" in line
     empty = tmp_path / "empty"
@@ -206,21 +206,21 @@ def test_predict_errors_are_one_line(fails, monkeypatch, weights, predictor, pic
     monkeypatch.setattr(Predictor, "load", lambda folder, **_: predictor)
     taken = tmp_path / "file"
     taken.write_text("")
-    command = ("predict", pictures, "--weights", weights)
+    command = ("predict", images, "--weights", weights)
     assert str(taken) in fails(*command, "--out", taken)
     assert str(taken) in fails(*command, "--json", taken / "heads.json")
     assert str(empty) in fails(*command, "--json", empty)
 
 
-def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, pictures, tmp_path):
+def test_mistakes_of_the_program_keep_their_traceback(monkeypatch, weights, images, tmp_path):
     """A user error is one line; what NumPy or a slip of ours raises must stay findable."""
-    words = ["predict", str(pictures), "--weights", str(weights), "--out", str(tmp_path / "o")]
+    words = ["predict", str(images), "--weights", str(weights), "--out", str(tmp_path / "o")]
     for error in (TypeError, KeyError, ValueError, RuntimeError):
 
         def slip(*_, error=error, **__):
             raise error("a slip")
 
-        monkeypatch.setattr(mtnet_jax.predict.files, "find_pictures", slip)
+        monkeypatch.setattr(mtnet_jax.predict.files, "find_images", slip)
         with pytest.raises(error, match="a slip"):
             main(words)
 

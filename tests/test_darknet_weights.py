@@ -117,7 +117,7 @@ def test_yolov3_file_gives_the_outputs_of_the_twin(tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, variables["params"]["pose"], before["params"]["pose"]
     )
-    assert (report.version, report.pictures_seen) == ((0, 2, 5), 32_013_312)
+    assert (report.version, report.images_seen) == ((0, 2, 5), 32_013_312)
 
     twin = torch_twin.TorchTwin("v2", 80, 3).eval()
     twin.copy_from_flax(before)  # for the pose branch; the rest comes from the file
@@ -217,7 +217,7 @@ def test_header_of_old_and_new_versions(tmp_path, version, header):
     path = sparse_file(tmp_path / "weights", CONV74_FLOATS, version=version)
     assert path.stat().st_size == header + 4 * CONV74_FLOATS
     _, report = load_darknet_weights(path, abstract_variables())
-    assert (report.version, report.pictures_seen) == (version, 64)
+    assert (report.version, report.images_seen) == (version, 64)
 
 
 def test_files_of_other_class_counts(tmp_path):

@@ -32,10 +32,10 @@ def compiled(outputs, *, name="vectors", options=OPTIONS):
     return _compiled(outputs, *thresholds, name=name, **sizes)
 
 
-def random_outputs(rng, name="vectors", num_classes=1, pictures=2):
+def random_outputs(rng, name="vectors", num_classes=1, images=2):
     channels = 5 + num_classes + POSE_SIZE[name]
     outputs = [
-        rng.normal(size=(pictures, SIZE // s, SIZE // s, 3, channels)).astype(np.float32)
+        rng.normal(size=(images, SIZE // s, SIZE // s, 3, channels)).astype(np.float32)
         for s in (32, 16, 8)
     ]
     for level in outputs:
@@ -45,22 +45,22 @@ def random_outputs(rng, name="vectors", num_classes=1, pictures=2):
 
 
 def quiet_outputs(name="vectors", num_classes=1):
-    """Two pictures in which the network sees nothing, but for what a test puts there."""
+    """Two images in which the network sees nothing, but for what a test puts there."""
     outputs = random_outputs(np.random.default_rng(99), name, num_classes)
     for level in outputs:
         level[..., 4] = -20
     return outputs
 
 
-def at(outputs, place, picture=0):
+def at(outputs, place, image=0):
     level, row, column, anchor = place
-    return outputs[level][picture, row, column, anchor]
+    return outputs[level][image, row, column, anchor]
 
 
-def put_head(outputs, box, score_logit, *, picture=0):
+def put_head(outputs, box, score_logit, *, image=0):
     """Makes the prediction of a box see it, with a class score near 1. Returns its channels."""
     place = slow_loops.place_of(box, SIZE)
-    answer = at(outputs, place, picture)
+    answer = at(outputs, place, image)
     answer[:4], answer[4], answer[5] = slow_loops.raw_of(box, place, SIZE), score_logit, 20
     return answer
 
@@ -72,7 +72,7 @@ def spread_boxes(count):
 
 
 def check_against_loops(outputs, name, options):
-    """Compares with the loops; returns how many heads each picture has."""
+    """Compares with the loops; returns how many heads each image has."""
     heads = jax.tree.map(np.asarray, compiled(outputs, name=name, options=options))
     expected = slow_loops.decode(
         outputs, size=SIZE, pose_size=POSE_SIZE[name], name=name, options=options
@@ -234,7 +234,7 @@ def test_predictions_that_are_not_finite_are_left_out(value, threshold):
             assert np.isfinite(getattr(heads, name)[0, :n]).all()
             np.testing.assert_array_equal(getattr(heads, name)[0, 0], getattr(expected, name)[0, 0])
         for a, b in zip(heads, expected, strict=True):
-            np.testing.assert_array_equal(a[1], b[1])  # the other picture sees nothing of it
+            np.testing.assert_array_equal(a[1], b[1])  # the other image sees nothing of it
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
@@ -283,7 +283,7 @@ def test_one_compilation_for_any_number_of_heads(monkeypatch):
 def test_the_shorter_way_for_a_few_heads_gives_the_same(monkeypatch, count):
     outputs = quiet_outputs("sixd")
     for i, box in enumerate(spread_boxes(count)):
-        put_head(outputs, box, i / 4 + 1, picture=i % 2)
+        put_head(outputs, box, i / 4 + 1, image=i % 2)
 
     def decoded():
         return jax.jit(partial(decode, grid=GRID, options=OPTIONS, representation=sixd))(outputs)

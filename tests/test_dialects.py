@@ -112,7 +112,7 @@ def test_yolo_layouts_folders_in_folders_and_formats(tmp_path, capsys, layout):
     said = capsys.readouterr().out
     assert "1 files left out: hidden or of another system" in said
     assert "1 label files without an image" in said
-    assert "3 pictures stored anew" in said
+    assert "3 images stored anew" in said
 
 
 def test_a_split_in_both_layouts_is_refused(tmp_path, yolo_set):
@@ -156,10 +156,10 @@ def test_coco_dialects_say_the_same(tmp_path, content, encoding):
     raw = tmp_path / "raw"
     image(raw / "sub/a.jpg")
     (raw / "train.json").write_bytes(content.removeprefix("\ufeff").encode(encoding))
-    pictures = coco.read_coco(coco.Split(raw / "train.json", raw), "train", convention=None)
-    assert [p.path for p in pictures] == [raw / "sub/a.jpg"]
-    assert [list(h.box) for h in pictures[0].heads] == [BOX]
-    assert pictures[0].heads[0].ignore == ""
+    images = coco.read_coco(coco.Split(raw / "train.json", raw), "train", convention=None)
+    assert [p.path for p in images] == [raw / "sub/a.jpg"]
+    assert [list(h.box) for h in images[0].heads] == [BOX]
+    assert images[0].heads[0].ignore == ""
 
 
 TABLE = "image,x1,y1,x2,y2,ignore\nsub/a.jpg,24,16,40,48,0\n"
@@ -186,10 +186,10 @@ def test_csv_dialects_say_the_same(tmp_path, table):
     image(raw / "sub/a.jpg")
     (raw / "heads.csv").write_bytes(table.encode())
     rows = csv_heads.read_table(raw / "heads.csv")
-    (picture,) = csv_heads._pictures(rows, raw).values()
-    assert picture.path == raw / "sub/a.jpg"
-    assert [list(h.box) for h in picture.heads] == [BOX]
-    assert not picture.heads[0].ignore
+    (labelled,) = csv_heads._images(rows, raw).values()
+    assert labelled.path == raw / "sub/a.jpg"
+    assert [list(h.box) for h in labelled.heads] == [BOX]
+    assert not labelled.heads[0].ignore
 
 
 @pytest.mark.parametrize("word", ["1", "1.0", "True", "yes", "TRUE"])

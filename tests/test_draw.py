@@ -79,7 +79,7 @@ def test_box_lies_where_it_should():
     assert (inside == 128).all()  # no rotation, no axes
 
 
-def test_the_picture_given_is_not_changed_and_no_heads_change_nothing():
+def test_the_image_given_is_not_changed_and_no_heads_change_nothing():
     nothing = {"boxes": np.zeros((0, 4)), "rotations": np.zeros((0, 3, 3)), "scores": np.zeros(0)}
     image = GREY.copy()
     drawn = draw_heads(image, nothing)
@@ -136,20 +136,20 @@ def test_truth_is_drawn_too_and_objects_without_a_pose_get_no_axes():
     assert len(pixels(image, draw.RED)) == 0
 
 
-def test_wrong_pictures_are_refused():
+def test_wrong_images_are_refused():
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)):
         with pytest.raises(ValueError, match="uint8"):
             draw_heads(image, one_head(np.eye(3)))
 
 
-def test_line_width_grows_with_the_picture():
+def test_line_width_grows_with_the_image():
     widths = [line_width((h, 2 * h, 3)) for h in (50, 320, 540, 2000)]
     assert widths == sorted(widths)
     assert widths[0] >= 1
     assert widths[-1] >= 3 * widths[1]
 
 
-def test_contact_sheet_places_pictures():
+def test_contact_sheet_places_images():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     images = [np.full((50, 100, 3), c, np.uint8) for c in colours]
     sheet = contact_sheet(
@@ -168,11 +168,11 @@ def test_contact_sheet_places_pictures():
 
 
 @pytest.mark.parametrize(("pan", "tilt"), [(45, 0), (-60, 0), (0, 30), (30, -30)])
-def test_on_real_pictures_the_blue_axis_goes_the_way_the_nose_does(data_dir, pan, tilt):
-    """Pointing'04: positive pan is a face to the left of the picture, positive tilt looks up."""
+def test_on_real_images_the_blue_axis_goes_the_way_the_nose_does(data_dir, pan, tilt):
+    """Pointing'04: positive pan is a face to the left of the image, positive tilt looks up."""
     found = sorted((data_dir / "pointing04" / "Person02").glob(f"person02*{tilt:+d}{pan:+d}.jpg"))
     if not found:
-        pytest.skip("no Pointing'04 picture of this pose")
+        pytest.skip("no Pointing'04 image of this pose")
     image = cv2.cvtColor(cv2.imread(str(found[0])), cv2.COLOR_BGR2RGB)
     numbers = re.findall(r"\d+", found[0].with_suffix(".txt").read_text().split("Face")[1])
     x, y, w, h = (int(n) for n in numbers)

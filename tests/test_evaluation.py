@@ -12,13 +12,13 @@ from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation import run
 from mtnet_jax.evaluation.constant import constant_predictor
 from mtnet_jax.evaluation.figures import euler_errors, vector_errors
-from mtnet_jax.evaluation.matching import match_picture, pair_by_iou, pairwise_iou
+from mtnet_jax.evaluation.matching import match_image, pair_by_iou, pairwise_iou
 from mtnet_jax.evaluation.metrics import (
     EMPTY,
     Settings,
     evaluate,
+    image_state,
     merge_states,
-    picture_state,
     summarise,
 )
 from mtnet_jax.evaluation.plots import plot_geodesic, plot_pose_by_yaw, plot_precision_recall
@@ -68,10 +68,10 @@ def canonical(yaw, pitch=0.0, roll=0.0):
     return Rotation.from_euler("XYZ", [-pitch, yaw, roll], degrees=True).as_matrix()
 
 
-def random_pairs(seed, pictures=30, upright=False):
+def random_pairs(seed, images=30, upright=False):
     rng = np.random.default_rng(seed)
     pairs = []
-    for _ in range(pictures):
+    for _ in range(images):
         n = int(rng.integers(0, 5))
         corner = rng.uniform(0, 150, (n, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(15, 60, (n, 2))], axis=1)
@@ -184,7 +184,7 @@ def _slow_euler(matrix):
 def test_matching_equals_slow_loops(seed):
     for pred, truth in random_pairs(seed):
         for threshold in (0.3, 0.5, 0.75):
-            match = match_picture(pred, truth, threshold)
+            match = match_image(pred, truth, threshold)
             takes, absorbed = slow_match(pred, truth, threshold)
             m, n = len(pred["scores"]), len(truth["boxes"])
             assert match.iou.shape == (m, n)
@@ -198,20 +198,20 @@ def test_matching_equals_slow_loops(seed):
 
 def test_two_predictions_on_one_truth_the_higher_score_wins_though_its_iou_is_lower():
     pred = a_pred([[0, 0, 10, 10], [0, 0, 10, 12]], [0.5, 0.9])
-    match = match_picture(pred, a_truth([[0, 0, 10, 10]]), 0.5)
+    match = match_image(pred, a_truth([[0, 0, 10, 10]]), 0.5)
     assert match.truth_of_prediction.tolist() == [-1, 0]
     assert match.prediction_of_truth.tolist() == [1]
 
 
 def test_the_threshold_itself_is_enough():
-    match = match_picture(a_pred([[0, 0, 10, 5]], [1]), a_truth([[0, 0, 10, 10]]), 0.5)
+    match = match_image(a_pred([[0, 0, 10, 5]], [1]), a_truth([[0, 0, 10, 10]]), 0.5)
     assert match.truth_of_prediction.tolist() == [0]
 
 
 def test_a_counting_truth_goes_before_a_nearer_ignored_one():
     truth = a_truth([[0, 0, 10, 10], [0, 0, 10, 12]], ignore=[True, False])
     pred = a_pred([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 9]], [0.9, 0.8, 0.7])
-    match = match_picture(pred, truth, 0.5)
+    match = match_image(pred, truth, 0.5)
     assert match.truth_of_prediction.tolist() == [1, 0, 0]  # then both others are absorbed
     assert match.absorbed.tolist() == [False, True, True]
     assert match.prediction_of_truth.tolist() == [-1, 0]
@@ -257,8 +257,8 @@ def test_average_precision_equals_slow_loops(seed):
     assert result["ap50_95"] == pytest.approx(np.mean(slow), abs=1e-12)
 
 
-def integer_pictures():
-    """Boxes, scores, truths, ignore of 40 pictures, by integer arithmetic: the same everywhere."""
+def integer_images():
+    """Boxes, scores, truths, ignore of 40 images, by integer arithmetic: the same everywhere."""
     state = 12345
 
     def draw(n):
@@ -287,7 +287,7 @@ def integer_pictures():
 
 
 def test_average_precision_equals_pycocotools():
-    # pycocotools 2.0.11, COCOeval("bbox") on integer_pictures(), ignored truths by an area outside
+    # pycocotools 2.0.11, COCOeval("bbox") on integer_images(), ignored truths by an area outside
     # the range "all": precision averaged over its 101 points, at IoU .50, .55, ..., .95.
     expected = [
         0.4837166886045852,
@@ -303,14 +303,14 @@ def test_average_precision_equals_pycocotools():
     ]
     pairs = [
         (a_pred(boxes, np.array(scores, np.float64)), a_truth(truth, ignore=ignore))
-        for boxes, scores, truth, ignore in integer_pictures()
+        for boxes, scores, truth, ignore in integer_images()
     ]
     result = evaluate(pairs)
     assert list(result["detection"]["ap_by_iou"].values()) == pytest.approx(expected, abs=1e-12)
     assert result["detection"]["ap50_95"] == pytest.approx(0.2085952345899324, abs=1e-12)
 
 
-def test_ties_do_not_depend_on_the_order_of_pictures():
+def test_ties_do_not_depend_on_the_order_of_images():
     hit = (a_pred([[0, 0, 10, 10]], [1]), a_truth([[0, 0, 10, 10]]))
     miss = (a_pred([[50, 50, 60, 60]], [1]), a_truth([[0, 0, 10, 10]]))
     result = evaluate([hit, miss])["detection"]
@@ -326,8 +326,8 @@ def test_iou_means_and_counts():
     assert result["detection"]["mean_iou_all"] == pytest.approx(0.4)  # the other has score 0.2
     assert result["detection"]["false_positives"] == 0  # absorbed
     assert result["counts"] == {
-        "pictures": 1,
-        "pictures_skipped": 0,
+        "images": 1,
+        "images_skipped": 0,
         "truths": 2,
         "truths_with_pose": 0,
         "truths_with_heading": 0,
@@ -345,7 +345,7 @@ def test_iou_means_and_counts():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pose_errors_equal_slow_loops(seed):
-    pairs = random_pairs(seed, pictures=40, upright=True)
+    pairs = random_pairs(seed, images=40, upright=True)
     for pred, truth in pairs:
         for j in range(len(truth["boxes"])):
             for i in range(len(pred["scores"])):
@@ -423,7 +423,7 @@ def test_a_prediction_that_is_no_rotation_is_counted_and_left_out():
     json.dumps(result, allow_nan=False)
 
 
-def test_a_true_pose_that_is_no_rotation_is_an_error_that_names_the_picture():
+def test_a_true_pose_that_is_no_rotation_is_an_error_that_names_the_image():
     truth = a_truth([[0, 0, 9, 9]], [2 * np.eye(3)])
     with pytest.raises(ValueError, match="made"):
         evaluate([(a_pred([], []), truth)])
@@ -461,7 +461,7 @@ def test_empty_everything(protocol):
     for pairs in ([], [(NOTHING, a_truth([]))]):
         result = evaluate(pairs, protocol=protocol)
         assert json.loads(json.dumps(result, allow_nan=False)) == result
-        assert result["counts"]["pictures"] == len(pairs)
+        assert result["counts"]["images"] == len(pairs)
         assert result["detection"]["ap50"] is None
         assert result["detection"]["recall"] is None
         assert result["pose"]["mae"] is None
@@ -483,20 +483,20 @@ def test_no_truths_and_no_predictions():
 def test_merged_states_give_exactly_the_numbers_of_one_pass(protocol):
     pairs = random_pairs(7)
     settings = Settings(protocol=protocol)
-    states = [picture_state(pred, truth, settings) for pred, truth in pairs]
+    states = [image_state(pred, truth, settings) for pred, truth in pairs]
     hosts = [merge_states(states[20:]), EMPTY, merge_states(states[:3]), merge_states(states[3:20])]
     assert summarise(merge_states(hosts), settings) == evaluate(pairs, protocol=protocol)
     assert evaluate(pairs[::-1], protocol=protocol) == evaluate(pairs, protocol=protocol)
 
 
-def test_authors_protocol_skips_pictures_whose_counts_differ_and_pairs_whatever_the_iou():
+def test_authors_protocol_skips_images_whose_counts_differ_and_pairs_whatever_the_iou():
     one = a_truth([[0, 0, 10, 10]], [canonical(0)])
     far = (a_pred([[5, 0, 15, 10]], [0.9], [canonical(20)]), one)  # IoU 1/3
     extra = (a_pred([[0, 0, 10, 10]] * 2, [0.9, 0.8], [canonical(0)] * 2), one)
     weak = (a_pred([[0, 0, 10, 10]] * 2, [0.9, 0.1], [canonical(10)] * 2), one)  # one of .3 or more
     result = evaluate([far, extra, weak], protocol="authors")
-    assert result["counts"]["pictures"] == 2
-    assert result["counts"]["pictures_skipped"] == 1
+    assert result["counts"]["images"] == 2
+    assert result["counts"]["images_skipped"] == 1
     assert result["detection"]["mean_iou_matched"] == pytest.approx((1 / 3 + 1) / 2)
     assert result["pose"]["yaw"] == pytest.approx(15, abs=1e-3)
     matched = evaluate([far, extra, weak])
@@ -514,7 +514,7 @@ def test_unknown_protocol():
 
 
 def two_classes(labels):
-    """A picture with two heads of class 0 and one of class 1, all found, with these labels."""
+    """An image with two heads of class 0 and one of class 1, all found, with these labels."""
     boxes = [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50]]
     truth = {**a_truth(boxes), "labels": np.array([0, 0, 1])}
     return [({**a_pred(boxes, [0.9, 0.8, 0.7]), "labels": np.array(labels)}, truth)]

@@ -16,7 +16,7 @@ from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
 from mtnet_jax.weights import flat_arrays, load_weights
 from tests.conftest import REPOSITORY
@@ -24,11 +24,11 @@ from tests.tiny import SCORE
 
 pytest.importorskip("onnx", reason="needs the exports' packages: pip install -e '.[export]'")
 
-IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 
 
 def demo_inputs(size: int) -> np.ndarray:
-    return np.stack([letterboxed(read_picture(path), size)[0] for path in IMAGES])
+    return np.stack([letterboxed(read_image(path), size)[0] for path in IMAGES])
 
 
 @pytest.fixture(scope="module")

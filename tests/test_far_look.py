@@ -6,7 +6,7 @@ import pytest
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.far_look import far_letterboxed, is_worth_it, join, with_far_looks
-from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.placing import heads_in_image, letterboxed
 
 SIZE = 64
 SHAPE = (100, 200, 3)
@@ -86,7 +86,7 @@ def test_only_images_that_need_it_are_looked_at_again():
         images.append(image)
     inputs, matrices = zip(*(letterboxed(image, SIZE) for image in images), strict=True)
     heads = network(np.stack(inputs))
-    first = [heads_in_picture(heads, i, m, (200, 200, 3)) for i, m in enumerate(matrices)]
+    first = [heads_in_image(heads, i, m, (200, 200, 3)) for i, m in enumerate(matrices)]
     assert [len(each["boxes"]) for each in first] == [1, 0, 1]
     both = with_far_looks(network, images, first, size=SIZE, iou_threshold=0.5)
     assert network.calls == [3, 1]

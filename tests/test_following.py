@@ -100,8 +100,8 @@ def test_names_are_drawn_before_the_score():
 
 
 def test_track_is_for_videos(tmp_path, capsys):
-    picture = tmp_path / "a.png"
-    cv2.imwrite(str(picture), np.zeros((9, 9, 3), np.uint8))
-    words = ("predict", str(picture), "--weights", "any", "--out", str(tmp_path / "o"), "--track")
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((9, 9, 3), np.uint8))
+    words = ("predict", str(image), "--weights", "any", "--out", str(tmp_path / "o"), "--track")
     assert main(list(words)) == 1
     assert "--track is for videos and cameras" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Picture, boxes and rotations under one map: against drawn dots and rectangles, and scipy."""
+"""Image, boxes and rotations under one map: against drawn dots and rectangles, and scipy."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ MIRROR = np.diag([-1.0, 1, 1])
 SHAPES = [(64, 64), (300, 200), (200, 300), (1, 1), (5, 3000), (3000, 5), (1003, 777), (37, 641)]
 
 
-def grey_picture(width: int, height: int) -> np.ndarray:
+def grey_image(width: int, height: int) -> np.ndarray:
     """Of the colour of the border, so that only what is drawn on it shows up in `redness`."""
     return np.full((height, width, 3), GREY, np.uint8)
 
@@ -83,9 +83,9 @@ def test_flip_twice_is_nothing(rng):
     flip = geometry.mirror_map(48)
     np.testing.assert_array_equal(geometry.compose(flip, flip), np.eye(2, 3))
     image = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    once = geometry.map_picture(image, flip, 48)
+    once = geometry.map_image(image, flip, 48)
     np.testing.assert_array_equal(once, image[:, ::-1])
-    np.testing.assert_array_equal(geometry.map_picture(once, flip, 48), image)
+    np.testing.assert_array_equal(geometry.map_image(once, flip, 48), image)
     boxes = np.array([[3, 4, 20, 31], [-5, 0, 48, 48]], np.float32)
     np.testing.assert_array_equal(geometry.map_boxes(geometry.map_boxes(boxes, flip), flip), boxes)
     rotations = random_rotations(rng, 50)
@@ -113,18 +113,18 @@ def test_turn_and_back_is_nothing(rng, degrees):
     np.testing.assert_allclose(again, squares, atol=1e-4)
 
     smooth = cv2.GaussianBlur(rng.integers(0, 256, (100, 100, 3), dtype=np.uint8), (0, 0), 4)
-    again = geometry.map_picture(geometry.map_picture(smooth, there, 100), back, 100)
+    again = geometry.map_image(geometry.map_image(smooth, there, 100), back, 100)
     inside = np.hypot(*(np.mgrid[:100, :100] + 0.5 - 50)) < 46
     assert np.abs(again.astype(int) - smooth)[inside].max() <= 3
 
 
-# --- the picture ---------------------------------------------------------------------------------
+# --- the image ---------------------------------------------------------------------------------
 
 
 def test_identity_and_whole_shifts_are_exact(rng):
     image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(geometry.map_picture(image, np.eye(2, 3), 40), image)
-    shifted = geometry.map_picture(image, geometry.shift_map(7, -3), 40)
+    np.testing.assert_array_equal(geometry.map_image(image, np.eye(2, 3), 40), image)
+    shifted = geometry.map_image(image, geometry.shift_map(7, -3), 40)
     np.testing.assert_array_equal(shifted[:37, 7:], image[3:, :33])
     assert (shifted[37:] == geometry.BORDER_GREY).all()
     assert (shifted[:, :7] == geometry.BORDER_GREY).all()
@@ -134,22 +134,22 @@ def test_quarter_turn_is_exact(rng):
     image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
     turned = geometry.compose(geometry.turn_map(90), geometry.shift_map(40, 0))
     expected = np.rot90(image, -1)  # clockwise
-    np.testing.assert_array_equal(geometry.map_picture(image, turned, 40), expected)
+    np.testing.assert_array_equal(geometry.map_image(image, turned, 40), expected)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "size"),
     [(640, 480, 416), (480, 640, 416), (1280, 720, 224), (384, 288, 224), (96, 96, 96)],
 )
-def test_pictures_that_land_on_whole_pixels_are_resized(monkeypatch, rng, width, height, size):
-    """The quick way for common sizes gives the picture of the general one, but for rounding."""
+def test_images_that_land_on_whole_pixels_are_resized(monkeypatch, rng, width, height, size):
+    """The quick way for common sizes gives the image of the general one, but for rounding."""
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     letterbox = geometry.letterbox_map(width, height, size)
     with monkeypatch.context() as quick:
         quick.setattr(cv2, "warpAffine", None)
-        found = geometry.map_picture(image, letterbox, size)
+        found = geometry.map_image(image, letterbox, size)
     monkeypatch.setattr(geometry, "_whole_pixels", lambda *_: None)
-    expected = geometry.map_picture(image, letterbox, size)
+    expected = geometry.map_image(image, letterbox, size)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert found.flags.c_contiguous
 
@@ -160,7 +160,7 @@ def test_shrinking_averages(rng, factor):
     image = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
     size = 96 // factor
     blocks = image.reshape(size, factor, size, factor, 3).mean(axis=(1, 3))
-    small = geometry.map_picture(image, geometry.letterbox_map(96, 96, size), size)
+    small = geometry.map_image(image, geometry.letterbox_map(96, 96, size), size)
     np.testing.assert_allclose(small, blocks, atol=0.5001)
 
 
@@ -180,23 +180,23 @@ def test_shrinking_averages(rng, factor):
 @pytest.mark.parametrize("flip", [False, True])
 def test_box_round_a_drawn_rectangle_still_bounds_it(width, height, size, flip):
     box = np.array([width // 4, height // 3, width * 5 // 8, height * 4 // 5])
-    image = grey_picture(width, height)
+    image = grey_image(width, height)
     image[box[1] : box[3], box[0] : box[2]] = RED
     matrix = geometry.letterbox_map(width, height, size)
     if flip:
         matrix = geometry.compose(matrix, geometry.mirror_map(size))
-    found = drawn_extent(geometry.map_picture(image, matrix, size))
+    found = drawn_extent(geometry.map_image(image, matrix, size))
     np.testing.assert_allclose(found, geometry.map_boxes(box, matrix)[0], atol=0.15)
 
 
-def test_negative_strides_and_read_only_pictures_are_taken(rng):
+def test_negative_strides_and_read_only_images_are_taken(rng):
     image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
     image.flags.writeable = False
     for size in (32, 200):  # with and without averaging
         matrix = geometry.letterbox_map(120, 90, size)
-        other_order = geometry.map_picture(image[..., ::-1], matrix, size)
+        other_order = geometry.map_image(image[..., ::-1], matrix, size)
         np.testing.assert_array_equal(
-            other_order, geometry.map_picture(image, matrix, size)[..., ::-1]
+            other_order, geometry.map_image(image, matrix, size)[..., ::-1]
         )
 
 
@@ -205,7 +205,7 @@ def test_negative_strides_and_read_only_pictures_are_taken(rng):
 
 @pytest.mark.parametrize(("width", "height"), SHAPES)
 @pytest.mark.parametrize("size", [64, 416])
-def test_letterbox_fits_the_whole_picture_centred(width, height, size):
+def test_letterbox_fits_the_whole_image_centred(width, height, size):
     matrix = geometry.letterbox_map(width, height, size)
     left, top, right, bottom = geometry.map_boxes([0, 0, width, height], matrix)[0]
     assert max(right - left, bottom - top) == pytest.approx(size, rel=1e-5)
@@ -213,7 +213,7 @@ def test_letterbox_fits_the_whole_picture_centred(width, height, size):
     assert top + bottom == pytest.approx(size, rel=1e-5)
     assert (right - left) * height == pytest.approx((bottom - top) * width, rel=1e-3)
     assert geometry.scale_of(matrix) == pytest.approx(size / max(width, height))
-    image = geometry.map_picture(np.zeros((height, width, 3), np.uint8), matrix, size)
+    image = geometry.map_image(np.zeros((height, width, 3), np.uint8), matrix, size)
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
     outside = np.ones((size, size), bool)
@@ -337,7 +337,7 @@ def test_headings_are_those_of_mapped_level_heads(rng):
 
 
 def test_drawn_axes_stay_on_the_head(rng):
-    """Dots at a head's centre and at the ends of its axes, found again in the mapped picture.
+    """Dots at a head's centre and at the ends of its axes, found again in the mapped image.
 
     The axes are the columns of R (subject's left, down, and the nose against the third). After a
     flip the subject's left lies where the right was; nose and chin stay.
@@ -358,11 +358,11 @@ def test_drawn_axes_stay_on_the_head(rng):
         predicted = [new_centre, *(new_centre + new_axes[:2, i] for i in range(3))]
 
         for end, expected in zip(ends, predicted, strict=True):
-            image = grey_picture(width, height)
+            image = grey_image(width, height)
             # OpenCV's 0 is the middle of the first pixel; 4 fractional bits.
             place = np.round((end - 0.5) * 16).astype(int).tolist()
             cv2.circle(image, place, 5 * 16, RED, -1, cv2.LINE_AA, 4)
-            found = centroid(geometry.map_picture(image, matrix, size))
+            found = centroid(geometry.map_image(image, matrix, size))
             np.testing.assert_allclose(found, expected, atol=0.3)
 
 

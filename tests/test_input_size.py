@@ -17,7 +17,7 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.export.folder import export
 from mtnet_jax.predict.inference import make_detector
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import read_config, write_config
@@ -25,10 +25,10 @@ from mtnet_jax.shipped import weights_folder
 from mtnet_jax.system import at_size, build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
-from tests.image_files import write_picture
+from tests.image_files import write_image
 from tests.tiny import DEMO_RECORDS, SCORE
 
-IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 WEIGHTS = weights_folder()
 TRAINED = read_config(WEIGHTS).input.size
 LARGER = TRAINED + 6 * STRIDES[0]
@@ -48,7 +48,7 @@ def test_anchors_keep_their_pixels():
 def test_the_same_content_gives_the_same_heads_at_another_size():
     """An input in the middle of a larger one, whose cells lie alike; the rest is grey."""
     config, variables = load_weights(WEIGHTS)
-    small = np.stack([letterboxed(read_picture(path), TRAINED)[0] for path in IMAGES])
+    small = np.stack([letterboxed(read_image(path), TRAINED)[0] for path in IMAGES])
     large = np.full((len(small), LARGER, LARGER, 3), BORDER_GREY, np.uint8)
     offset = (LARGER - TRAINED) // 2
     large[:, offset:-offset, offset:-offset] = small
@@ -71,7 +71,7 @@ def test_the_same_content_gives_the_same_heads_at_another_size():
 
 def crowd() -> tuple[np.ndarray, int]:
     """Six photographs of one person each in one large image, and how many there are."""
-    images = [read_picture(path) for path in IMAGES]
+    images = [read_image(path) for path in IMAGES]
     rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
     together = np.concatenate(rows)
     image = np.full((1350, 9000, 3), BORDER_GREY, np.uint8)
@@ -192,7 +192,7 @@ def test_intrinsics_that_cannot_be(text, capsys):
 
 def test_a_size_on_the_command_line(tmp_path):
     image, count = crowd()
-    write_picture(tmp_path / "crowd.png", image)
+    write_image(tmp_path / "crowd.png", image)
     file = tmp_path / "heads.json"
     command = ["predict", str(tmp_path / "crowd.png"), "--json", str(file)]
     assert main([*command, "--size", str(6 * TRAINED), "--runtime", "onnxruntime"]) == 0

@@ -1,6 +1,6 @@
-"""The multitask loss against loops over pictures, cells, anchors and truths.
+"""The multitask loss against loops over images, cells, anchors and truths.
 
-All batches have the same shape (two pictures, six slots, two classes), so that each representation
+All batches have the same shape (two images, six slots, two classes), so that each representation
 compiles once for the whole file.
 """
 
@@ -20,7 +20,7 @@ from tests import slow_loops
 
 SIZE = 64  # 2 x 2, 4 x 4 and 8 x 8 cells, 252 predictions
 GRID = make_grid(SIZE)
-PICTURES, SLOTS, CLASSES = 2, 6, 2
+IMAGES, SLOTS, CLASSES = 2, 6, 2
 POSE = 5 + CLASSES  # the first pose channel
 POSE_SIZE = {"euler": 3, "vectors": 9, "sixd": 6, "quaternion": 4}
 WEIGHTS = LossWeights(alpha=0.3, xy=1.5, wh=0.7, obj=1.2, cls=0.4, heading=0.6)
@@ -44,18 +44,18 @@ def compiled(name, kind="squared"):
 def random_outputs(rng, name):
     channels = POSE + POSE_SIZE[name]
     return [
-        rng.normal(size=(PICTURES, SIZE // s, SIZE // s, 3, channels)).astype(np.float32)
+        rng.normal(size=(IMAGES, SIZE // s, SIZE // s, 3, channels)).astype(np.float32)
         for s in (32, 16, 8)
     ]
 
 
 def random_truths(rng):
-    shape = (PICTURES, SLOTS)
+    shape = (IMAGES, SLOTS)
     centre = rng.uniform(0, SIZE, (*shape, 2))
     extent = np.exp(rng.uniform(np.log(2), np.log(60), (*shape, 2)))
     boxes = np.clip(np.concatenate([centre - extent / 2, centre + extent / 2], axis=-1), 0, SIZE)
-    yaw = rng.uniform(-179, 179, PICTURES * SLOTS)
-    pitch, roll = rng.uniform(-70, 70, (2, PICTURES * SLOTS))
+    yaw = rng.uniform(-179, 179, IMAGES * SLOTS)
+    pitch, roll = rng.uniform(-70, 70, (2, IMAGES * SLOTS))
     rotations = Rotation.from_euler("XYZ", np.stack([-pitch, yaw, roll], axis=1), degrees=True)
     has_pose = rng.random(shape) < 0.7
     matrices = rotations.as_matrix().reshape(*shape, 3, 3)
@@ -72,17 +72,17 @@ def random_truths(rng):
 
 
 def truths_of(*boxes, has_pose=True, ignore=False, headings=None):
-    """The first picture shows these heads, the second one none. All look straight ahead, but for
+    """The first image shows these heads, the second one none. All look straight ahead, but for
     the headings."""
     truths = Truths(
-        boxes=np.zeros((PICTURES, SLOTS, 4), np.float32),
-        rotations=np.tile(np.eye(3, dtype=np.float32), (PICTURES, SLOTS, 1, 1)),
-        has_pose=np.ones((PICTURES, SLOTS), bool),
-        ignore=np.zeros((PICTURES, SLOTS), bool),
-        labels=np.zeros((PICTURES, SLOTS), np.int32),
-        valid=np.zeros((PICTURES, SLOTS), bool),
-        headings=np.zeros((PICTURES, SLOTS), np.float32),
-        has_heading=np.zeros((PICTURES, SLOTS), bool),
+        boxes=np.zeros((IMAGES, SLOTS, 4), np.float32),
+        rotations=np.tile(np.eye(3, dtype=np.float32), (IMAGES, SLOTS, 1, 1)),
+        has_pose=np.ones((IMAGES, SLOTS), bool),
+        ignore=np.zeros((IMAGES, SLOTS), bool),
+        labels=np.zeros((IMAGES, SLOTS), np.int32),
+        valid=np.zeros((IMAGES, SLOTS), bool),
+        headings=np.zeros((IMAGES, SLOTS), np.float32),
+        has_heading=np.zeros((IMAGES, SLOTS), bool),
     )
     given = (0, slice(len(boxes)))
     truths.boxes[given], truths.valid[given] = boxes, True
@@ -96,10 +96,10 @@ def around(x, y, width, height):
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def at(outputs, place, picture=0):
+def at(outputs, place, image=0):
     """The channels of one prediction."""
     level, row, column, anchor = place
-    return outputs[level][picture, row, column, anchor]
+    return outputs[level][image, row, column, anchor]
 
 
 def place_of(box):
@@ -177,7 +177,7 @@ def test_random_batches_against_loops(name):
     for n in range(6):
         outputs, truths = random_outputs(rng, name), random_truths(rng)
         truths.boxes[0, :2] = truths.boxes[0, 2] + rng.uniform(0, 0.3, (2, 4))
-        truths.valid[1] &= n % 3 > 0  # now and then a picture shows no head
+        truths.valid[1] &= n % 3 > 0  # now and then an image shows no head
         put_predictions_on_truths(rng, outputs, truths)
         counts, _ = check(outputs, truths, name)
         total = {key: total[key] + counts[key] for key in total}
@@ -217,7 +217,7 @@ def test_default_weights():
     check(random_outputs(rng, "vectors"), random_truths(rng), "vectors", LossWeights())
 
 
-# --- Pictures without heads -----------------------------------------------------------------------
+# --- Images without heads -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", POSE_SIZE)
@@ -259,7 +259,7 @@ def test_sums_are_divided_by_the_positives_of_the_batch():
     assert once["headed"] > 0
     for part in ("xy", "wh", "cls", "pose", "heading"):
         np.testing.assert_allclose(twice[part], once[part], rtol=1e-5)
-    # A picture without heads adds its background to the sum and nothing to the count (which is
+    # An image without heads adds its background to the sum and nothing to the count (which is
     # larger than the number of images here).
     background = sum(np.logaddexp(0, o[1, ..., 4]).sum() for o in outputs) / once["positives"]
     np.testing.assert_allclose(once["obj"], twice["obj"] + background, rtol=1e-5)
@@ -642,8 +642,8 @@ BORDER_BOXES = {
     "centre on the upper border": (22, -20, 30, 20),
     "centre in the corner": (-10, -10, 10, 10),
     "centre outside": (70, 20, 90, 44),
-    "larger than the picture": (-200, -200, 300, 300),
-    "the picture": (0, 0, 64, 64),
+    "larger than the image": (-200, -200, 300, 300),
+    "the image": (0, 0, 64, 64),
 }
 
 
@@ -684,7 +684,7 @@ def test_the_perfect_answer_costs_nothing():
     outputs = random_outputs(rng, "vectors")
     for level in outputs:
         level[..., 4] = -30
-    for b, i in np.ndindex(PICTURES, SLOTS):
+    for b, i in np.ndindex(IMAGES, SLOTS):
         box = truths.boxes[b, i].astype(np.float64)
         place = place_of(box)
         answer = at(outputs, place, b)
@@ -692,7 +692,7 @@ def test_the_perfect_answer_costs_nothing():
         answer[5:POSE] = np.where(np.arange(CLASSES) == truths.labels[b, i], 30, -30)
         answer[POSE:] = truths.rotations[b, i].T.ravel()
     (loss, parts), _ = compiled("vectors")(outputs, truths)
-    assert parts["positives"] == PICTURES * SLOTS
+    assert parts["positives"] == IMAGES * SLOTS
     assert loss < 1e-6
 
 
@@ -712,7 +712,7 @@ def test_one_compilation_for_any_number_of_heads():
         )
 
     for heads in (0, 1, 4, SLOTS):
-        valid = np.tile(np.arange(SLOTS) < heads, (PICTURES, 1))
+        valid = np.tile(np.arange(SLOTS) < heads, (IMAGES, 1))
         loss(random_outputs(rng, "vectors"), random_truths(rng)._replace(valid=valid))
     assert len(traces) == loss._cache_size() == 1
 
@@ -725,8 +725,8 @@ def test_the_loss_of_one_class_equals_torch():
         rng = np.random.default_rng(seed)
         outputs = [output[..., 1:] for output in random_outputs(rng, "vectors")]  # one class less
         truths = random_truths(rng)._replace(
-            labels=np.zeros((PICTURES, SLOTS), np.int32),
-            has_heading=np.zeros((PICTURES, SLOTS), bool),  # the twin knows none
+            labels=np.zeros((IMAGES, SLOTS), np.int32),
+            has_heading=np.zeros((IMAGES, SLOTS), bool),  # the twin knows none
         )
         loss, _ = multitask_loss(
             outputs,

@@ -32,14 +32,14 @@ def face_68() -> np.ndarray:
 
 @pytest.fixture
 def raw(tmp_path):
-    """A folder with a space and accents in its name; call it to add a picture with its .mat."""
+    """A folder with a space and accents in its name; call it to add an image with its .mat."""
     folder = tmp_path / "vidéos à trier"
     folder.mkdir()
 
-    def add(name, picture=None, **content):
+    def add(name, image=None, **content):
         path = folder / f"{name}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(jpeg() if picture is None else picture)
+        path.write_bytes(jpeg() if image is None else image)
         if content:
             scipy.io.savemat(path.with_suffix(".mat"), content)
         return path.with_suffix(".mat")
@@ -77,7 +77,7 @@ def test_rotations_of_all_files(data_dir, name, count):
     conversion = converter.conversion(data_dir / name, Options(max_angle=np.inf))
     report, records = read(conversion)
     assert len(records) == count
-    assert not report.dropped_pictures
+    assert not report.dropped_images
     for path in real_mats(data_dir, name, count):
         pitch, yaw, roll = scipy.io.loadmat(path)["Pose_Para"][0, :3].astype(float)
         # Rx(-pitch) Ry(yaw) Rz(roll): turns about the axes as they are carried along
@@ -135,15 +135,15 @@ def test_300w_lp_repeats_the_landmarks_of_the_photo(data_dir):
     assert len(records) == 60
 
 
-def test_the_filter_drops_the_pictures_beyond_99_degrees(data_dir):
+def test_the_filter_drops_the_images_beyond_99_degrees(data_dir):
     beyond = []
     for path in real_mats(data_dir, "aflw2000", 400):
         angles = np.rad2deg(scipy.io.loadmat(path)["Pose_Para"][0, :3])
         if np.abs(angles).max() > 99:
             beyond.append(path.stem)
     report, records = read(aflw2000.conversion(data_dir / "aflw2000"))
-    assert report.dropped_pictures == {"an angle is beyond 99 degrees": beyond}
-    assert dict(report.dropped_pictures.counts) == {"an angle is beyond 99 degrees": len(beyond)}
+    assert report.dropped_images == {"an angle is beyond 99 degrees": beyond}
+    assert dict(report.dropped_images.counts) == {"an angle is beyond 99 degrees": len(beyond)}
     assert len(beyond) == 4
     assert len(records) == 396
 
@@ -193,7 +193,7 @@ def test_missing_points(raw, gap):
     report, records = read(aflw2000.conversion(raw.raw, Options(box_rule="landmarks", margin=0)))
     np.testing.assert_allclose(records["a"]["boxes"], [[120, 130, 320, 330]])
     assert report.notes == {"some landmarks of pt2d are missing, the box may be small": ["a"]}
-    assert report.dropped_pictures == {
+    assert report.dropped_images == {
         "fewer than 4 landmarks in pt2d": ["few"],
         "no landmarks (pt3d_68 or pt2d)": ["none"],
     }
@@ -239,7 +239,7 @@ def test_photos_are_held_out_whole(raw):
             for rendering in range(3):
                 raw(f"{folder}/AFW_{photo + 100}_1_{rendering}", b"")
     splits = w300_lp.conversion(raw.raw, valid_percent=25).splits
-    photos = {name: {w300_lp.photo(i.picture) for i in items} for name, items in splits.items()}
+    photos = {name: {w300_lp.photo(i.image) for i in items} for name, items in splits.items()}
     assert photos["train"].isdisjoint(photos["valid"])
     assert {name: len(items) / 6 for name, items in splits.items()} == {
         name: len(found) for name, found in photos.items()
@@ -252,7 +252,7 @@ def test_photos_are_held_out_whole(raw):
 # --- bad input -----------------------------------------------------------------------------------
 
 
-def test_pictures_without_a_good_label_are_dropped(raw):
+def test_images_without_a_good_label_are_dropped(raw):
     nan = POSE.copy()
     nan[0, 1] = np.nan
     raw("good", Pose_Para=POSE)
@@ -268,8 +268,8 @@ def test_pictures_without_a_good_label_are_dropped(raw):
     (raw.raw / "empty.mat").write_bytes(b"")
     report, records = read(aflw2000.conversion(raw.raw))
     assert list(records) == ["good"]
-    dropped = report.dropped_pictures
-    assert dropped.pop("no .mat beside the picture") == ["no mat"]
+    dropped = report.dropped_images
+    assert dropped.pop("no .mat beside the image") == ["no mat"]
     assert dropped.pop("the pose is not finite") == ["nan"]
     assert dropped.pop("an angle is beyond 99 degrees") == ["turned"]
     assert dropped.pop("Pose_Para has no place and scale for the rule 'head'") == ["no place"]
@@ -303,17 +303,17 @@ def test_a_real_file_cut_short_at_any_place_is_no_label(data_dir, tmp_path):
             np.testing.assert_array_equal(face.angles, whole.angles)
 
 
-def test_damaged_pictures_are_dropped(raw):
+def test_damaged_images_are_dropped(raw):
     raw("good", Pose_Para=POSE)
     raw("short", jpeg()[:-40], Pose_Para=POSE)
     raw("empty", b"", Pose_Para=POSE)
     report, records = read(aflw2000.conversion(raw.raw))
     assert list(records) == ["good"]
-    places = [place for found in report.dropped_pictures.values() for place in found]
+    places = [place for found in report.dropped_images.values() for place in found]
     assert sorted(Path(place).stem for place in places) == ["empty", "short"]
 
 
-def test_folders_without_pictures(tmp_path):
+def test_folders_without_images(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No \*\.jpg in"):
         aflw2000.conversion(tmp_path)
     with pytest.raises(FileNotFoundError, match="unpacked 300W_LP"):

@@ -28,7 +28,7 @@ def write_set(
     poses=True,
     intrinsics=(0, 0, 0, 0),
 ):
-    """A record set whose pictures hold one head each, of label i % len(labels)."""
+    """A record set whose images hold one head each, of label i % len(labels)."""
     path.mkdir()
     for split, count in lengths.items():
         records = [
@@ -72,7 +72,7 @@ def batches(config: ConfigDict, batch_size: int = 8, seed: int = 0):
 
 @pytest.mark.parametrize(("weight", "share"), [(1.0, 0.25), (2.0, 0.4), (0.5, 1 / 7), (6.0, 2 / 3)])
 def test_the_stream_follows_the_weights(tmp_path, weight, share):
-    """A weight is how often each picture comes: 60 pictures at 1, 20 at `weight`."""
+    """A weight is how often each image comes: 60 images at 1, 20 at `weight`."""
     config = mixed(
         boxes=record_set(write_set(tmp_path / "boxes", {"train": 60}, poses=False), eval_split=""),
         poses=record_set(
@@ -135,7 +135,7 @@ def test_labels_become_classes_by_name(tmp_path):
     config.class_names = ("helmet", "head")
     train_sources, _ = open_sources(config)
     for name, (labels, renamed) in orders.items():
-        raw = RecordSource(tmp_path / name, "train", picture=False)
+        raw = RecordSource(tmp_path / name, "train", decode=False)
         for i in range(20):
             own = labels[int(raw[i]["labels"][0])]
             (found,) = train_sources[name][i]["labels"]
@@ -189,7 +189,7 @@ def test_the_table_says_what_is_trained_and_evaluated(tmp_path):
     plain = write_set(tmp_path / "plain", {"train": 350}, poses=False)
     config = mixed(demo=record_set(str(path), weight=1.5), plain=record_set(plain, eval_split=""))
     rows = [" ".join(line.split()) for line in describe(config, *open_sources(config)).splitlines()]
-    assert rows[0] == "set split pictures heads with pose weight share box rule"
+    assert rows[0] == "set split images heads with pose weight share box rule"
     assert rows[1] == "train demo train 700 847 847 1.5 75.0 % head"
     assert rows[2] == "train plain train 350 - - 1 25.0 % head"
     assert rows[3] == "evaluate demo test 150 176 176 head"

@@ -275,7 +275,7 @@ def test_pose_gives_no_gradient_to_aggregated_boxes():
         ((1, 3, 416, 416), "expected"),
     ],
 )
-def test_odd_pictures_are_refused(shape, message):
+def test_odd_images_are_refused(shape, message):
     net = MultitaskNet(1, 9, **SMALL)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=message):

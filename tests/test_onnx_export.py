@@ -29,7 +29,7 @@ from mtnet_jax.export.onnx_heads import make_heads
 from mtnet_jax.export.onnx_network import make_network
 from mtnet_jax.export.onnx_rotations import add_rotations
 from mtnet_jax.predict.onnx_runtime import make_session
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import CONFIG_KEY
 from mtnet_jax.system import build_system
@@ -41,7 +41,7 @@ HOW = "needs onnx: pip install -e '.[export]'"
 onnx = pytest.importorskip("onnx", reason=HOW)
 
 SMALL = REPOSITORY / "weights" / "release"
-PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 NETS = {
     "v1": {"version": "v1"},
     "v1 tanh": {"version": "v1", "pose_activation": "tanh"},
@@ -273,7 +273,7 @@ def both():
     return [Predictor.load(SMALL, runtime=runtime) for runtime in ("jax", "onnxruntime")]
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 def test_both_runtimes_find_the_same_heads(both, path):
     expected, found = (predictor(path) for predictor in both)
     assert len(expected) == len(found) == 1
@@ -335,7 +335,7 @@ def test_export_without_the_package_writes_nothing(monkeypatch, weights, tmp_pat
 
 def test_predict_with_onnxruntime(tmp_path):
     file = tmp_path / "heads.json"
-    words = ["predict", str(PICTURES[0]), "--weights", str(SMALL), "--json", str(file)]
+    words = ["predict", str(IMAGES[0]), "--weights", str(SMALL), "--json", str(file)]
     assert main([*words, "--runtime", "onnxruntime"]) == 0
     (entry,) = json.loads(file.read_text())
     assert len(entry["heads"]) == 1
@@ -350,12 +350,12 @@ def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, 
     )
     writer = {"heads.onnx": onnx_heads, "network.onnx": onnx_network}[name]
     writer.write(tmp_path / name, *load_weights(SMALL))
-    (tmp_path / "image.jpg").write_bytes(PICTURES[0].read_bytes())
+    (tmp_path / "image.jpg").write_bytes(IMAGES[0].read_bytes())
     monkeypatch.chdir(tmp_path)
     found = {}
     exec(code, found)
     monkeypatch.setattr(both[0], "_far_look", None)  # a file takes one look
-    (head,) = both[0](read_picture(PICTURES[0]))
+    (head,) = both[0](read_image(IMAGES[0]))
     assert len(capsys.readouterr().out.splitlines()) == 1
     rotation, score = found["rotation"], float(found["scores"].max())
     box = found["box"]

@@ -27,7 +27,7 @@ SCIPY = {
 }
 
 
-def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     path.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
@@ -38,7 +38,7 @@ def convert(conversion, out: Path) -> tuple[Report, dict[str, dict]]:
     report = write_record_set(conversion, out)
     records = {}
     for split in RecordSet.open(out).splits:
-        source = RecordSource(out, split, picture=False)
+        source = RecordSource(out, split, decode=False)
         for i in range(len(source)):
             records[source[i]["image_id"]] = {**source[i], "split": split}
     return report, records
@@ -75,9 +75,9 @@ def raw_coco(tmp_path):
         change(content)
         raw = tmp_path / "raw data"
         for number, image in enumerate(COCO["images"]):
-            write_picture(raw / "pictures" / image["file_name"], number)
+            write_image(raw / "images" / image["file_name"], number)
         (raw / "labels.json").write_text(json.dumps(content), encoding="utf-8")
-        return coco.Split(raw / "labels.json", raw / "pictures")
+        return coco.Split(raw / "labels.json", raw / "images")
 
     return write
 
@@ -95,8 +95,8 @@ def test_coco_boxes_labels_crowds_and_names(raw_coco, tmp_path):
     assert records["train/none.jpg"]["boxes"].shape == (0, 4)
     assert not any(record["has_pose"].any() for record in records.values())
     assert report.ignored_heads == {"a crowd (iscrowd)": ["train/one.jpg"]}
-    picture = tmp_path / "raw data" / "pictures" / "one.jpg"
-    assert one["image"] == picture.read_bytes()
+    image = tmp_path / "raw data" / "images" / "one.jpg"
+    assert one["image"] == image.read_bytes()
 
 
 @pytest.mark.parametrize("convention", SCIPY)
@@ -190,33 +190,31 @@ def test_coco_label_map(raw_coco, tmp_path):
         coco.conversion(files, name="own", label_map={"cap": "head"})
 
 
-def test_coco_missing_pictures(raw_coco, tmp_path):
+def test_coco_missing_images(raw_coco, tmp_path):
     files = {"train": raw_coco()}
-    (files["train"].pictures / "one.jpg").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"1 of 3 pictures are missing: .*one\.jpg.*--allow"
-    ):
+    (files["train"].images / "one.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are missing: .*one\.jpg.*--allow"):
         coco.conversion(files, name="own")
     report, records = convert(
         coco.conversion(files, name="own", allow_missing=True), tmp_path / "out"
     )
     assert len(records) == 2
-    assert [Path(p).name for p in report.dropped_pictures["the picture is missing"]] == ["one.jpg"]
+    assert [Path(p).name for p in report.dropped_images["the image is missing"]] == ["one.jpg"]
 
 
-def test_coco_damaged_and_unlike_pictures_are_counted(raw_coco, tmp_path):
+def test_coco_damaged_and_unlike_images_are_counted(raw_coco, tmp_path):
     files = {"train": raw_coco()}
-    one = files["train"].pictures / "one.jpg"
+    one = files["train"].images / "one.jpg"
     one.write_bytes(one.read_bytes()[:-300])
-    write_picture(files["train"].pictures / "none.jpg", size=(HEIGHT, WIDTH))
+    write_image(files["train"].images / "none.jpg", size=(HEIGHT, WIDTH))
     report, records = convert(coco.conversion(files, name="own"), tmp_path / "out")
     assert list(records) == ["train/été à Nîmes/deux têtes.jpg"]
-    cut, unlike = sorted(report.dropped_pictures)
+    cut, unlike = sorted(report.dropped_images)
     assert "cut short" in cut
     assert "EXIF" in unlike
     one.write_bytes(b"")
     report, _ = convert(coco.conversion(files, name="own"), tmp_path / "again")
-    assert any("empty (0 bytes)" in reason for reason in report.dropped_pictures)
+    assert any("empty (0 bytes)" in reason for reason in report.dropped_images)
 
 
 def test_coco_boxes_without_area_or_outside_are_counted(raw_coco, tmp_path):
@@ -229,9 +227,9 @@ def test_coco_boxes_without_area_or_outside_are_counted(raw_coco, tmp_path):
         coco.conversion({"train": raw_coco(change)}, name="own"), tmp_path / "out"
     )
     counts = {reason: len(places) for reason, places in report.dropped_heads.items()}
-    assert counts == {"box has no area": 2, "box is outside the picture": 1}
+    assert counts == {"box has no area": 2, "box is outside the image": 1}
     np.testing.assert_array_equal(records["train/one.jpg"]["boxes"], [[0, 5, 6, 15]])
-    assert report.notes["boxes clipped to the picture"] == ["train/one.jpg"]
+    assert report.notes["boxes clipped to the image"] == ["train/one.jpg"]
 
 
 def set_annotation(**changes):
@@ -265,7 +263,7 @@ def set_annotation(**changes):
         (set_annotation(heading=[20]), "field 'heading' is .*a number of degrees"),
         (set_annotation(heading=20, bbox=None), "field 'bbox' is None, expected"),
         (lambda c: c["images"][1].pop("file_name"), r"images\[1\]: field 'file_name' is missing"),
-        (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second picture has the id 3"),
+        (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second image has the id 3"),
         (lambda c: c["images"][0].update(width="8o"), "field 'width': '8o' is no number"),
         (lambda c: c["categories"][0].pop("name"), r"categories\[0\]: field 'name' is missing"),
         (lambda c: c.pop("annotations"), "'annotations' is missing or no list"),
@@ -297,15 +295,15 @@ def test_coco_command(raw_coco, tmp_path, capsys):
     raw = str(raw_coco().annotations.parent)
     words = ["data", "convert", "coco", "--raw", raw, "--out", str(tmp_path / "sets" / "mine")]
     words += ["--processes", "1"]  # others start slowly
-    split = ["--split", "train=labels.json:pictures"]
+    split = ["--split", "train=labels.json:images"]
     assert main([*words, *split]) == 0
-    assert "train: 3 pictures (1 without heads), 4 heads (2 head, 2 helmet)" in (
+    assert "train: 3 images (1 without heads), 4 heads (2 head, 2 helmet)" in (
         capsys.readouterr().out
     )
     assert main([*words, *split, *split, "--overwrite"]) == 1
     assert "names a split twice" in capsys.readouterr().err
     assert main([*words, "--split", "train=labels.json", "--overwrite"]) == 1
-    assert "3 of 3 pictures are missing" in capsys.readouterr().err
+    assert "3 of 3 images are missing" in capsys.readouterr().err
     for bad in ([], ["--split", "labels.json"], ["--split", "train="]):
         with pytest.raises(SystemExit):
             main([*words, *bad])
@@ -314,8 +312,8 @@ def test_coco_command(raw_coco, tmp_path, capsys):
 # --- DirectMHP -----------------------------------------------------------------------------------
 
 
-def write_directmhp(raw: Path, file: str, pictures: str, angles: list[list[float]]) -> None:
-    """One picture with a head for each angles, with the fields that DirectMHP's scripts write."""
+def write_directmhp(raw: Path, file: str, images: str, angles: list[list[float]]) -> None:
+    """One image with a head for each angles, with the fields that DirectMHP's scripts write."""
     image = {"file_name": "10100000.jpg", "height": HEIGHT, "width": WIDTH, "id": 10100000}
     annotations = [
         {
@@ -340,7 +338,7 @@ def write_directmhp(raw: Path, file: str, pictures: str, angles: list[list[float
     }
     (raw / "annotations").mkdir(parents=True, exist_ok=True)
     (raw / "annotations" / file).write_text(json.dumps(content))
-    write_picture(raw / pictures / image["file_name"])
+    write_image(raw / images / image["file_name"])
 
 
 ANGLES = [[-20, 150, 8.5], [3, -91, 0], [2, 30, 95], [float("nan"), 0, 0]]
@@ -387,7 +385,7 @@ def test_directmhp_missing_or_both(tmp_path):
         directmhp.conversion(tmp_path)
     write_directmhp(tmp_path, "coco_style_train.json", "images/train", ANGLES)
     (tmp_path / "images" / "train" / "10100000.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match="1 of 1 pictures are missing"):
+    with pytest.raises(FileNotFoundError, match="1 of 1 images are missing"):
         directmhp.conversion(tmp_path)
     write_directmhp(tmp_path, "coco_style_sampled_val.json", "images/val", ANGLES)
     with pytest.raises(ValueError, match="files of both data sets"):
@@ -407,12 +405,12 @@ a/empty.jpg,,,,,,,,
 
 @pytest.fixture
 def raw_csv(tmp_path):
-    """`raw_csv(text)` writes a table and the pictures it names in its first column."""
+    """`raw_csv(text)` writes a table and the images it names in its first column."""
 
     def write(text: str, encoding: str = "utf-8") -> tuple[Path, Path]:
         raw = tmp_path / "raw"
         for name in ("Jürgen B/im Garten.jpg", "a, with comma/one.jpg", "a/empty.jpg"):
-            write_picture(raw / name, len(name))
+            write_image(raw / name, len(name))
         (raw / "heads.csv").write_bytes(text.encode(encoding))
         return raw, raw / "heads.csv"
 
@@ -531,8 +529,7 @@ def test_csv_split_column(raw_csv, tmp_path):
 
 def split_names(conversion) -> dict[str, set[str]]:
     return {
-        split: {picture.image_id for picture in pictures}
-        for split, pictures in conversion.splits.items()
+        split: {image.image_id for image in images} for split, images in conversion.splits.items()
     }
 
 
@@ -569,7 +566,7 @@ def test_csv_test_share_keeps_groups_together(tmp_path):
 def test_csv_groups_by_column(tmp_path):
     lines = ["image,x1,y1,x2,y2,group"]
     for i in range(40):
-        write_picture(tmp_path / f"{i}.jpg", size=(8, 8))
+        write_image(tmp_path / f"{i}.jpg", size=(8, 8))
         lines.append(f"{i}.jpg,1,2,30,40,person {i % 4}")
     table = tmp_path / "heads.csv"
     table.write_text("\n".join(lines))
@@ -590,7 +587,7 @@ def test_csv_groups_by_column(tmp_path):
         ("a.jpg,1,2,3x,40,,,,", "line 3, column 'x2': '3x' is no number"),
         ("a.jpg,1,2,inf,40,,,,", "line 3, columns x1 to y2: the box must be finite"),
         ("a.jpg,1,2,nan,40,,,,", "line 3, column 'x2': empty; x1 to y2 are numbers"),
-        ("a.jpg,.1,.2,.3,.4,,,,", "line 3, columns x1 to y2: .* fractions of the picture"),
+        ("a.jpg,.1,.2,.3,.4,,,,", "line 3, columns x1 to y2: .* fractions of the image"),
         ("a.jpg,1,2,30,40,5,,0,canonical", "line 3, column 'pitch': empty"),
         ("a.jpg,1,2,30,40,5,nan,0,canonical", "line 3, column 'pitch': empty"),
         ("a.jpg,1,2,30,40,5,4,0,", "line 3, column 'convention': Euler angles without convention"),
@@ -638,7 +635,7 @@ def test_csv_other_encodings_and_missing_files(raw_csv):
         csv_heads.conversion(*raw_csv(TABLE, "latin-1"), name="own")
     raw, table = raw_csv(TABLE)
     (raw / "a" / "empty.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 pictures are missing: .*empty\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are missing: .*empty\.jpg"):
         csv_heads.conversion(raw, table, name="own")
     table.unlink()
     with pytest.raises(FileNotFoundError, match=r"heads\.csv is missing"):
@@ -666,7 +663,7 @@ def test_csv_command(raw_csv, tmp_path, capsys):
 
 
 def test_three_formats_give_equal_records(tmp_path):
-    """The same pictures and heads, written by hand in each format."""
+    """The same images and heads, written by hand in each format."""
     heads = {  # name -> rows of class, box
         "one": [("head", (10, 5, 30, 30)), ("helmet", (40.5, 5, 60.5, 30))],
         "two": [("helmet", (0, 0, 8, 10))],
@@ -680,7 +677,7 @@ def test_three_formats_give_equal_records(tmp_path):
         "categories": [{"id": 1, "name": "head"}, {"id": 2, "name": "helmet"}],
     }
     for number, (name, boxes) in enumerate(heads.items()):
-        write_picture(raw / "train" / "images" / f"{name}.jpg", number)
+        write_image(raw / "train" / "images" / f"{name}.jpg", number)
         content["images"].append({"id": number, "file_name": f"{name}.jpg"})
         yolo_lines[name] = ""
         for label, (x1, y1, x2, y2) in boxes:

@@ -100,8 +100,8 @@ def test_a_wheel_works_far_from_the_clone(tmp_path):
         "    assert load_config(name).phases\n"
         "records = load_config('quickstart').data.demo.path\n"
         "assert main(['data', 'check', records]) == 0\n"
-        "pictures = str(shipped('demo/pictures'))\n"
-        "assert main(['predict', pictures, '--json', 'heads.json']) == 0\n"
+        "images = str(shipped('demo/images'))\n"
+        "assert main(['predict', images, '--json', 'heads.json']) == 0\n"
         "from data_prep.convert import add_arguments\n"
     )
     elsewhere = tmp_path / "elsewhere"

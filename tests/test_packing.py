@@ -25,7 +25,7 @@ WHITE = np.array([255, 255, 255])
 BACKGROUND = (40, 40, 40)
 
 
-# --- painted pictures ----------------------------------------------------------------------------
+# --- painted images ----------------------------------------------------------------------------
 
 
 def colour_of(label: int) -> np.ndarray:
@@ -37,7 +37,7 @@ def colour_of(label: int) -> np.ndarray:
 
 
 def nose_of(rotation: np.ndarray) -> np.ndarray:
-    """Where the nose points in the picture, right and down: against the third column."""
+    """Where the nose points in the image, right and down: against the third column."""
     return -rotation[:2, 2]
 
 
@@ -49,15 +49,15 @@ def paint(pixels: np.ndarray, left: int, top: int, label: int, rotation: np.ndar
 
 
 class Painted:
-    """Pictures of four heads each; the label, and so the colour, tells one head from all others.
+    """Images of four heads each; the label, and so the colour, tells one head from all others.
 
     Even ones have a pose, odd ones a heading alone; all look to a side, so that the dot shows.
     """
 
-    def __init__(self, pictures: int = 6, suffix: str = ".png", scale: int = 1):
+    def __init__(self, images: int = 6, suffix: str = ".png", scale: int = 1):
         rng = np.random.default_rng(4)
         self._records, self.rotations, self.headings = [], [], []
-        for number in range(pictures):
+        for number in range(images):
             pixels = np.full((180, 200, 3), BACKGROUND, np.uint8)
             boxes, headings, labels = [], [], []
             for cell in range(4):
@@ -111,7 +111,7 @@ def dot_of(image: np.ndarray, middle: np.ndarray, width: float) -> np.ndarray:
     [(".png", 1), (".jpg", 2), (".jpg", 9)],  # the largest are decoded small
 )
 @pytest.mark.parametrize("turn", [0.0, 25.0])
-def test_every_head_lies_on_its_picture(suffix, scale, turn):
+def test_every_head_lies_on_its_image(suffix, scale, turn):
     """The colour in the middle of each box is its head's, the dot lies where its labels say."""
     source = Painted(suffix=suffix, scale=scale)
     augment = NO_AUGMENTATION._replace(flip=0.5, turn=turn)
@@ -179,7 +179,7 @@ def test_boxes_lie_in_the_input_and_tiles_leave_no_gap(size):
     """Also where the number of tiles does not divide the input."""
     places = np.arange(0, 300, 12.0)
     heads = np.array([[x, y, x + 12, y + 12] for x in places for y in places])
-    # Those near the border are not drawn, so that no tile reaches out of the picture.
+    # Those near the border are not drawn, so that no tile reaches out of the image.
     border = (heads.min(axis=1) < 40) | (heads.max(axis=1) > 260)
     crowd = record(heads, image=plain(300), has_pose=np.zeros(len(heads), bool), ignore=border)
     for tiles in (3, 7):
@@ -195,7 +195,7 @@ def test_boxes_lie_in_the_input_and_tiles_leave_no_gap(size):
 
 
 def test_heads_are_as_large_as_they_should_be_and_near_the_middle():
-    """One head a picture: its longer side and its centre, in parts of the tile."""
+    """One head an image: its longer side and its centre, in parts of the tile."""
     heads = one_head_each([0.0] * 20, box=(30, 40, 60, 52), side=100)
     options = PLAIN._replace(tiles=(2,), head_min=0.3, head_max=0.6, shift=0.1)
     packer = Packer([heads], [1.0], options, NO_AUGMENTATION)
@@ -329,7 +329,7 @@ def test_sources_come_by_their_weights_however_many_heads_they_have():
 
 
 def test_small_and_ignored_heads_are_never_drawn():
-    """By the longer side of 12 pixels; as neighbours they may well be in the picture."""
+    """By the longer side of 12 pixels; as neighbours they may well be in the image."""
     heads = [
         *one_head_each([0.0] * 4, box=(10, 10, 15, 22)),  # 5 x 12
         *one_head_each([None], box=(10, 10, 22.5, 14)),
@@ -399,10 +399,10 @@ def test_an_input_depends_on_its_generator_alone():
     assert len({packed["image"].tobytes() for packed in first}) == 4
 
 
-def test_a_picture_that_cannot_be_decoded_is_named():
+def test_an_image_that_cannot_be_decoded_is_named():
     broken = [{**each, "image": b"junk"} for each in one_head_each([0.0])]
     packer = Packer([broken], [1.0], PLAIN, NO_AUGMENTATION)
-    with pytest.raises(BadRecord, match=r"'picture' of 'test'"):
+    with pytest.raises(BadRecord, match=r"'image' of 'test'"):
         packer(np.random.default_rng(0), 64)
 
 
@@ -474,7 +474,7 @@ def test_the_packed_stream_goes_on_where_it_was(done):
 
 @pytest.mark.parametrize("scale", [3.0, 1.0, 0.6, 0.5, 0.3, 0.2, 0.01])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_pictures_are_decoded_with_the_pixels_that_are_needed(suffix, scale):
+def test_images_are_decoded_with_the_pixels_that_are_needed(suffix, scale):
     """A JPEG no larger than twice that; other formats whole."""
     scene = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
     found = decode_at_scale(cv2.imencode(suffix, scene)[1].tobytes(), scale)

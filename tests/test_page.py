@@ -16,7 +16,7 @@ from mtnet_jax.page.build import INDEX, write_page
 from mtnet_jax.page.runtime import VERSION, runtime_files
 from mtnet_jax.page.serve import make_server
 from mtnet_jax.predict.placing import letterboxed
-from mtnet_jax.predict.predictor import Predictor, read_picture
+from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.predict.summary import DIRECTIONS, direction
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees, rotation_to_euler
 from tests.conftest import REPOSITORY
@@ -31,7 +31,7 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 if CHROMIUM is None:
     pytest.skip("needs Chromium: apt install chromium", allow_module_level=True)
 
-IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 SIZE = 224
 # Between the browser and Python; the browser decodes JPEG and resamples in code of its own.
 LEVELS = 1  # of 255, any pixel of the input; 0 where it covers whole pixels and shrinks less than 2
@@ -154,7 +154,7 @@ def assert_same_heads(found: list[dict], image: np.ndarray, python: Predictor) -
 def test_images_give_pythons_heads(browser, python, kind, request):
     page = Opened(browser, request.getfixturevalue(kind))
     for path in IMAGES:
-        assert_same_heads(page.look_at(path)["heads"], read_picture(path), python)
+        assert_same_heads(page.look_at(path)["heads"], read_image(path), python)
     assert page.tab.locator("#rows tr").count() == 1
     assert page.status == "1 head"
     assert page.errors == []
@@ -183,7 +183,7 @@ def test_a_large_image_turned_by_exif(browser, served, python, tmp_path):
     path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
     last = Opened(browser, served).look_at(path)
     assert (last["width"], last["height"]) == (1733, 1300)
-    assert_same_heads(last["heads"], read_picture(path), python)
+    assert_same_heads(last["heads"], read_image(path), python)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.panoptic_raw import (
     noise_jpeg,
     person,
     write_faces,
-    write_picture,
+    write_image,
 )
 
 FACE_UP = np.diag([1.0, -1.0, -1.0])
@@ -81,8 +81,8 @@ def test_projection_is_that_of_opencv_in_all_cameras(calibration, cameras):
         np.testing.assert_allclose(pixels[near], expected[near] + 0.5, atol=1e-6)
 
 
-def test_what_lies_far_off_the_axis_stays_out_of_the_picture(calibration):
-    """A lens polynomial that folds back must not bring the unseen into the picture."""
+def test_what_lies_far_off_the_axis_stays_out_of_the_image(calibration):
+    """A lens polynomial that folds back must not bring the unseen into the image."""
     camera = read_calibration(calibration)[0]
     folding = type(camera)(
         camera.name,
@@ -106,7 +106,7 @@ def test_the_limit_of_the_radius_is_where_the_polynomial_turns(data_dir, calibra
         falls = np.flatnonzero(np.diff(value) < 0)
         expected = radius[falls[0]] if len(falls) else 10.0
         assert camera.radius_limit == pytest.approx(expected, abs=2e-4)
-        assert camera.radius_limit > 0.8  # the corners of the picture lie at 0.67
+        assert camera.radius_limit > 0.8  # the corners of the image lie at 0.67
 
 
 # --- the fit -------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_rotations_and_boxes_come_back_in_all_31_cameras(data_dir, tmp_path):
     encoded = noise_jpeg()
     for number in cameras:
         for frame in frames:
-            write_picture(tmp_path, SEQUENCE, number, frame, encoded)
+            write_image(tmp_path, SEQUENCE, number, frame, encoded)
     converted = conversion(tmp_path)
     report = Report(converted.description)
     records = {
@@ -322,7 +322,7 @@ def test_real_joints_land_in_the_boxes_and_all_cameras_agree(data_dir, tmp_path)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(layout.body_path(raw, sequence, frame), copy)
             for number in range(31):
-                write_picture(tmp_path, sequence, number, frame, blank)
+                write_image(tmp_path, sequence, number, frame, blank)
     options = Options(body_only=True, min_kilobytes=0, keep_empty=True)
     converted = conversion(tmp_path, options, every=1, train_sequences=("all",), test_sequences=())
     report = Report(converted.description)

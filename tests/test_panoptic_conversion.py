@@ -20,7 +20,7 @@ from tests.panoptic_raw import (
     noise_jpeg,
     person,
     write_faces,
-    write_picture,
+    write_image,
     write_video,
 )
 
@@ -31,7 +31,7 @@ SMALL = (256, 144)
 
 
 def shrink_calibration(raw, sequence):
-    """The real cameras with small pictures: K scaled, so that videos for tests are small too."""
+    """The real cameras with small images: K scaled, so that videos for tests are small too."""
     path = layout.calibration_path(raw, sequence)
     content = json.loads(path.read_text())
     content["cameras"] = [camera for camera in content["cameras"] if camera["type"] == "hd"]
@@ -44,7 +44,7 @@ def shrink_calibration(raw, sequence):
 
 @pytest.fixture
 def raw(data_dir, tmp_path):
-    """Two sequences, two cameras, frames 0 to 180 with one person; pictures of 256 x 144."""
+    """Two sequences, two cameras, frames 0 to 180 with one person; images of 256 x 144."""
     folder = tmp_path / "räw data"
     for sequence in (TRAIN, TEST):
         copy_calibration(data_dir, folder, sequence)
@@ -52,7 +52,7 @@ def raw(data_dir, tmp_path):
         for frame in (0, 1, 60, 120, 180):
             write_faces(folder, sequence, frame, [person(FACE_UP, STANDING)])
             for camera in (0, 13):
-                write_picture(folder, sequence, camera, frame, noise_jpeg(*SMALL))
+                write_image(folder, sequence, camera, frame, noise_jpeg(*SMALL))
     return folder
 
 
@@ -85,7 +85,7 @@ def test_every_sixtieth_frame_of_the_public_split(raw):
             for camera in (0, 13)
             for frame in (0, 60, 120, 180)
         ]
-    assert not report["dropped pictures"]
+    assert not report["dropped images"]
     record = found["train"][f"{TRAIN}/00_13/00000060"]
     assert (record["source"], len(record["boxes"])) == ("panoptic", 1)
     cameras = json.loads(layout.calibration_path(raw, TRAIN).read_text())["cameras"]
@@ -183,7 +183,7 @@ def test_lost_faces_are_ignored_or_drop_the_frame(raw):
     options = Options(min_kilobytes=0, drop_frames_with_lost_faces=True)
     found, report = convert(raw, options, cameras=[13], sequences=[TRAIN])
     assert len(found["train"]) == 3
-    assert counts(report["dropped pictures"]) == {"a face in the frame is lost": 1}
+    assert counts(report["dropped images"]) == {"a face in the frame is lost": 1}
 
 
 def camera_axes(raw, number):
@@ -211,22 +211,22 @@ def test_heads_behind_beside_cut_and_too_large(raw):
     assert record["ignore"].tolist() == [True, True, False]
     assert record["has_pose"].all()
     notes = counts(report["notes"])
-    assert notes["heads behind the camera (not in the picture)"] == 1
-    assert notes["heads beside the picture (not in it)"] == 1
+    assert notes["heads behind the camera (not in the image)"] == 1
+    assert notes["heads beside the image (not in it)"] == 1
     assert counts(report["ignored heads"]) == {
         "box longer than 1.5 times its shorter side (cut off)": 1,
-        "box over 0.7 of the picture": 1,
+        "box over 0.7 of the image": 1,
     }
     everything = Options(min_kilobytes=0, max_aspect=np.inf, max_size=np.inf)
     found, _ = convert(raw, everything, cameras=[13], sequences=[TRAIN])
     assert not found["train"][f"{TRAIN}/00_13/00000060"]["ignore"].any()
 
 
-def test_pictures_without_heads(raw):
+def test_images_without_heads(raw):
     write_faces(raw, TRAIN, 60, [])
     found, report = convert(raw, cameras=[13], sequences=[TRAIN])
     assert len(found["train"]) == 3
-    assert counts(report["dropped pictures"]) == {"no head to be found in the picture": 1}
+    assert counts(report["dropped images"]) == {"no head to be found in the image": 1}
     options = Options(min_kilobytes=0, keep_empty=True)
     found, _ = convert(raw, options, cameras=[13], sequences=[TRAIN])
     assert found["train"][f"{TRAIN}/00_13/00000060"]["boxes"].shape == (0, 4)
@@ -264,27 +264,27 @@ def test_body_only_says_so(raw):
 # --- videos --------------------------------------------------------------------------------------
 
 
-def test_pictures_from_a_video_that_ends_early(raw):
+def test_images_from_a_video_that_ends_early(raw):
     write_video(layout.video_path(raw, TRAIN, 5), range(150), size=SMALL)
     found, report = convert(raw, cameras=[5], sequences=[TRAIN])
     assert [int(name[-8:]) for name in found["train"]] == [0, 60, 120]
     for name, record in found["train"].items():
-        picture = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR)
-        assert drawn_number(picture) == int(name[-8:])
-    dropped = report["dropped pictures"]
+        image = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR)
+        assert drawn_number(image) == int(name[-8:])
+    dropped = report["dropped images"]
     assert counts(dropped) == {"the video ends before the frame, or is damaged there": 1}
     (places,) = [event["first"] for event in dropped.values()]
     assert places == [f"{TRAIN}/00_05/00000180"]
 
 
-def test_pictures_on_disk_come_first_and_the_video_fills_in(raw):
+def test_images_on_disk_come_first_and_the_video_fills_in(raw):
     video = layout.video_path(raw, TRAIN, 13)
     write_video(video, range(200), size=SMALL)
-    layout.picture_path(raw, TRAIN, 13, 60).unlink()
+    layout.image_path(raw, TRAIN, 13, 60).unlink()
     found, _ = convert(raw, cameras=[13], sequences=[TRAIN])
     names = [f"{TRAIN}/00_13/{frame:08d}" for frame in (0, 60, 120, 180)]
     assert sorted(found["train"]) == names
-    on_disk = layout.picture_path(raw, TRAIN, 13, 0).read_bytes()
+    on_disk = layout.image_path(raw, TRAIN, 13, 0).read_bytes()
     same = [found["train"][name]["image"] == on_disk for name in names]
     assert same == [True, False, True, True]
 
@@ -300,7 +300,7 @@ def test_quality_and_size_of_encoded_frames(raw):
     limit = Options(min_kilobytes=(sizes[0] + 500) / 1024)
     found, report = convert(raw, limit, cameras=[5], sequences=[TRAIN])
     assert not found["train"]
-    assert sum(counts(report["dropped pictures"]).values()) == 4
+    assert sum(counts(report["dropped images"]).values()) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"no video" * 99])
@@ -310,40 +310,40 @@ def test_a_video_that_is_none(raw, content):
     path.write_bytes(content)
     found, report = convert(raw, cameras=[5], sequences=[TRAIN])
     assert not found["train"]
-    ((reason, count),) = counts(report["dropped pictures"]).items()
+    ((reason, count),) = counts(report["dropped images"]).items()
     assert reason.startswith("hd_00_05.mp4: the video cannot be opened")
     assert count == 4
 
 
-def test_a_camera_without_pictures(raw):
+def test_a_camera_without_images(raw):
     found, report = convert(raw, cameras=[5, 13], sequences=[TRAIN])
     assert len(found["train"]) == 4
-    assert counts(report["dropped pictures"]) == {"no picture in hdImgs and no video": 4}
+    assert counts(report["dropped images"]) == {"no image in hdImgs and no video": 4}
 
 
 # --- bad input -----------------------------------------------------------------------------------
 
 
-def test_damaged_pictures_are_named(raw):
-    paths = [layout.picture_path(raw, TRAIN, 13, frame) for frame in (0, 60, 120)]
+def test_damaged_images_are_named(raw):
+    paths = [layout.image_path(raw, TRAIN, 13, frame) for frame in (0, 60, 120)]
     paths[0].write_bytes(b"")
     paths[1].write_bytes(paths[1].read_bytes()[:-2000])
     paths[2].write_bytes(noise_jpeg(128, 72))
     found, report = convert(raw, cameras=[13], sequences=[TRAIN])
     assert list(found["train"]) == [f"{TRAIN}/00_13/00000180"]
-    reasons = " | ".join(report["dropped pictures"])
+    reasons = " | ".join(report["dropped images"])
     assert "0 bytes" in reasons
     assert "cut short" in reasons
-    assert "the picture is 128x72, its calibration for 256x144" in reasons
+    assert "the image is 128x72, its calibration for 256x144" in reasons
     _, report = convert(raw, Options(min_kilobytes=1000), cameras=[13], sequences=[TRAIN])
-    assert counts(report["dropped pictures"]) == {"the picture has less than 1000 KB (damaged)": 4}
+    assert counts(report["dropped images"]) == {"the image has less than 1000 KB (damaged)": 4}
 
 
-def test_png_pictures(raw):
-    old = layout.picture_path(raw, TRAIN, 13, 60)
-    picture = cv2.imread(str(old))
+def test_png_images(raw):
+    old = layout.image_path(raw, TRAIN, 13, 60)
+    image = cv2.imread(str(old))
     old.unlink()
-    cv2.imwrite(str(old.with_suffix(".png")), picture)
+    cv2.imwrite(str(old.with_suffix(".png")), image)
     found, _ = convert(raw, cameras=[13], sequences=[TRAIN])
     assert found["train"][f"{TRAIN}/00_13/00000060"]["image"][1:4] == b"PNG"
 
@@ -370,7 +370,7 @@ def test_a_face_file_that_cannot_be_read_drops_its_frame(raw, fault):
     path.write_text(spoil(path.read_text()))
     found, report = convert(raw, cameras=[13], sequences=[TRAIN])
     assert len(found["train"]) == 3
-    ((reason, count),) = counts(report["dropped pictures"]).items()
+    ((reason, count),) = counts(report["dropped images"]).items()
     assert (count, message in reason) == (1, True)
 
 
@@ -436,5 +436,5 @@ def test_folders_without_data(raw, tmp_path):
         for path in (raw / TRAIN / "hdImgs" / f"00_{camera:02d}").iterdir():
             path.unlink()
         path.parent.rmdir()
-    with pytest.raises(FileNotFoundError, match="there are no pictures"):
+    with pytest.raises(FileNotFoundError, match="there are no images"):
         conversion(raw)

@@ -44,11 +44,11 @@ def test_the_right_frames_with_the_same_pixels(videos, kind, wanted):
     path = videos / f"{kind}.mp4"
     found = dict(read_frames(path, wanted))
     assert list(found) == list(wanted)
-    assert [drawn_number(picture) for picture in found.values()] == list(wanted)
+    assert [drawn_number(image) for image in found.values()] == list(wanted)
     slow = every_frame(path)
     assert len(slow) == len(FRAMES)
-    for number, picture in found.items():
-        np.testing.assert_array_equal(picture, slow[number])
+    for number, image in found.items():
+        np.testing.assert_array_equal(image, slow[number])
 
 
 def test_every_frame_of_open_groups_alone(videos):
@@ -56,9 +56,9 @@ def test_every_frame_of_open_groups_alone(videos):
     path = videos / "open groups.mp4"
     slow = every_frame(path)
     for number in FRAMES:
-        ((found, picture),) = read_frames(path, [number])
+        ((found, image),) = read_frames(path, [number])
         assert found == number
-        np.testing.assert_array_equal(picture, slow[number])
+        np.testing.assert_array_equal(image, slow[number])
 
 
 def test_frames_between_are_not_all_decoded(videos, monkeypatch):
@@ -121,8 +121,8 @@ def test_a_video_file_that_was_cut(videos, tmp_path, share):
     slow = every_frame(videos / "many key frames.mp4")
     found = dict(read_frames(path, range(0, 200, 5)))
     assert 0.5 * share * 40 < len(found) <= share * 40 + 1
-    for number, picture in found.items():
-        np.testing.assert_array_equal(picture, slow[number])
+    for number, image in found.items():
+        np.testing.assert_array_equal(image, slow[number])
 
 
 def write_fast_start(source, target):
@@ -139,10 +139,10 @@ def write_fast_start(source, target):
                 new.mux(packet)
 
 
-def test_large_damage_inside_a_video_costs_no_wrong_picture(videos, tmp_path):
-    """Decoders like to paint over what is lost; then the picture must not come at all.
+def test_large_damage_inside_a_video_costs_no_wrong_image(videos, tmp_path):
+    """Decoders like to paint over what is lost; then the image must not come at all.
 
-    H.264 has no checksums: a few wrong bytes inside a slice decode to a wrong picture unnoticed.
+    H.264 has no checksums: a few wrong bytes inside a slice decode to a wrong image unnoticed.
     """
     path = tmp_path / "damaged.mp4"
     content = bytearray((videos / "many key frames.mp4").read_bytes())
@@ -153,8 +153,8 @@ def test_large_damage_inside_a_video_costs_no_wrong_picture(videos, tmp_path):
     slow = every_frame(videos / "many key frames.mp4")
     found = dict(read_frames(path, FRAMES))
     assert 80 < len(found) < 200
-    for number, picture in found.items():
-        np.testing.assert_array_equal(picture, slow[number], err_msg=str(number))
+    for number, image in found.items():
+        np.testing.assert_array_equal(image, slow[number], err_msg=str(number))
 
 
 def test_files_that_are_no_video(tmp_path):

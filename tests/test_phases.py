@@ -29,7 +29,7 @@ def test_any_list_of_phases_works_in_the_order_of_names():
 def test_steps_of_an_epoch():
     config = default_config()
     config.phases.phase1.epochs = 2.5
-    assert read_phases(config)[0].steps(pictures=640) == 25
+    assert read_phases(config)[0].steps(images=640) == 25
 
 
 def test_unknown_groups_schedules_and_lost_pose_losses_are_named():

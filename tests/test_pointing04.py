@@ -83,10 +83,10 @@ def test_pointing04_poses_in_words():
         return -pointing04.rotation(pan, tilt, 1.0)[:, 2]
 
     np.testing.assert_allclose(face_normal(0, 0), [0, 0, -1], atol=1e-9)  # into the camera
-    np.testing.assert_allclose(face_normal(90, 0), [-1, 0, 0], atol=1e-9)  # left of the picture
+    np.testing.assert_allclose(face_normal(90, 0), [-1, 0, 0], atol=1e-9)  # left of the image
     np.testing.assert_allclose(face_normal(0, 90), [0, -1, 0], atol=1e-9)  # up
     half = np.sqrt(0.5)
-    # A profile that looks up keeps its face in the plane of the picture.
+    # A profile that looks up keeps its face in the plane of the image.
     np.testing.assert_allclose(face_normal(90, 45), [-half, -half, 0], atol=1e-9)
     # The line from ear to ear stays level for every pan and tilt.
     for pan, tilt in ((30, 60), (-75, -30), (90, 45)):
@@ -121,7 +121,7 @@ def test_head_box_by_hand():
     np.testing.assert_allclose(box, [200 - half, 150 - 97, 200 + half, 150 + 72])
 
 
-def test_head_box_mirrors_with_the_picture():
+def test_head_box_mirrors_with_the_image():
     for pan, tilt in ((45, 30), (75, -60)):
         left = pointing04.Shot(Path("x.jpg"), 1, 1, 1, tilt, pan, (200, 150, 90, 100))
         right = pointing04.Shot(Path("x.jpg"), 1, 1, 1, tilt, -pan, (384 - 200, 150, 90, 100))
@@ -129,7 +129,7 @@ def test_head_box_mirrors_with_the_picture():
         np.testing.assert_allclose(pointing04.head_box(right, 90.0), [384 - x2, y1, 384 - x1, y2])
 
 
-# Boxes of the whole head, hair to chin and both ears, drawn by eye on enlarged pictures.
+# Boxes of the whole head, hair to chin and both ears, drawn by eye on enlarged images.
 HAND_DRAWN = {
     "person01146+0+0": (60, 0, 219, 213),
     "person03259+15+0": (76, 25, 238, 227),
@@ -197,11 +197,11 @@ def test_pointing04_bad_files_are_named(tmp_path, change, message):
     assert path.stem in str(caught.value)
 
 
-def test_pointing04_missing_txt_picture_or_person(tmp_path):
+def test_pointing04_missing_txt_image_or_person(tmp_path):
     with pytest.raises(FileNotFoundError, match="--raw must hold the folders Person01"):
         pointing04.read_shots(tmp_path)
     path = write_shot(tmp_path)
-    with pytest.raises(ValueError, match=r"No pictures of person 7.*\[1\]"):
+    with pytest.raises(ValueError, match=r"No images of person 7.*\[1\]"):
         pointing04.conversion(tmp_path, persons=(7,))
     with pytest.raises(ValueError, match="choose one of head, face"):
         pointing04.conversion(tmp_path, box_rule="hat")

@@ -1,4 +1,4 @@
-"""Prediction from the picture file to JSON and overlays, with a tiny network of random weights."""
+"""Prediction from the image file to JSON and overlays, with a tiny network of random weights."""
 
 import json
 import struct
@@ -17,13 +17,13 @@ import mtnet_jax
 from mtnet_jax.data import geometry
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.files import find_pictures, predict_files
+from mtnet_jax.predict.files import find_images, predict_files
 from mtnet_jax.predict.head import as_arrays
-from mtnet_jax.predict.placing import heads_in_picture
-from mtnet_jax.predict.predictor import Head, Predictor, read_picture
+from mtnet_jax.predict.placing import heads_in_image
+from mtnet_jax.predict.predictor import Head, Predictor, read_image
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 from mtnet_jax.weights import export_weights, load_weights
-from tests.image_files import write_picture, written
+from tests.image_files import write_image, written
 from tests.tiny import SCORE
 
 
@@ -32,15 +32,15 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def noise_image(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-# --- from the network's input back to the picture ------------------------------------------------
+# --- from the network's input back to the image ------------------------------------------------
 
 
 def fake_heads(boxes: np.ndarray, valid: list[bool]) -> Heads:
-    """What the network would give for one picture."""
+    """What the network would give for one image."""
     n = len(boxes)
     return Heads(
         boxes=np.asarray(boxes, np.float32)[None],
@@ -54,7 +54,7 @@ def fake_heads(boxes: np.ndarray, valid: list[bool]) -> Heads:
 @pytest.mark.parametrize(
     ("width", "height"), [(640, 480), (480, 640), (64, 64), (7, 5), (3000, 41), (1003, 777)]
 )
-def test_boxes_come_back_in_pixels_of_the_picture(rng, width, height):
+def test_boxes_come_back_in_pixels_of_the_image(rng, width, height):
     """Known boxes, letterboxed by hand: scaled by the longer side, centred in the other."""
     size = 64
     low = rng.uniform(0, 0.5, (4, 2)) * [width, height]
@@ -64,17 +64,17 @@ def test_boxes_come_back_in_pixels_of_the_picture(rng, width, height):
     in_input = np.concatenate([scale * low + margin, scale * high + margin], axis=1)
 
     matrix = geometry.letterbox_map(width, height, size)
-    found = heads_in_picture(fake_heads(in_input, [True] * 4), 0, matrix, (height, width, 3))
+    found = heads_in_image(fake_heads(in_input, [True] * 4), 0, matrix, (height, width, 3))
     expected = np.concatenate([low, high], axis=1)
     np.testing.assert_allclose(found["boxes"], expected, atol=max(width, height) * 1e-5)
     np.testing.assert_array_equal(found["labels"], [0, 1, 2, 3])
 
 
-def test_empty_slots_and_heads_beside_the_picture_are_left_out():
-    """A wide picture in the middle rows of the input: what lies in the grey above is no head."""
+def test_empty_slots_and_heads_beside_the_image_are_left_out():
+    """A wide image in the middle rows of the input: what lies in the grey above is no head."""
     boxes = [[0, 20, 30, 40], [10, 10, 20, 30], [10, 0, 20, 15], [np.nan] * 4, [-9, 30, 70, 90]]
     heads = fake_heads(boxes, [True, True, True, False, True])
-    found = heads_in_picture(heads, 0, geometry.letterbox_map(128, 64, 64), (64, 128, 3))
+    found = heads_in_image(heads, 0, geometry.letterbox_map(128, 64, 64), (64, 128, 3))
     expected = [[0, 8, 60, 48], [20, 0, 40, 28], [0, 28, 128, 64]]  # twice as large, 32 higher
     np.testing.assert_allclose(found["boxes"], expected, atol=1e-4)
     assert found["labels"].tolist() == [0, 1, 4]
@@ -86,8 +86,8 @@ def test_empty_slots_and_heads_beside_the_picture_are_left_out():
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3000, 5), (5, 3000), (64, 64), (333, 217)])
-def test_pictures_of_any_shape(rng, predictor, width, height):
-    heads = predictor(picture(rng, width, height))
+def test_images_of_any_shape(rng, predictor, width, height):
+    heads = predictor(noise_image(rng, width, height))
     assert len(heads) <= 6
     assert [h.score for h in heads] == sorted((h.score for h in heads), reverse=True)
     for head in heads:
@@ -103,7 +103,7 @@ def test_pictures_of_any_shape(rng, predictor, width, height):
 
 def test_random_weights_find_something(rng, predictor):
     """Else the other tests would look at empty lists."""
-    assert predictor(picture(rng, 333, 217))
+    assert predictor(noise_image(rng, 333, 217))
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_other_arrays_are_refused_by_shape_and_type(predictor, bad):
     assert str(bad.dtype) in str(caught.value)
 
 
-def test_opencv_pictures_with_reversed_axis(rng, predictor):
+def test_opencv_images_with_reversed_axis(rng, predictor):
     """The documented way from BGR: a view with a negative stride."""
-    image = picture(rng, 90, 70)
+    image = noise_image(rng, 90, 70)
     expected = [h.to_json() for h in predictor(image)]
     bgr = np.ascontiguousarray(image[..., ::-1])
     assert [h.to_json() for h in predictor(bgr[..., ::-1])] == expected
@@ -136,7 +136,7 @@ def test_opencv_pictures_with_reversed_axis(rng, predictor):
 
 
 def test_other_sizes_do_not_compile_again(rng, predictor):
-    predictor(picture(rng, 30, 30))
+    predictor(noise_image(rng, 30, 30))
     compiled = []
 
     def listen(event: str, duration: float, **_):
@@ -146,7 +146,7 @@ def test_other_sizes_do_not_compile_again(rng, predictor):
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         for width, height in [(31, 30), (640, 480), (5, 900)]:
-            predictor(picture(rng, width, height))
+            predictor(noise_image(rng, width, height))
         assert not compiled
         jax.jit(lambda x: x * 2 + len(compiled))(np.float32(1))  # the listener does hear
         assert compiled
@@ -155,7 +155,7 @@ def test_other_sizes_do_not_compile_again(rng, predictor):
 
 
 def test_predicting_is_repeatable(rng, predictor, weights):
-    image = picture(rng, 120, 80)
+    image = noise_image(rng, 120, 80)
     again = Predictor.load(str(weights), score_threshold=SCORE)
     assert [h.to_json() for h in predictor(image)] == [h.to_json() for h in again(image)]
 
@@ -175,58 +175,58 @@ def with_orientation(data: bytes, orientation: int) -> bytes:
 
 
 def test_exif_orientation_is_applied(tmp_path, predictor):
-    """Orientation 6: the top of the scene lies on the right of the stored picture."""
+    """Orientation 6: the top of the scene lies on the right of the stored image."""
     scene = np.zeros((40, 20, 3), np.uint8)
     scene[:8, :8] = 255  # top left
     path = tmp_path / "turned.jpg"
     path.write_bytes(with_orientation(jpeg(np.rot90(scene)), 6))
-    image = read_picture(path)
+    image = read_image(path)
     assert image.shape == scene.shape
     assert np.abs(image.astype(int) - scene).mean() < 3
 
     predict_files(predictor, [path], out=tmp_path / "o", json_file=tmp_path / "heads.json")
     entry = json.loads((tmp_path / "heads.json").read_text())[0]
     assert (entry["width"], entry["height"]) == (20, 40)
-    assert read_picture(tmp_path / "o" / "turned.png").shape == scene.shape
+    assert read_image(tmp_path / "o" / "turned.png").shape == scene.shape
 
 
 def test_jpeg_with_data_after_its_end_is_read(tmp_path):
-    """Phones append videos and thumbnails; bytes in there look like markers of the picture."""
+    """Phones append videos and thumbnails; bytes in there look like markers of the image."""
     image = np.full((40, 60, 3), 77, np.uint8)
     for trailer in (b"\xff\xda\0\0", b"\0\xff\xd9\xff\xda" * 3, b"\xff\xd8\xff\xe0"):
         path = tmp_path / "motion.jpg"
         path.write_bytes(jpeg(image) + trailer)
-        np.testing.assert_allclose(read_picture(path), image, atol=2)
+        np.testing.assert_allclose(read_image(path), image, atol=2)
 
 
 def test_truncated_jpeg_is_refused_whatever_its_thumbnail_ends_with(tmp_path, rng):
     """The EXIF thumbnail is a whole JPEG inside the first bytes: its end marker is not the end."""
-    thumbnail = jpeg(picture(rng, 16, 16))
+    thumbnail = jpeg(noise_image(rng, 16, 16))
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
-    data = jpeg(picture(rng, 200, 150))
+    data = jpeg(noise_image(rng, 200, 150))
     data = data[:2] + segment + data[2:]
     path = tmp_path / "cut.jpg"
     path.write_bytes(data)
-    assert read_picture(path).shape == (150, 200, 3)
+    assert read_image(path).shape == (150, 200, 3)
     for share in (0.2, 0.5, 0.9, 0.99):
         path.write_bytes(data[: int(len(data) * share)])
         with pytest.raises(BadRecord, match=r"cut\.jpg: .*(cut short|cannot decode)"):
-            read_picture(path)
+            read_image(path)
 
 
 @pytest.mark.parametrize(
     "options", [(cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2)]
 )
 def test_progressive_jpeg_and_restart_markers(tmp_path, rng, options):
-    image = cv2.GaussianBlur(picture(rng, 200, 150), (0, 0), 3)
+    image = cv2.GaussianBlur(noise_image(rng, 200, 150), (0, 0), 3)
     data = cv2.imencode(".jpg", image[..., ::-1], options)[1].tobytes()
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(data)
-    np.testing.assert_allclose(read_picture(path), image, atol=20)
+    np.testing.assert_allclose(read_image(path), image, atol=20)
     for share in (0.5, 0.95):
         path.write_bytes(data[: int(len(data) * share)])
         with pytest.raises(BadRecord):
-            read_picture(path)
+            read_image(path)
 
 
 def test_grey_sixteen_bit_and_alpha_files(tmp_path, rng):
@@ -238,29 +238,29 @@ def test_grey_sixteen_bit_and_alpha_files(tmp_path, rng):
     }.items():
         path = tmp_path / name
         path.write_bytes(cv2.imencode(".png", data)[1].tobytes())
-        np.testing.assert_array_equal(read_picture(path), np.dstack([grey] * 3))
+        np.testing.assert_array_equal(read_image(path), np.dstack([grey] * 3))
 
 
 def test_a_file_is_predicted_like_its_array(tmp_path, rng, predictor):
-    image = picture(rng, 60, 50)
+    image = noise_image(rng, 60, 50)
     path = tmp_path / "Zürich – été 1.png"
-    write_picture(path, image)
-    np.testing.assert_array_equal(read_picture(path), image)
+    write_image(path, image)
+    np.testing.assert_array_equal(read_image(path), image)
     expected = [h.to_json() for h in predictor(image)]
     assert [h.to_json() for h in predictor(path)] == expected
     assert [h.to_json() for h in predictor(str(path))] == expected
 
 
-def test_files_that_are_no_pictures_are_named(tmp_path, predictor):
+def test_files_that_are_no_images_are_named(tmp_path, predictor):
     text = tmp_path / "notes.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     with pytest.raises(ValueError, match=r"notes\.jpg"):
         predictor(text)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
         predictor(tmp_path / "nowhere.jpg")
 
 
-def test_folders_give_their_pictures_sorted(tmp_path):
+def test_folders_give_their_images_sorted(tmp_path):
     for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "clip.mp4"):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,13 +268,13 @@ def test_folders_give_their_pictures_sorted(tmp_path):
     (tmp_path / "in" / "folder.png").mkdir()
     lone, missing = tmp_path / "other.xyz", tmp_path / "missing.jpg"
     lone.write_bytes(b"")
-    found = find_pictures([lone, str(tmp_path / "in"), missing])
+    found = find_images([lone, str(tmp_path / "in"), missing])
     names = [p.name for p in found.images]
     assert names == ["other.xyz", "a.png", "b.JPG", "c.webp", "missing.jpg"]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="empty"):
-        find_pictures([empty])
+        find_images([empty])
 
 
 def test_overlays_of_an_earlier_run_are_not_predicted(tmp_path):
@@ -282,14 +282,14 @@ def test_overlays_of_an_earlier_run_are_not_predicted(tmp_path):
     for path in (tmp_path / "a.png", inside / "a.png", inside / "deep" / "a.png"):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    assert find_pictures([tmp_path], leave_out=inside).images == [tmp_path / "a.png"]
-    assert len(find_pictures([inside], leave_out=inside).images) == 2  # asked for by name
-    assert len(find_pictures([tmp_path]).images) == 3
+    assert find_images([tmp_path], leave_out=inside).images == [tmp_path / "a.png"]
+    assert len(find_images([inside], leave_out=inside).images) == 2  # asked for by name
+    assert len(find_images([tmp_path]).images) == 3
 
 
 def test_an_input_is_never_overwritten(tmp_path, rng, predictor):
     path = tmp_path / "a.png"
-    write_picture(path, picture(rng, 20, 20))
+    write_image(path, noise_image(rng, 20, 20))
     before = path.read_bytes()
     with pytest.raises(ValueError, match="choose another folder"):
         predict_files(predictor, [path], out=tmp_path, json_file=None)
@@ -298,11 +298,11 @@ def test_an_input_is_never_overwritten(tmp_path, rng, predictor):
 
 def test_json_and_overlays_of_many_files(tmp_path, rng, predictor, capsys):
     """Accents, spaces, one stem in two folders, and three files that cannot be read among them."""
-    image = picture(rng, 80, 60)
+    image = noise_image(rng, 80, 60)
     good = [tmp_path / "één" / "same name.png", tmp_path / "two" / "same name.png"]
     good.append(tmp_path / "two" / "Same Name.PNG")
     for path in good:
-        write_picture(path, image)
+        write_image(path, image)
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(jpeg(image)[:-900])
     empty = tmp_path / "empty.png"
@@ -322,7 +322,7 @@ def test_json_and_overlays_of_many_files(tmp_path, rng, predictor, capsys):
     overlays = written(out)
     assert overlays == ["Same Name_3.png", "same name.png", "same name_2.png"]
     for overlay in overlays:
-        drawn = read_picture(out / overlay)
+        drawn = read_image(out / overlay)
         assert drawn.shape == image.shape
         assert (drawn != image).any()
 
@@ -337,7 +337,7 @@ def test_json_and_overlays_of_many_files(tmp_path, rng, predictor, capsys):
 
 def test_json_of_a_head(rng, predictor):
     """The keys of the documented format, plain numbers, and angles that agree with the rotation."""
-    for head in predictor(picture(rng, 80, 60)):
+    for head in predictor(noise_image(rng, 80, 60)):
         plain = json.loads(json.dumps(head.to_json(), allow_nan=False))
         assert list(plain) == ["box", "score", "rotation", "frame", "yaw", "pitch", "roll"]
         assert len(plain["box"]) == 4
@@ -360,20 +360,20 @@ def test_json_names_the_label_where_there_are_several(tmp_path, rng):
         def predict_batch(self, images):
             return [[head] for _ in images]
 
-    write_picture(tmp_path / "a.png", picture(rng, 20, 20))
+    write_image(tmp_path / "a.png", noise_image(rng, 20, 20))
     predict_files(TwoLabels(), [tmp_path / "a.png"], out=None, json_file=tmp_path / "heads.json")
     entry = json.loads((tmp_path / "heads.json").read_text())[0]
     assert entry["heads"][0]["label"] == "helmet"
 
 
-def test_overlays_of_tiny_and_narrow_pictures(tmp_path, rng, predictor):
+def test_overlays_of_tiny_and_narrow_images(tmp_path, rng, predictor):
     paths = []
     for i, (width, height) in enumerate([(1, 1), (3000, 5), (2, 700)]):
         paths.append(tmp_path / "in" / f"{i}.png")
-        write_picture(paths[-1], picture(rng, width, height))
+        write_image(paths[-1], noise_image(rng, width, height))
     assert not predict_files(predictor, paths, out=tmp_path / "out", json_file=None)
     for path in paths:
-        assert read_picture(tmp_path / "out" / path.name).shape == read_picture(path).shape
+        assert read_image(tmp_path / "out" / path.name).shape == read_image(path).shape
 
 
 def test_no_heads_as_arrays():

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from mtnet_jax.cli import main
-from mtnet_jax.predict.predictor import Predictor, read_picture
+from mtnet_jax.predict.predictor import Predictor, read_image
 from tests.conftest import REPOSITORY
-from tests.image_files import write_picture, written
+from tests.image_files import write_image, written
 from tests.record_sets import a_record, write_record_set
 
 
@@ -37,7 +37,7 @@ class Nobody:
 def images(tmp_path):
     folder = tmp_path / "images"
     for number in range(4):
-        write_picture(folder / f"{number}.png", np.full((30, 40, 3), 60 * number, np.uint8))
+        write_image(folder / f"{number}.png", np.full((30, 40, 3), 60 * number, np.uint8))
     return folder
 
 
@@ -66,7 +66,7 @@ def test_a_forgotten_file_name_replaces_no_photograph(predict, images, capsys):
 
 def test_foreign_files_in_the_folder_of_overlays_stay(predict, images, tmp_path, capsys):
     out = tmp_path / "out"
-    write_picture(out / "2.png", np.zeros((5, 5, 3), np.uint8))
+    write_image(out / "2.png", np.zeros((5, 5, 3), np.uint8))
     before = (out / "2.png").read_bytes()
     assert predict(images, "--out", out) == 1
     assert "2.png was made by something else" in capsys.readouterr().err
@@ -76,14 +76,14 @@ def test_foreign_files_in_the_folder_of_overlays_stay(predict, images, tmp_path,
 
 def test_images_of_another_folder_get_other_names(predict, images, tmp_path):
     other = tmp_path / "other"
-    write_picture(other / "0.png", np.full((30, 40, 3), 9, np.uint8))
+    write_image(other / "0.png", np.full((30, 40, 3), 9, np.uint8))
     out = tmp_path / "out"
     for _ in range(2):
         assert predict(images, "--out", out) == 0
         assert predict(other, "--out", out) == 0
     assert written(out) == ["0.png", "0_2.png", "1.png", "2.png", "3.png"]
-    assert read_picture(out / "0_2.png").mean() == pytest.approx(9)
-    assert read_picture(out / "0.png").mean() == pytest.approx(0)
+    assert read_image(out / "0_2.png").mean() == pytest.approx(9)
+    assert read_image(out / "0.png").mean() == pytest.approx(0)
 
 
 def test_an_interruption_leaves_valid_results(predict, images, tmp_path, capsys):
@@ -156,7 +156,7 @@ def test_a_platform_that_is_not_there_is_one_line(images):
 def test_images_come_as_arrays_pil_images_bytes_and_paths(images, predictor):
     path = images / "1.png"
     pixels = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
-    write_picture(path, pixels)
+    write_image(path, pixels)
     expected = [head.to_json() for head in predictor(pixels)]
     assert expected
     for image in (

@@ -11,13 +11,13 @@ from mtnet_jax import Predictor
 from mtnet_jax.cli import main
 from mtnet_jax.export.metadata import WEIGHTS_KEY, sha256_of
 from mtnet_jax.predict.onnx_runtime import open_heads
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
 from tests.conftest import REPOSITORY
 from tests.image_files import written
 from tests.tiny import SCORE
 
-IMAGES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 
 
 def test_one_line_to_start_loads_no_jax(tmp_path):
@@ -74,7 +74,7 @@ def test_crops_and_text_files(tmp_path):
     words = ["predict", *map(str, IMAGES[:3]), "--out", str(out), "--batch", "2"]
     assert main([*words, "--save-crops", "--save-txt"]) == 0
     for path in IMAGES[:3]:
-        image = read_picture(path)
+        image = read_image(path)
         (head,) = Predictor()(image)
         text = (out / "labels" / f"{path.stem}.txt").read_text().split()
         label, x, y, width, height, score, yaw, pitch, roll = map(float, text)

@@ -84,7 +84,7 @@ LATER = ("headings", "has_heading", "intrinsics")
 # --- records -------------------------------------------------------------------------------------
 
 
-def picture(height=24, width=32, seed=0, suffix=".png") -> tuple[bytes, np.ndarray]:
+def image(height=24, width=32, seed=0, suffix=".png") -> tuple[bytes, np.ndarray]:
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.imencode(suffix, rgb[..., ::-1])[1].tobytes(), rgb
 
@@ -96,7 +96,7 @@ def make_record(count=2, seed=0, image_id="a") -> dict:
         [np.eye(3)] + [axis_rotation("y", a) @ axis_rotation("x", a / 2) for a in range(1, count)]
     )[:count]
     return {
-        "image": picture(seed=seed)[0],
+        "image": image(seed=seed)[0],
         "image_id": image_id,
         "source": "tést",
         "boxes": np.concatenate([corner, corner + 5], axis=1).astype(np.float32),
@@ -122,7 +122,7 @@ def assert_same(decoded: dict, record: dict) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_decodes_hand_made_example(count):
     record = make_record(count)
-    assert_same(decode_record(example(hand_made(record)), picture=False), record)
+    assert_same(decode_record(example(hand_made(record)), decode=False), record)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
@@ -134,7 +134,7 @@ def test_a_record_from_before_headings_and_cameras_has_none(count):
     record["headings"] = np.zeros(count, np.float32)
     record["has_heading"] = np.zeros(count, bool)
     record["intrinsics"] = np.zeros(4, np.float32)
-    assert_same(decode_record(example(features), picture=False), record)
+    assert_same(decode_record(example(features), decode=False), record)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
@@ -157,7 +157,7 @@ def test_encodes_as_tfds_does_in_a_fixed_order(count):
 def test_other_ways_to_write_no_boxes(empty):
     record = make_record(0)
     features = {**hand_made(record), "boxes": empty}  # no kind at all; a packed list of length 0
-    assert_same(decode_record(example(features), picture=False), record)
+    assert_same(decode_record(example(features), decode=False), record)
 
 
 @pytest.mark.parametrize("count", [0, 3])
@@ -172,14 +172,14 @@ def test_tfds_reads_what_we_write(count):
             assert value.shape == expected.shape, key
 
 
-def test_picture_is_decoded_as_rgb():
-    encoded, rgb = picture()
+def test_image_is_decoded_as_rgb():
+    encoded, rgb = image()
     record = make_record()
     record["image"] = encoded
     np.testing.assert_array_equal(decode_record(encode_record(record))["image"], rgb)
 
 
-def test_grey_and_alpha_pictures_become_rgb():
+def test_grey_and_alpha_images_become_rgb():
     grey = cv2.imencode(".png", np.full((4, 5), 9, np.uint8))[1].tobytes()
     alpha = cv2.imencode(".png", np.full((4, 5, 4), 9, np.uint8))[1].tobytes()
     assert decode_image(grey).shape == decode_image(alpha).shape == (4, 5, 3)
@@ -195,19 +195,19 @@ def test_exif_orientation_is_applied():
 
 @pytest.mark.parametrize("cut", [0.3, 0.6, 0.99])
 def test_truncated_jpeg_is_refused(cut):
-    encoded, _ = picture(200, 300, suffix=".jpg")
+    encoded, _ = image(200, 300, suffix=".jpg")
     assert decode_image(encoded).shape == (200, 300, 3)
     with pytest.raises(BadRecord, match=r"cut short|cannot decode"):
         decode_image(encoded[: int(len(encoded) * cut)])
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff"])
-def test_not_a_picture_is_refused(data):
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff"])
+def test_not_an_image_is_refused(data):
     with pytest.raises(BadRecord):
         decode_image(data)
 
 
-def test_bad_picture_names_the_record():
+def test_bad_image_names_the_record():
     record = make_record(image_id="street/7")
     record["image"] = b"junk"
     with pytest.raises(BadRecord, match=r"'street/7', field 'image'"):
@@ -273,23 +273,23 @@ def test_junk_is_not_an_example():
         ({"intrinsics": np.array([9, 9, np.nan, 1], np.float32)}, "'intrinsics'.*finite"),
         ({"intrinsics": np.array([9, 0, 3, 1], np.float32)}, "'intrinsics'.*focal.*positive"),
         ({"intrinsics": np.array([-9, 9, 3, 1], np.float32)}, "'intrinsics'.*focal.*positive"),
-        ({"image": b""}, "bytes of an encoded picture"),
+        ({"image": b""}, "bytes of an encoded image"),
         ({"image_id": 7}, "must be a str"),
         ({"extra": 1}, "unknown to the schema"),
     ],
 )
-def test_check_record_names_picture_and_field(change, message):
+def test_check_record_names_image_and_field(change, message):
     record = {**make_record(), **change}
     with pytest.raises(BadRecord, match=message) as caught:
         check_record(record)
-    assert "picture " in str(caught.value)
+    assert "image " in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["ignore", *LATER])
 def test_check_record_wants_every_field(name):
     record = make_record()
     del record[name]
-    with pytest.raises(BadRecord, match=rf"picture 'a', field '{name}': missing"):
+    with pytest.raises(BadRecord, match=rf"image 'a', field '{name}': missing"):
         check_record(record)
 
 
@@ -305,7 +305,7 @@ def test_headings_up_to_half_a_turn_and_unknown_cameras_are_fine():
 
 @pytest.fixture
 def record_set(tmp_path):
-    """A record set of two shards and an empty picture, written without the builder."""
+    """A record set of two shards and an empty image, written without the builder."""
     path = tmp_path / "set"
     path.mkdir()
     records = [make_record(count, seed=count, image_id=f"r{count}") for count in (2, 0, 1, 3, 1)]
@@ -352,7 +352,7 @@ def test_tfds_agrees_on_the_metadata(record_set):
 
 def test_source_gives_every_record(record_set):
     path, records = record_set
-    source = RecordSource(path, "train", picture=False)
+    source = RecordSource(path, "train", decode=False)
     assert len(source) == 5
     for i in (4, 0, 2, 3, 1, -1):
         assert_same(source[i], records[i])
@@ -365,7 +365,7 @@ def test_source_gives_every_record(record_set):
 
 def test_source_takes_numpy_indices_and_pickles(record_set):
     path, records = record_set
-    source = RecordSource(path, "train", picture=False)
+    source = RecordSource(path, "train", decode=False)
     assert source[np.int64(2)]["image_id"] == records[2]["image_id"]
     copy = pickle.loads(pickle.dumps(source))
     assert_same(copy[4], records[4])
@@ -374,7 +374,7 @@ def test_source_takes_numpy_indices_and_pickles(record_set):
 def test_source_in_grain_is_shuffled_and_sliced(record_set):
     grain = pytest.importorskip("grain")
     path, records = record_set
-    source = RecordSource(path, "train", picture=False)
+    source = RecordSource(path, "train", decode=False)
     dataset = grain.MapDataset.source(source).shuffle(seed=3).map(lambda record: record["image_id"])
     seen = [dataset[i] for i in range(5)]
     assert sorted(seen) == sorted(record["image_id"] for record in records)
@@ -458,7 +458,7 @@ def test_read_only_directory(record_set):
     path.chmod(0o555)
     try:
         before = sorted(os.listdir(path))
-        assert_same(RecordSource(path, "train", picture=False)[0], records[0])
+        assert_same(RecordSource(path, "train", decode=False)[0], records[0])
         assert sorted(os.listdir(path)) == before
     finally:
         path.chmod(0o755)

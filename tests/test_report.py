@@ -39,8 +39,8 @@ def test_report_counts_and_histograms(tmp_path):
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
     train = report["splits"]["train"]
     assert train == {
-        "pictures": 5,
-        "pictures without heads": 1,
+        "images": 5,
+        "images without heads": 1,
         "heads": 6,
         "heads with a pose": 2,
         "heads with a heading alone": 1,
@@ -100,13 +100,13 @@ def test_reports_of_parts_merge_into_that_of_one_run():
 def test_places_and_reasons_are_few_and_counts_are_whole():
     report = Report(about())
     for number in range(10_000):
-        report.drop_picture("damaged", f"picture {number}")
-        report.note(f"file of {number} bytes", f"picture {number}")
-    assert report.dropped_pictures == {"damaged": [f"picture {number}" for number in range(5)]}
-    assert report.as_dict()["dropped pictures"]["damaged"]["count"] == 10_000
+        report.drop_image("damaged", f"image {number}")
+        report.note(f"file of {number} bytes", f"image {number}")
+    assert report.dropped_images == {"damaged": [f"image {number}" for number in range(5)]}
+    assert report.as_dict()["dropped images"]["damaged"]["count"] == 10_000
     assert report.notes.total == 10_000
     assert report.notes.counts["other reasons"] == 9_900
-    assert "10000 damaged: picture 0, picture 1" in report.text()
+    assert "10000 damaged: image 0, image 1" in report.text()
     assert len(pickle.dumps(report)) < 20_000
 
 
@@ -141,7 +141,7 @@ def test_page_is_whole_and_needs_nothing_else():
     rng = np.random.default_rng(1)
     for number in range(60):
         tell(report, number, {**random_record(rng), "labels": np.zeros(0, int)})
-    report.drop_picture("<cut> short", "a & b.jpg")
+    report.drop_image("<cut> short", "a & b.jpg")
     found = Page(page(report))
     assert not found.open
     words = " ".join(found.words)

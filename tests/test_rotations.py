@@ -113,10 +113,10 @@ def test_signs_of_the_canonical_convention():
             :, 2
         ]
 
-    assert normal(30.0, 0, 0)[0] < -0.4  # +yaw: to the left of the picture
+    assert normal(30.0, 0, 0)[0] < -0.4  # +yaw: to the left of the image
     assert normal(0.0, 30, 0)[1] < -0.4  # +pitch: up
     chin = rotations.euler_to_rotation(np.array([0.0, 0, 30]), convention="canonical")[:, 1]
-    assert chin[0] < -0.4  # +roll: clockwise, the chin swings to the left of the picture
+    assert chin[0] < -0.4  # +roll: clockwise, the chin swings to the left of the image
 
 
 def test_jit_float32_agrees_with_float64(random_rotations):
@@ -198,8 +198,8 @@ def test_mirror_negates_yaw_and_roll():
     np.testing.assert_allclose(rotations.mirror(matrices), expected, atol=1e-12)
 
 
-def test_turn_is_clockwise_in_the_picture():
-    # The face normal of a head that looks up swings to the right when the picture turns clockwise.
+def test_turn_is_clockwise_in_the_image():
+    # The face normal of a head that looks up swings to the right when the image turns clockwise.
     up = SCIPY["canonical"](0, 40, 0).as_matrix()
     turned = rotations.turn(up, 90.0)
     np.testing.assert_allclose(-turned[:, 2][:2], [np.sin(np.deg2rad(40)), 0], atol=1e-12)

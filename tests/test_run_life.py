@@ -110,6 +110,14 @@ def test_what_is_learned_and_how_it_runs(name, runs):
     assert how_it_runs(name) == runs
 
 
+def test_options_by_their_old_names_are_read(tmp_path):
+    text = tiny_config().to_json().replace('"eval_images"', '"eval_pictures"')
+    assert '"eval_images"' not in text
+    (tmp_path / "config.json").write_text(text)
+    assert read_config(tmp_path).eval_images == tiny_config().eval_images
+    assert "eval_pictures" not in read_config(tmp_path)
+
+
 def test_changes_are_said_and_kept_and_others_refused(tmp_path):
     write_config(tmp_path, tiny_config())
     config = tiny_config()
@@ -140,7 +148,7 @@ def test_before_the_first_checkpoint_everything_may_change(tmp_path):
 def test_the_same_records_may_lie_elsewhere_and_others_may_not(tmp_path):
     config = tiny_config()
     here = config.data.demo.path
-    source = RecordSource(here, "train", picture=False)
+    source = RecordSource(here, "train", decode=False)
     claim(tmp_path / "run", config, {"demo": source}, phase=None)
     moved = tmp_path / "moved"
     shutil.copytree(here, moved)
@@ -316,7 +324,7 @@ def test_without_an_older_checkpoint_nothing_is_begun_anew_in_silence(workdir):
 
 def test_the_log_only_grows_and_is_read_without_what_was_done_again(tmp_path):
     path = tmp_path / METRICS
-    values = {"loss": 1.0, "pictures_per_second": 1.0}
+    values = {"loss": 1.0, "images_per_second": 1.0}
     with TrainingLog(tmp_path, 0, 9, main=True) as log:
         for step in (1, 2, 3):
             log.metrics("train", step, "a", values)

@@ -1,4 +1,4 @@
-"""The weights that ship, on real pictures of people they were not trained on."""
+"""The weights that ship, on real images of people they were not trained on."""
 
 import re
 
@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from mtnet_jax import Predictor
 from tests.conftest import REPOSITORY
 
-PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def predictor():
     return Predictor.load(REPOSITORY / "weights" / "release")
 
 
-@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 def test_one_head_that_looks_where_the_file_name_says(predictor, path):
     tilt, pan = map(int, re.search(r"([+-]\d+)([+-]\d+)$", path.stem).groups())
     # The head does half of a labelled tilt, the eyes do the rest.

@@ -13,7 +13,7 @@ from mtnet_jax.data.selection import parse_selection, selected_splits
 from mtnet_jax.evaluation.heads import head_errors, head_errors_as_json, read_head_errors
 from mtnet_jax.evaluation.metrics import Settings
 from mtnet_jax.inspection import show
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 from tests.record_sets import a_record, write_record_set
 
 YELLOW, GREY = (255, 205, 0), (150, 150, 150)
@@ -21,12 +21,12 @@ YELLOW, GREY = (255, 205, 0), (150, 150, 150)
 
 @pytest.fixture
 def records(tmp_path):
-    """Eight pictures in two splits: head i of picture k has yaw -170 + 45 k and side 6 + 2 k."""
+    """Eight images in two splits: head i of image k has yaw -170 + 45 k and side 6 + 2 k."""
     splits = {"train": [], "test": []}
     for k in range(8):
         yaw = Rotation.from_euler("Y", -170 + 45 * k, degrees=True).as_matrix()
         side = 6 + 2 * k
-        record = a_record(f"picture {k}", boxes=[(20, 15, 20 + side, 15 + side)], rotations=[yaw])
+        record = a_record(f"image {k}", boxes=[(20, 15, 20 + side, 15 + side)], rotations=[yaw])
         splits["train" if k < 5 else "test"].append(record)
     splits["test"].append(a_record("nobody", boxes=[]))
     splits["test"].append(
@@ -36,7 +36,7 @@ def records(tmp_path):
 
 
 def labels(folder, splits=("train", "test")):
-    return [RecordSource(folder, split, picture=False) for split in splits]
+    return [RecordSource(folder, split, decode=False) for split in splits]
 
 
 def names(views, sources):
@@ -70,7 +70,7 @@ def test_list_heads(records):
 def test_smallest_heads_come_first_and_ignored_ones_not(records):
     sources = labels(records)
     views = show.small_views(show.list_heads(sources), 3)
-    assert names(views, sources) == ["picture 0", "picture 1", "picture 2"]
+    assert names(views, sources) == ["image 0", "image 1", "image 2"]
     assert [view.words for view in views] == ["6 px", "8 px", "10 px"]
 
 
@@ -82,19 +82,19 @@ def test_yaw_bins_cover_the_circle(records):
     yaws = [-170 + 45 * k for k in range(8)]
     for number in range(12):
         low = -180 + 30 * number
-        expected = {f"picture {k}" for k, yaw in enumerate(yaws) if low <= yaw < low + 30}
+        expected = {f"image {k}" for k, yaw in enumerate(yaws) if low <= yaw < low + 30}
         found = [v for v in views[2 * number : 2 * number + 2] if v.source is not None]
         assert set(names(found, sources)) == expected
         assert len(found) == len(expected)
     assert sum(view.words == "no head of yaw -60 to -30" for view in views) == 1
 
 
-def test_random_pictures_are_different_ones(records):
+def test_random_images_are_different_ones(records):
     sources = labels(records)
     rng = np.random.default_rng(3)
     views = show.random_views([5, 5], 100, rng)
     assert sorted(names(views, sources)) == sorted(
-        [*(f"picture {k}" for k in range(8)), "nobody", "ignored"]
+        [*(f"image {k}" for k in range(8)), "nobody", "ignored"]
     )
     again = show.random_views([5, 5], 4, np.random.default_rng(3))
     assert again == show.random_views([5, 5], 4, np.random.default_rng(3))
@@ -110,7 +110,7 @@ def extent(cell, colour) -> tuple[float, float, float, float]:
 
 
 def grey_record(size, box, **changes):
-    """A decoded record of a grey picture with one head."""
+    """A decoded record of a grey image with one head."""
     record = a_record("grey", boxes=[box], **changes)
     return {**record, "image": np.full((size[1], size[0], 3), 90, np.uint8)}
 
@@ -133,14 +133,14 @@ def test_a_small_head_is_enlarged_and_its_box_lands_where_the_pixels_are(box):
     assert drawn[3] - drawn[1] >= 0.4 * show.CELL[1]
 
 
-def test_a_large_head_shows_the_whole_picture():
+def test_a_large_head_shows_the_whole_image():
     record = grey_record((280, 200), (50, 40, 200, 180))
     cell = show.draw_part(record, 0, show.CELL)
     assert cell.shape == (400, 560, 3)
     np.testing.assert_allclose(extent(cell, YELLOW), (100, 80, 400, 360), atol=3)
 
 
-def test_a_whole_picture_has_its_small_head_beside_it():
+def test_a_whole_image_has_its_small_head_beside_it():
     record = grey_record((1920, 1080), (900, 500, 912, 515))
     cell = show.draw_whole(record, 0)
     assert cell.shape[1] <= show.CELL[0]
@@ -191,7 +191,7 @@ def predicted(record, degrees, shift=0.0):
 
 
 def write_errors(folder, path, settings=None) -> None:
-    """Errors of 0, 10, 20, ... 70 degrees; picture 6 is missed."""
+    """Errors of 0, 10, 20, ... 70 degrees; image 6 is missed."""
     pairs = []
     for source in labels(folder):
         for i in range(len(source)):
@@ -204,9 +204,9 @@ def write_errors(folder, path, settings=None) -> None:
 def test_errors_of_heads_as_a_file(records, tmp_path):
     write_errors(records, tmp_path / "heads.json")
     entries = {entry["image_id"]: entry for entry in read_head_errors(tmp_path / "heads.json")}
-    assert len(entries) == 9  # the picture without heads has none
+    assert len(entries) == 9  # the image without heads has none
     for k in (0, 1, 5, 7):
-        entry = entries[f"picture {k}"]
+        entry = entries[f"image {k}"]
         assert entry["head"] == 0
         assert entry["geodesic"] == pytest.approx(10 * k, abs=0.1)
         assert entry["iou"] == pytest.approx(1)
@@ -214,15 +214,15 @@ def test_errors_of_heads_as_a_file(records, tmp_path):
         assert entry["prediction"]["box"] == [20, 15, 20 + side, 15 + side]
         expected = Rotation.from_euler("Y", -170 + 55 * k, degrees=True).as_matrix()
         np.testing.assert_allclose(entry["prediction"]["rotation"], expected, atol=1e-6)
-    missed = entries["picture 6"]
+    missed = entries["image 6"]
     assert (missed["iou"], missed["geodesic"], missed["prediction"]) == (0, None, None)
-    # Of the picture with an ignored head, the other one: it has no pose.
+    # Of the image with an ignored head, the other one: it has no pose.
     assert entries["ignored"]["head"] == 1
     assert entries["ignored"]["geodesic"] is None
     assert entries["ignored"]["iou"] == 1
 
 
-def test_pictures_the_protocol_skips_have_no_errors():
+def test_images_the_protocol_skips_have_no_errors():
     record = a_record("two", boxes=[(1, 2, 20, 20), (30, 2, 50, 20)])
     prediction = predicted(record, 5)
     one = {name: value[:1] for name, value in prediction.items()}
@@ -235,11 +235,11 @@ def test_worst_first(records, tmp_path):
     write_errors(records, file)
     sources = labels(records)
     views = show.worst_views(sources, read_head_errors(file), 3, file)
-    assert names(views, sources) == ["picture 7", "picture 5", "picture 4"]
+    assert names(views, sources) == ["image 7", "image 5", "image 4"]
     assert [view.words for view in views] == ["70° off", "50° off", "40° off"]
     for entries in ([{**e, "geodesic": None} for e in read_head_errors(file)],):
         views = show.worst_views(sources, entries, 2, file)
-        assert names(views, sources)[0] == "picture 6"
+        assert names(views, sources)[0] == "image 6"
         assert [view.words for view in views] == ["missed", "IoU 1.00"]
 
 
@@ -248,7 +248,7 @@ def test_worst_of_other_records_is_refused(records, tmp_path, capsys):
     write_errors(records, file)
     words = ["data", "show", f"{records}:train", "--out", str(tmp_path / "x.png"), "--by", "worst"]
     assert main([*words, "--metrics", str(file)]) == 1
-    assert "'picture 7', which is not among these records" in capsys.readouterr().err
+    assert "'image 7', which is not among these records" in capsys.readouterr().err
     assert main(words) == 1
     assert "--metrics FILE" in capsys.readouterr().err
     for text in ("{", "[]", '{"heads": [{"image_id": "a"}]}'):
@@ -273,7 +273,7 @@ def test_show_command(records, tmp_path, capsys, by):
     assert main(words) == 0
     shown = {"random": 10, "yaw": 8, "small": 9, "worst": 7}[by]
     assert f"{out}: {shown} shown" in capsys.readouterr().out
-    sheet = read_picture(out)
+    sheet = read_image(out)
     rows, columns = {"random": (3, 4), "yaw": (3, 4), "small": (3, 4), "worst": (2, 4)}[by]
     assert sheet.shape[1] == pytest.approx(columns * show.CELL[0], rel=0.05)
     assert sheet.shape[0] == pytest.approx(rows * show.CELL[1], rel=0.15)

@@ -102,7 +102,7 @@ def test_one_compilation_whatever_the_number_of_heads(tiny):
     for seed in range(3):
         batch = random_batch(config, 2, seed)
         if seed == 2:
-            batch["valid"][:] = False  # pictures without a head
+            batch["valid"][:] = False  # images without a head
         state, metrics = step(state, batch)
         assert np.isfinite(float(metrics["loss"]))
     assert step._cache_size() == 1

@@ -1,4 +1,4 @@
-"""The studio: its truth against OpenCV, against its own pictures and against slow loops."""
+"""The studio: its truth against OpenCV, against its own images and against slow loops."""
 
 import dataclasses
 
@@ -94,7 +94,7 @@ def test_pnp_on_the_projected_landmarks_returns_the_rotation(figure):
     assert np.histogram(yaws, 6, (-180, 180))[0].min() > 0  # all the way round
 
 
-def test_landmarks_are_where_the_picture_shows_the_skin(people):
+def test_landmarks_are_where_the_image_shows_the_skin(people):
     """Depth and identity of the rendered pixel agree with the mesh, but under glasses and hair."""
     right = 0
     for person, angles in zip(
@@ -147,7 +147,7 @@ def mirrored(part: Part) -> Part:
     )
 
 
-def test_a_mirrored_scene_gives_the_flipped_picture_and_the_flipped_truth(people):
+def test_a_mirrored_scene_gives_the_flipped_image_and_the_flipped_truth(people):
     eye = dataclasses.replace(
         camera(200), matrix=np.array([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]])
     )
@@ -175,7 +175,7 @@ def test_a_mirrored_scene_gives_the_flipped_picture_and_the_flipped_truth(people
         Grey(),
     )
     one, two = render(scene, eye, supersample=1), render(flipped, eye, supersample=1)
-    difference = abs(one.picture[:, ::-1].astype(int) - two.picture)
+    difference = abs(one.image[:, ::-1].astype(int) - two.image)
     assert (difference.max(axis=2) > 12).mean() < 0.01  # pixels on an edge may fall either way
     assert (one.ids[:, ::-1] != two.ids).mean() < 0.005
     head, flip = truth(scene, eye, one.ids)[0][0], truth(flipped, eye, two.ids)[0][0]
@@ -216,7 +216,7 @@ def test_the_head_box_holds_the_projected_outline(people):
 
 
 def test_the_head_box_is_as_wide_as_the_rendered_head(people):
-    """Of people without hanging hair: the rows of the picture from crown to mouth."""
+    """Of people without hanging hair: the rows of the image from crown to mouth."""
     checked = 0
     for person in people:
         eye = camera(400, 2.0)
@@ -237,7 +237,7 @@ def test_visible_share_against_triangles_filled_one_by_one(people):
         pixels = eye.project(person.outline @ placed.head_rotation.T + placed.head_position)
         seen = np.zeros((240, 240), bool)
         seen[int(rng.integers(0, 100)) :, int(rng.integers(0, 100)) :] = True
-        margin = 400  # room for what lies outside the picture
+        margin = 400  # room for what lies outside the image
         canvas = np.zeros((240 + 2 * margin, 240 + 2 * margin), np.uint8)
         for triangle in pixels[person.outline_triangles]:
             corners = np.round((triangle - 0.5 + margin) * 16).astype(np.int32)
@@ -263,7 +263,7 @@ def test_half_a_head_behind_a_wall_is_half_visible_and_less_is_ignored(people):
     assert shares[0] > 0.95
     assert abs(shares[1] - 0.5) < 0.06
     assert 0.03 < shares[2] < 0.35
-    assert left_out == ["hidden, or outside the picture"]
+    assert left_out == ["hidden, or outside the image"]
 
 
 def test_sphere_box_against_points_of_the_sphere():
@@ -390,8 +390,8 @@ def test_rooms_have_their_walls_where_rays_meet_them():
     room = random_room(np.random.default_rng(3))
     turn = Rotation.from_euler("xy", [15, 40], degrees=True).as_matrix()
     eye = camera(60, 0.8, turn, (0.5, -1.5, 0.3))
-    picture, depth = room.paint(eye)
-    assert picture.shape == (60, 60, 3)
+    image, depth = room.paint(eye)
+    assert image.shape == (60, 60, 3)
     for row in range(0, 60, 7):
         for column in range(0, 60, 7):
             ray = np.linalg.inv(eye.matrix) @ [column + 0.5, row + 0.5, 1]

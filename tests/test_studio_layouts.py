@@ -107,7 +107,7 @@ def pairs(layout, records):
             yield record, index, head
 
 
-def test_panoptic_gives_each_picture_of_each_camera_once(dome):
+def test_panoptic_gives_each_image_of_each_camera_once(dome):
     layout, raw, records, report = dome
     sequences = layout.sequences()
     expected = {
@@ -120,7 +120,7 @@ def test_panoptic_gives_each_picture_of_each_camera_once(dome):
     assert sorted(found) == sorted(expected)
     assert len(records["train"]) == 8
     assert len(records["test"]) == 4
-    assert not report.dropped_pictures.counts
+    assert not report.dropped_images.counts
     for record in (*records["train"], *records["test"]):
         name, camera, frame = record["image_id"].split("/")
         assert (
@@ -202,7 +202,7 @@ def test_panoptic_cameras_agree_on_one_rotation_in_the_world(dome):
         assert max(angle(worlds[0], other) for other in worlds) < 1e-2
 
 
-def test_panoptic_landmarks_lie_on_the_faces_in_the_pictures(dome):
+def test_panoptic_landmarks_lie_on_the_faces_in_the_images(dome):
     """The published json and calibration, projected by OpenCV, land on the person's pixels."""
     layout, raw, _, _ = dome
     inside = []
@@ -273,7 +273,7 @@ def test_panoptic_lost_faces_are_ignored_and_counted(assets_dir, tmp_path):
     for record in records["train"]:
         frame = int(record["image_id"].split("/")[2])
         expected = layout.lost(sequence, frame)
-        # A lost face has no rotation; its box is in the picture all the same.
+        # A lost face has no rotation; its box is in the image all the same.
         lost += int(record["ignore"].sum())
         shown += len(record["ignore"])
         np.testing.assert_array_equal(record["has_pose"], ~record["ignore"])
@@ -294,10 +294,10 @@ def test_panoptic_videos_show_the_frames_of_their_json(assets_dir, tmp_path):
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 25
     numbers = range(9, 25)  # all turn by then
-    rendered = {n: render(layout.scene(sequence, n), layout.cast(sequence).cameras[0]).picture
+    rendered = {n: render(layout.scene(sequence, n), layout.cast(sequence).cameras[0]).image
                 for n in numbers}  # fmt: skip
-    for frame, picture in read_frames(path, numbers):
-        gaps = {k: np.abs(picture[..., ::-1].astype(float) - rendered[k]).mean() for k in numbers}
+    for frame, image in read_frames(path, numbers):
+        gaps = {k: np.abs(image[..., ::-1].astype(float) - rendered[k]).mean() for k in numbers}
         assert min(gaps, key=gaps.get) == frame
     records, _ = converted(panoptic_conversion(raw, layout, every=12))
     found = [record["image_id"][-8:] for record in records["train"]]
@@ -326,7 +326,7 @@ def test_biwi_rotations_are_exact_in_both_cameras(kinect):
             biwi.conversion(raw, sequences=layout.sequences, calibrated=calibrated)
         )
         assert len(records["test"]) == 6
-        assert not report.dropped_pictures.counts
+        assert not report.dropped_images.counts
         for record in records["test"]:
             scene = biwi_scene(layout, record)
             camera = scene.cameras[int(calibrated)]
@@ -430,7 +430,7 @@ def test_300w_lp_rotations_are_exact(faces):
     layout, raw = faces
     records, report = converted(w300_lp.conversion(raw))
     assert [photo_number(record) for record in records["train"]] == list(range(6))
-    assert not report.dropped_pictures.counts
+    assert not report.dropped_images.counts
     for record in records["train"]:
         scene = layout.scene(photo_number(record))
         assert angle(record["rotations"][0], scene.people[0].head_rotation) < 1e-3
@@ -482,7 +482,7 @@ def test_300w_lp_keeps_the_limit_of_99_degrees(assets_dir, tmp_path):
     records, report = converted(w300_lp.conversion(written(without, tmp_path / "raw")))
     kept = [photo_number(record) for record in records["train"]]
     assert kept == np.flatnonzero(~beyond).tolist()
-    assert report.dropped_pictures.counts["an angle is beyond 99 degrees"] == beyond.sum()
+    assert report.dropped_images.counts["an angle is beyond 99 degrees"] == beyond.sum()
 
 
 # All
@@ -540,7 +540,7 @@ def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
 
 
 def test_a_failure_leaves_nothing_behind(assets_dir, tmp_path):
-    layout = W300Lp(assets_dir, 2, backgrounds=(tmp_path / "no picture.jpg",) * 2, size=(64, 64))
-    with pytest.raises(ValueError, match="is not a picture"):
+    layout = W300Lp(assets_dir, 2, backgrounds=(tmp_path / "no image.jpg",) * 2, size=(64, 64))
+    with pytest.raises(ValueError, match="is not an image"):
         written(layout, tmp_path / "raw")
     assert not list(tmp_path.iterdir())

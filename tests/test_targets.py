@@ -180,7 +180,7 @@ def test_of_equal_boxes_the_first_wins():
     np.testing.assert_array_equal(both.positive, [[True, True]])
 
 
-def test_the_same_place_in_two_pictures_is_no_conflict():
+def test_the_same_place_in_two_images_is_no_conflict():
     box, larger = around(100, 100, 30, 60), around(100, 100, 32, 64)
     actual = assign(make_truths([[box], [larger]]))
     np.testing.assert_array_equal(actual.positive, [[True], [True]])

@@ -34,23 +34,23 @@ def tensorflow_python() -> Path:
     return Path(os.environ.get("MTNET_TF_PYTHON", default))
 
 
-# Forms a picture may have in a record: (suffix, channels).
-PICTURES = [(".jpg", 3), (".png", 3), (".jpg", 1), (".png", 1), (".png", 4)]
+# Forms an image may have in a record: (suffix, channels).
+IMAGES = [(".jpg", 3), (".png", 3), (".jpg", 1), (".png", 1), (".png", 4)]
 
 
 def read_record(number: int, report: Report):
     """A record of up to four heads, some without a pose, some ignored."""
     rng = np.random.default_rng(number)
-    suffix, channels = PICTURES[number % len(PICTURES)]
+    suffix, channels = IMAGES[number % len(IMAGES)]
     noise = rng.integers(0, 256, (6, 8, channels), np.uint8)
-    picture = cv2.resize(noise, (61, 47), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(noise, (61, 47), interpolation=cv2.INTER_CUBIC)
     count = number % 5
     corner = rng.uniform(-20, 30, (count, 2))
     has_pose = rng.random(count) < 0.6
     turned = axis_rotation("y", rng.uniform(-180, 180, count)) @ axis_rotation("x", 20.0)
     headings = np.where(has_pose, 0, rng.uniform(-180, 180, count)).astype(np.float32)
     yield {
-        "image": cv2.imencode(suffix, picture)[1].tobytes() + b"\0\0",  # zeros must not be lost
+        "image": cv2.imencode(suffix, image)[1].tobytes() + b"\0\0",  # zeros must not be lost
         "image_id": f"Straße/画像 {number}.jpg",
         "source": "tést",
         "boxes": np.concatenate([corner, corner + rng.uniform(1, 30, (count, 2))], axis=1).astype(
@@ -70,7 +70,7 @@ def write_set(folder: Path) -> Path:
     about = Description(
         name="tiny",
         version="1.2.3",
-        text="Pictures of every form.",
+        text="Images of every form.",
         box_rule="head",
         label_names=tuple(f"kind {i}" for i in range(200)),  # more than a byte of wire format
         homepage="https://example.org",
@@ -158,7 +158,7 @@ def fields_of(folder: Path) -> set[str]:
 def test_every_field_of_every_record(read, name, way):
     for split, count in RecordSet.open(read[name]).splits.items():
         source = RecordSource(read[name], split)
-        encoded = RecordSource(read[name], split, picture=False)
+        encoded = RecordSource(read[name], split, decode=False)
         found = records_of(read, name, split, way)
         assert len(found) == count
         ids = {bytes(record["image_id"]).decode(): record for record in found}
@@ -189,7 +189,7 @@ def test_every_field_of_every_record(read, name, way):
 
 def test_the_set_holds_what_must_be_read(read):
     """No heads, one and several, with and without pose; else the comparison says little."""
-    source = RecordSource(read["tiny"], "train", picture=False)
+    source = RecordSource(read["tiny"], "train", decode=False)
     records = [source[i] for i in range(len(source))]
     assert {len(record["boxes"]) for record in records} == {0, 1, 2, 3, 4}
     for field in ("has_pose", "ignore", "has_heading"):

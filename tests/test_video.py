@@ -166,7 +166,7 @@ class Camera:
 def test_a_number_is_a_camera_unless_a_file_has_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert as_video(Path("0")) == 0
-    assert as_video(Path("picture.jpg")) is None
+    assert as_video(Path("image.jpg")) is None
     assert as_video(Path("clip.MOV")) == Path("clip.MOV")
     Path("0").mkdir()
     assert as_video(Path("0")) is None

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def raw_yolo(tmp_path):
-    """Two splits; `add(split, name, labels)` adds a picture of 60x40 (labels None: no file)."""
+    """Two splits; `add(split, name, labels)` adds an image of 60x40 (labels None: no file)."""
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "data.yaml").write_text("names: ['head', 'helmet']\nroboflow:\n  license: CC0\n")
@@ -48,7 +48,7 @@ def convert_yolo(raw: Path, out: Path, **options) -> tuple[Report, dict[str, dic
     return report, records
 
 
-def test_yolo_boxes_labels_and_pictures_without_heads(raw_yolo, tmp_path):
+def test_yolo_boxes_labels_and_images_without_heads(raw_yolo, tmp_path):
     report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
     assert set(records) == {"train/one", "train/empty", "train/unlabelled", "valid/four"}
     one = records["train/one"]
@@ -63,7 +63,7 @@ def test_yolo_boxes_labels_and_pictures_without_heads(raw_yolo, tmp_path):
     opened = RecordSet.open(tmp_path / "out")
     assert opened.label_names == ("head", "helmet")
     assert opened.splits == {"train": 3, "valid": 1}
-    assert report.notes == {"pictures without a label file (kept, no heads)": ["train/unlabelled"]}
+    assert report.notes == {"images without a label file (kept, no heads)": ["train/unlabelled"]}
 
 
 def test_yolo_label_map_joins_and_drops(raw_yolo, tmp_path):
@@ -86,10 +86,10 @@ def test_yolo_clips_and_drops_with_counts(raw_yolo, tmp_path):
     report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
     np.testing.assert_array_equal(records["train/edge"]["boxes"], [[0, 0, 15, 10]])
     assert report.dropped_heads == {
-        "box is outside the picture": ["train/edge"],
+        "box is outside the image": ["train/edge"],
         "box has no area": ["train/edge"] * 2,
     }
-    assert report.notes["boxes clipped to the picture"] == ["train/edge"]
+    assert report.notes["boxes clipped to the image"] == ["train/edge"]
     text = (tmp_path / "out" / "conversion.txt").read_text()
     assert "dropped heads: 3" in text
     assert "2 box has no area: train/edge" in text
@@ -157,20 +157,20 @@ def test_yolo_missing_parts(raw_yolo, tmp_path):
     (tmp_path / "data.yaml").write_text("names: [head]")
     with pytest.raises(FileNotFoundError, match="No SPLIT/images and no images/SPLIT folder"):
         yolo.conversion(tmp_path, name="own", splits=())
-    (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no picture")
+    (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"OpenCV cannot decode.*four\.jpg"):
         convert_yolo(raw_yolo.raw, tmp_path / "out")
 
 
-def test_damaged_pictures_are_left_out_and_named(raw_yolo, tmp_path):
+def test_damaged_images_are_left_out_and_named(raw_yolo, tmp_path):
     one = raw_yolo.raw / "train" / "images" / "one.jpg"
     one.write_bytes(one.read_bytes()[:-400])
     (raw_yolo.raw / "train" / "images" / "empty.jpg").write_bytes(b"")
     report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
     assert sorted(records) == ["train/unlabelled", "valid/four"]
-    places = [place for found in report.dropped_pictures.values() for place in found]
+    places = [place for found in report.dropped_images.values() for place in found]
     assert sorted(Path(place).name for place in places) == ["empty.jpg", "one.jpg"]
-    assert "dropped pictures: 2" in report.text()
+    assert "dropped images: 2" in report.text()
 
 
 def test_hardhat_agrees_with_the_files(data_dir, tmp_path):
@@ -206,7 +206,7 @@ def test_command_converts_and_reports(raw_yolo, tmp_path, capsys):
     assert command(*words, "--label-map", "head=head,helmet=head", "--splits", "valid") == 0
     out = capsys.readouterr().out
     assert "mine 1.0.0, box rule 'head'" in out
-    assert "valid: 1 pictures" in out
+    assert "valid: 1 images" in out
     assert RecordSet.open(tmp_path / "sets" / "mine").label_names == ("head",)
     assert command(*words) == 1
     assert "--overwrite" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 DEMO_RECORDS = REPOSITORY / "demo" / "studio_demo"
 EVERYTHING = ("backbone", "neck", "face", "pose")
-SCORE = 0.1  # threshold at which these weights find heads in any picture
+SCORE = 0.1  # threshold at which these weights find heads in any image
 
 
 def tiny_config() -> ConfigDict:
@@ -35,12 +35,12 @@ def tiny_config() -> ConfigDict:
     config.log_every_steps = 1
     config.save_every_steps = 2
     config.eval_every_epochs = 0.0
-    config.eval_pictures = 4
+    config.eval_images = 4
     return config
 
 
 def random_batch(config: ConfigDict, batch_size: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """A batch with one or two heads a picture."""
+    """A batch with one or two heads an image."""
     rng = np.random.default_rng(seed)
     size, slots = config.input.size, config.input.max_heads
     low = rng.uniform(0, size / 2, (batch_size, slots, 2))
@@ -86,7 +86,7 @@ def trained_variables(model: MultitaskNet, size: int, seed: int = 0) -> dict:
 
 
 def write_random_weights(folder: Path) -> None:
-    """An export that nobody trained: 8 channels a layer, 64 pixels, at most six heads a picture."""
+    """An export that nobody trained: 8 channels a layer, 64 pixels, at most six heads an image."""
     config = default_config()
     config.model.width, config.model.depth = 0.01, 0.01
     config.input.size = 64

@@ -1,7 +1,7 @@
 """The multitask loss once more, in PyTorch, for vectors: for comparison in tests and benchmarks.
 
 Written from section 3.3 of the paper over lists of boxes, as ports of YOLOv3 do, and not over
-padded arrays: the truths of all pictures are one long list with the picture each belongs to.
+padded arrays: the truths of all images are one long list with the image each belongs to.
 """
 
 import torch
@@ -19,28 +19,28 @@ def multitask_loss(maps, batch, anchors, size, *, alpha, cls_weight=0.5) -> torc
       batch: "boxes" (B, M, 4) xyxy pixels, "rotations" (B, M, 3, 3), and as (B, M) bool "valid",
         "ignore", "has_pose"; tensors.
       anchors: (3, 3, 2) widths and heights in pixels, strides 32, 16, 8.
-      size: side of the pictures in pixels.
+      size: side of the images in pixels.
       alpha: weight of the box loss; the pose has the rest.
       cls_weight: lambda_cls.
     """
-    picture, slot = batch["valid"].nonzero(as_tuple=True)
-    boxes, ignored = batch["boxes"][picture, slot], batch["ignore"][picture, slot]
+    image, slot = batch["valid"].nonzero(as_tuple=True)
+    boxes, ignored = batch["boxes"][image, slot], batch["ignore"][image, slot]
     centre, wh = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     level, anchor = _best_anchor(wh, anchors)
     stride = torch.tensor(STRIDES)[level]
     cell = (centre / stride[:, None]).long().clamp(min=0)
     cell = torch.minimum(cell, (size // stride - 1)[:, None])
-    wins = _largest_of_a_prediction(picture, level, cell, anchor, wh.prod(1), ignored)
+    wins = _largest_of_a_prediction(image, level, cell, anchor, wh.prod(1), ignored)
 
     total = {"xy": 0.0, "wh": 0.0, "obj": 0.0, "cls": 0.0, "pose": 0.0}
     positives, posed = max(int(wins.sum()), 1), 0
     for number, raw in enumerate(maps):
         here = level == number
         total["obj"] += _objectness(
-            raw, number, here, anchors, boxes, picture, cell, anchor, wins, ignored
+            raw, number, here, anchors, boxes, image, cell, anchor, wins, ignored
         )
         mine = here & wins
-        rows = (picture[mine], cell[mine, 1], cell[mine, 0], anchor[mine])
+        rows = (image[mine], cell[mine, 1], cell[mine, 0], anchor[mine])
         answer = raw[rows]
         small = 2 - (wh[mine].prod(1) / size**2).clamp(max=1)
         offset = centre[mine] / STRIDES[number] - cell[mine]
@@ -48,9 +48,9 @@ def multitask_loss(maps, batch, anchors, size, *, alpha, cls_weight=0.5) -> torc
         total["xy"] += (small * ((answer[:, :2].sigmoid() - offset) ** 2).sum(1)).sum()
         total["wh"] += (small * ((answer[:, 2:4] - ratio) ** 2).sum(1)).sum()
         total["cls"] += bce(answer[:, 5], torch.ones(len(answer)), reduction="sum")
-        known = batch["has_pose"][picture, slot][mine]
+        known = batch["has_pose"][image, slot][mine]
         posed += int(known.sum())
-        truth = batch["rotations"][picture, slot][mine][known]
+        truth = batch["rotations"][image, slot][mine][known]
         total["pose"] += _vectors(answer[known, 6:].reshape(-1, 3, 3), truth.transpose(1, 2))
     box = (total["xy"] + total["wh"] + cls_weight * total["cls"]) / positives
     box = box + total["obj"] / max(positives, len(maps[0]))
@@ -64,18 +64,18 @@ def _best_anchor(wh, anchors):
     return best // 3, best % 3
 
 
-def _largest_of_a_prediction(picture, level, cell, anchor, area, ignored):
+def _largest_of_a_prediction(image, level, cell, anchor, area, ignored):
     """Of truths that claim the same prediction the largest has it, the first of equal ones."""
     wins, taken = torch.zeros(len(area), dtype=torch.bool), set()
     for k in torch.argsort(-area, stable=True).tolist():
-        claim = (int(picture[k]), int(level[k]), *cell[k].tolist(), int(anchor[k]))
+        claim = (int(image[k]), int(level[k]), *cell[k].tolist(), int(anchor[k]))
         if not ignored[k] and claim not in taken:
             taken.add(claim)
             wins[k] = True
     return wins
 
 
-def _objectness(raw, number, here, anchors, boxes, picture, cell, anchor, wins, ignored):
+def _objectness(raw, number, here, anchors, boxes, image, cell, anchor, wins, ignored):
     stride, side = STRIDES[number], raw.shape[1]
     with torch.no_grad():
         y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -85,14 +85,14 @@ def _objectness(raw, number, here, anchors, boxes, picture, cell, anchor, wins, 
         low, high = centre - half, centre + half
         counted = torch.ones(raw.shape[:4], dtype=torch.bool)
         for b in range(len(raw)):
-            theirs = boxes[picture == b]
+            theirs = boxes[image == b]
             inner = torch.minimum(high[b][..., None, :], theirs[:, 2:])
             inner = inner - torch.maximum(low[b][..., None, :], theirs[:, :2])
             inner = inner.clamp(min=0).prod(-1)
             own = (2 * half[b]).prod(-1)[..., None]
             union = own + (theirs[:, 2:] - theirs[:, :2]).prod(1) - inner
             counted[b] = ~(inner / union > NEUTRAL_IOU).any(-1)
-        place = (picture, cell[:, 1], cell[:, 0], anchor)
+        place = (image, cell[:, 1], cell[:, 0], anchor)
         counted[tuple(p[here & ignored] for p in place)] = False
         target = torch.zeros(raw.shape[:4])
         mine = tuple(p[here & wins] for p in place)

@@ -230,7 +230,7 @@ def batch_statistics(twin: TorchTwin, images_BxHxWx3: np.ndarray) -> dict[str, d
 
 
 def convolution_flops(twin: TorchTwin, side: int) -> tuple[int, int]:
-    """2 x multiply-adds of all convolutions for one picture: with and without border padding.
+    """2 x multiply-adds of all convolutions for one image: with and without border padding.
 
     Runs on torch's meta device, which computes shapes alone.
     """

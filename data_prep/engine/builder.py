@@ -10,7 +10,7 @@ Between them an index of the parts says which record goes where. Parts and unfin
 parts stay, and the next run goes on from them.
 
 tensorflow-datasets writes the metadata. Its own ways to write records do not serve: the generator
-runs in one process, its Beam writer takes every picture through Beam's shuffle and holds whole
+runs in one process, its Beam writer takes every image through Beam's shuffle and holds whole
 shards in memory, neither can go on after a stop, and both need TensorFlow to write a TFRecord file.
 """
 
@@ -139,7 +139,7 @@ def write_record_set(
 
     Raises:
       FileExistsError: `out` exists and overwrite is False, or it is not a record set.
-      ValueError: a split without pictures, two pictures of one id, a record that breaks the schema,
+      ValueError: a split without images, two images of one id, a record that breaks the schema,
         or what the converter raises for damaged raw data.
       OSError: the disk is full, a folder is read-only, another process writes to `out`, or a worker
         died (ChildProcessError).
@@ -223,14 +223,14 @@ def _staging(folder: Path) -> Iterator[None]:
 def _write_parts(conversion: Conversion, folder: Path, run: runners.Runner) -> None:
     total = sum(map(len, conversion.splits.values()))
     write = UnitWriter(conversion, folder)
-    found = outdated = pictures = 0
+    found = outdated = images = 0
     with tqdm.tqdm(total=total, desc="read", unit=" items", smoothing=0.05) as bar:
         for done in run(write, plan_units(conversion)):
             found += done.found
             outdated += done.outdated
-            pictures += done.pictures
+            images += done.images
             bar.update(done.items)
-            bar.set_postfix_str(f"{pictures} pictures", refresh=False)
+            bar.set_postfix_str(f"{images} images", refresh=False)
     count = count_units(conversion)
     if found:
         print(f"{found} of {count} parts were there from an earlier run.", file=sys.stderr)
@@ -244,13 +244,13 @@ def _write_parts(conversion: Conversion, folder: Path, run: runners.Runner) -> N
 
 def _refuse_empty_splits(conversion: Conversion, report: Report) -> None:
     for split in conversion.splits:
-        if not report.splits[split]["pictures"]:
+        if not report.splits[split]["images"]:
             dropped = "; ".join(
-                f"{report.dropped_pictures.counts[reason]} dropped, {reason}: {places[0]}"
-                for reason, places in report.dropped_pictures.items()
+                f"{report.dropped_images.counts[reason]} dropped, {reason}: {places[0]}"
+                for reason, places in report.dropped_images.items()
             )
             raise BadInput(
-                f"Split {split!r} has no pictures, nothing was written. {dropped}".rstrip()
+                f"Split {split!r} has no images, nothing was written. {dropped}".rstrip()
             )
 
 
@@ -261,7 +261,7 @@ def _build(description: Description, index: Index, folder: Path, run: runners.Ru
 
     def write_shards(shards: Sequence[Shard]) -> None:
         records = sum(len(shard.places) for shard in shards)
-        with tqdm.tqdm(total=records, desc="write", unit=" pictures") as bar:
+        with tqdm.tqdm(total=records, desc="write", unit=" images") as bar:
             for count in run(ShardWriter(folder), shards):
                 bar.update(count)
 

@@ -17,7 +17,7 @@ class Conversion:
     Attributes:
       description: see `Description`.
       splits: name of the split -> its items, whatever `read` takes. An item is a unit of work: one
-        picture, or a run of frames of one video.
+        image, or a run of frames of one video.
       notes: what was seen before the first item is read, such as files that are no images: event,
         place, how often.
       read: (item, report) -> the records of the item (see `records.check_record`), one after the

@@ -1,7 +1,7 @@
-"""From the labels of one picture to its record: what every converter does with a picture and boxes.
+"""From the labels of one image to its record: what every converter does with an image and boxes.
 
-A picture that cannot be decoded is left out and named in the report; boxes are clipped to the
-picture, and a box without area or outside the picture is left out and named.
+An image that cannot be decoded is left out and named in the report; boxes are clipped to the
+image, and a box without area or outside the image is left out and named.
 """
 
 import math
@@ -15,38 +15,38 @@ from mtnet_jax.data.images import decode_image, storable
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import nearest_rotation, rotation_faults
 
-# A box that reaches less than this far out of the picture (pixels) is rounding, not worth a note.
+# A box that reaches less than this far out of the image (pixels) is rounding, not worth a note.
 _ROUNDING = 0.51
 
 
-def read_picture(path: Path, report: Report) -> tuple[bytes, tuple[int, int]] | None:
-    """The bytes of a picture file and its (width, height) as a viewer shows it.
+def read_image(path: Path, report: Report) -> tuple[bytes, tuple[int, int]] | None:
+    """The bytes of an image file and its (width, height) as a viewer shows it.
 
     What is neither JPEG nor a PNG of 8 bits becomes one, pixel by pixel: records hold nothing else,
     and everything reads those. Returns None, after telling the report, where the file is no whole
-    picture.
+    image.
     """
     encoded = path.read_bytes()
     try:
         image = decode_image(encoded)
     except BadRecord as error:
-        report.drop_picture(f"the picture cannot be read: {error}", str(path))
+        report.drop_image(f"the image cannot be read: {error}", str(path))
         return None
     stored = storable(encoded, image)
     if stored != encoded:
-        report.note("pictures stored anew, pixel by pixel (no JPEG, no PNG of 8 bits)", str(path))
+        report.note("images stored anew, pixel by pixel (no JPEG, no PNG of 8 bits)", str(path))
     return stored, (image.shape[1], image.shape[0])
 
 
-class HeadsOfPicture:
-    """Collects the heads of one picture and makes its record."""
+class HeadsOfImage:
+    """Collects the heads of one image and makes its record."""
 
     def __init__(self, image_id: str, size: tuple[int, int], report: Report):
-        """Starts a picture.
+        """Starts an image.
 
         Args:
           image_id: unique in the record set; the report names drops by it.
-          size: width and height of the picture in pixels.
+          size: width and height of the image in pixels.
           report: is told of every head that is left out, clipped or ignored.
         """
         self._image_id, self._report = image_id, report
@@ -70,7 +70,7 @@ class HeadsOfPicture:
         """Adds a head, or drops it with a word to the report.
 
         Args:
-          box: (4,) xyxy in pixels; clipped to the picture.
+          box: (4,) xyxy in pixels; clipped to the image.
           rotation: (3, 3) head to camera (canonical), or None for a head without a pose. One that
             is not a rotation, beyond rounding, drops the head.
           heading: where the face looks, seen from above: degrees within +-180, the canonical yaw of
@@ -87,7 +87,7 @@ class HeadsOfPicture:
         inside = [min(max(n, 0.0), end) for n, end in zip(whole, self._limits, strict=True)]
         clipped = np.array(inside, np.float32)
         if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-            return self._drop("box is outside the picture")
+            return self._drop("box is outside the image")
         if rotation is not None:
             rotation = np.asarray(rotation, np.float64)
             if not np.isfinite(rotation).all():
@@ -96,7 +96,7 @@ class HeadsOfPicture:
                 return self._drop("rotation is not a rotation matrix")
             rotation = nearest_rotation(rotation)  # takes the rounding of text files away
         if any(abs(a - b) > _ROUNDING for a, b in zip(inside, whole, strict=True)):
-            self._report.note("boxes clipped to the picture", self._image_id)
+            self._report.note("boxes clipped to the image", self._image_id)
         if ignore:
             self._report.ignore_head(ignore, self._image_id)
         same = (clipped.tolist(), label, heading, None if rotation is None else rotation.tolist())
@@ -111,10 +111,10 @@ class HeadsOfPicture:
         return None
 
     def record(self, encoded: bytes, source: str, intrinsics: np.ndarray | None = None) -> dict:
-        """The record of the picture (see `mtnet_jax.data.records.check_record`).
+        """The record of the image (see `mtnet_jax.data.records.check_record`).
 
         Args:
-          encoded: the picture as JPEG or PNG bytes.
+          encoded: the image as JPEG or PNG bytes.
           source: name of the data set it came from.
           intrinsics: fx, fy, cx, cy in pixels, 0 at the outer edge of the first pixel; None where
             the camera is not known.

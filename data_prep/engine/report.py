@@ -1,7 +1,7 @@
-"""What a conversion did: pictures, heads kept, dropped and ignored with reasons, histograms.
+"""What a conversion did: images, heads kept, dropped and ignored with reasons, histograms.
 
 A report holds counts and the first few places of each event, never a list of all of them, so it
-stays small for any number of pictures. Reports of parts of a conversion merge into one.
+stays small for any number of images. Reports of parts of a conversion merge into one.
 """
 
 from collections import Counter, defaultdict
@@ -81,7 +81,7 @@ class Report:
         self.description = description
         self.splits: dict[str, Counter] = defaultdict(Counter)
         self.labels: dict[str, Counter] = defaultdict(Counter)
-        self.dropped_pictures = Events()
+        self.dropped_images = Events()
         self.dropped_heads = Events()
         self.ignored_heads = Events()
         self.notes = Events()
@@ -92,8 +92,8 @@ class Report:
     def keep(self, split: str, record: dict) -> None:
         """Counts a record that is written."""
         count, boxes = self.splits[split], record["boxes"]
-        count["pictures"] += 1
-        count["pictures without heads"] += not len(boxes)
+        count["images"] += 1
+        count["images without heads"] += not len(boxes)
         count["heads"] += len(boxes)
         count["heads with a pose"] += int(np.count_nonzero(record["has_pose"]))
         count["heads with a heading alone"] += int(
@@ -106,9 +106,9 @@ class Report:
         if len(self._buffer[split]) >= _BUFFERED:
             self._count_buffered(split)
 
-    def drop_picture(self, reason: str, place: str) -> None:
-        """Counts a picture that is left out; `place` says which."""
-        self.dropped_pictures.add(reason, place)
+    def drop_image(self, reason: str, place: str) -> None:
+        """Counts an image that is left out; `place` says which."""
+        self.dropped_images.add(reason, place)
 
     def drop_head(self, reason: str, place: str) -> None:
         """Counts a head that is left out; `place` says where it stood."""
@@ -136,7 +136,7 @@ class Report:
     def events(self) -> dict[str, Events]:
         """Title -> events, in the order in which they are told."""
         return {
-            "dropped pictures": self.dropped_pictures,
+            "dropped images": self.dropped_images,
             "dropped heads": self.dropped_heads,
             "ignored heads": self.ignored_heads,
             "notes": self.notes,
@@ -179,8 +179,8 @@ class Report:
         for split, count in self.splits.items():
             labels = ", ".join(f"{n} {name}" for name, n in sorted(self.labels[split].items()))
             lines.append(
-                f"  {split}: {count['pictures']} pictures "
-                f"({count['pictures without heads']} without heads), "
+                f"  {split}: {count['images']} images "
+                f"({count['images without heads']} without heads), "
                 f"{count['heads']} heads ({labels or 'none'}), "
                 f"{count['heads with a pose']} with a pose, "
                 f"{count['heads to be ignored']} to be ignored"

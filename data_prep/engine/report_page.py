@@ -18,8 +18,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40
 _GRID_LINES = 4
 _EXTREMES = {"yaw": "; 0 looks into the camera, \u00b1180 away from it"}
 _EXPLAINED = {
-    "dropped pictures": "left out",
-    "dropped heads": "left out, their pictures stay",
+    "dropped images": "left out",
+    "dropped heads": "left out, their images stay",
     "ignored heads": "written, but neither to be found nor background",
     "notes": "worth knowing",
 }
@@ -108,10 +108,10 @@ def _numbers(report: Report) -> str:
         return sum(count[key] for count in report.splits.values())
 
     shown = {
-        "pictures": total("pictures"),
+        "images": total("images"),
         "heads": total("heads"),
         "heads with a pose": total("heads with a pose"),
-        "pictures dropped": report.dropped_pictures.total,
+        "images dropped": report.dropped_images.total,
         "heads dropped": report.dropped_heads.total,
         "heads to be ignored": total("heads to be ignored"),
     }
@@ -121,8 +121,8 @@ def _numbers(report: Report) -> str:
 
 def _split_table(report: Report) -> str:
     keys = (
-        "pictures",
-        "pictures without heads",
+        "images",
+        "images without heads",
         "heads",
         "heads with a pose",
         "heads to be ignored",

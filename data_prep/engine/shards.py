@@ -45,7 +45,7 @@ class Index:
           report: an empty one, to which those of the parts are added.
 
         Raises:
-          ValueError: two pictures have one image_id.
+          ValueError: two images have one image_id.
         """
         self._folder = folder
         keys: dict[str, list[np.ndarray]] = {}
@@ -88,7 +88,7 @@ class Index:
         for number, hashes in zip(units, ids, strict=True):
             for i in np.flatnonzero(hashes == same[0]):
                 name = load_part(self._folder, number).records[i][0]
-                raise BadInput(f"Two pictures have the image_id {name!r}.")
+                raise BadInput(f"Two images have the image_id {name!r}.")
 
 
 class ShardWriter:

@@ -22,7 +22,7 @@ from mtnet_jax.data.tfrecord import frame
 from mtnet_jax.errors import MissingFile
 
 # Small units spread evenly over processes and lose little when they are stopped; many units cost
-# files. An item may be one picture or a run of frames.
+# files. An item may be one image or a run of frames.
 _ITEMS = 32  # of a unit, where that gives neither few units nor too many
 _FEW_UNITS = 64
 _MOST_UNITS = 4096  # of a split
@@ -60,13 +60,13 @@ class Done:
     """What `UnitWriter` says of a unit.
 
     Attributes:
-      items, pictures: how many there are.
+      items, images: how many there are.
       found: an earlier run had written the part, nothing was done.
       outdated: an earlier run had written it, from other options, raw files or code.
     """
 
     items: int
-    pictures: int
+    images: int
     found: bool = False
     outdated: bool = False
 

@@ -23,7 +23,7 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.dialects import file_name, flag, number, read_text, whole
 from data_prep.own.labelled import (
     LabelledHead,
-    LabelledPicture,
+    LabelledImage,
     add_missing_argument,
     add_own_data_arguments,
     all_labels,
@@ -36,7 +36,7 @@ from data_prep.own.labelled import (
     map_labels,
     notes_of,
     read_labelled,
-    require_pictures,
+    require_images,
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
@@ -51,7 +51,7 @@ class Split:
     """A json file and the folder that its file names start from."""
 
     annotations: Path
-    pictures: Path
+    images: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=split_option,
         action="append",
         required=True,
-        metavar="NAME=JSON[:PICTURES]",
-        help="a split, its json file and the folder of its pictures (default: that of the json "
+        metavar="NAME=JSON[:IMAGES]",
+        help="a split, its json file and the folder of its images (default: that of the json "
         "file), both below --raw: train=annotations/train.json:images/train; may be repeated",
     )
     parser.add_argument(
@@ -86,7 +86,7 @@ def split_option(text: str) -> tuple[str, str, str]:
     name, equals, place = text.partition("=")
     file, _, folder = place.partition(":")
     if not (name and equals and file):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON or NAME=JSON:PICTURES")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON or NAME=JSON:IMAGES")
     return name, file, folder
 
 
@@ -127,34 +127,34 @@ def conversion(
       box_rule: name of the rule the boxes follow, for instance "head".
       label_map: category -> new label; categories that are not named are dropped. None keeps all
         that have an annotation.
-      allow_missing: leave out pictures that are not on disk instead of raising.
+      allow_missing: leave out images that are not on disk instead of raising.
 
     Returns:
       The conversion.
 
     Raises:
-      FileNotFoundError: a json file or a picture is missing.
+      FileNotFoundError: a json file or an image is missing.
       ValueError: a file that cannot be understood (file, place and cure are named), angles without
         a convention or a convention without angles.
     """
     if convention not in (None, NO_POSES):
         convention = check_convention(convention, "--convention")
-    pictures = {
+    images = {
         split: read_coco(files, split, convention=convention) for split, files in splits.items()
     }
     files = ", ".join(str(split.annotations) for split in splits.values())
-    used = all_labels(pictures)
+    used = all_labels(images)
     if not used:
         raise BadInput(f"{files}: no annotations, so there are no heads to learn from")
-    posed = any(h.euler for split in pictures.values() for p in split for h in p.heads)
+    posed = any(h.euler for split in images.values() for p in split for h in p.heads)
     if convention not in (None, NO_POSES) and not posed:
         raise BadInput(
             f"--convention {convention} is given, but no annotation has 'euler_angles' (pitch, "
             "yaw, roll): name the field so, or leave the option out"
         )
     label_names, classes = map_labels(used, label_map, f"what is annotated in {files}")
-    for split in pictures.values():
-        require_pictures(split, allow_missing=allow_missing)
+    for split in images.values():
+        require_images(split, allow_missing=allow_missing)
     description = Description(
         name=name,
         version="1.0.0",
@@ -166,8 +166,8 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
-    notes = notes_of(pictures, [split.pictures for split in splits.values()])
-    return Conversion(description, pictures, read, notes)
+    notes = notes_of(images, [split.images for split in splits.values()])
+    return Conversion(description, images, read, notes)
 
 
 def read_coco(
@@ -176,18 +176,18 @@ def read_coco(
     *,
     convention: str | None,
     pose_fault: PoseFault | None = None,
-) -> list[LabelledPicture]:
-    """The pictures of a COCO json file, in its order.
+) -> list[LabelledImage]:
+    """The images of a COCO json file, in its order.
 
     Args:
-      files: the json file and the folder of the pictures.
+      files: the json file and the folder of the images.
       split: name of the split; image ids are SPLIT/FILE_NAME.
       convention: see `conversion`.
       pose_fault: says why a pose cannot be trusted; the head is then kept without it and counted.
         By default angles that are no angles raise.
 
     Returns:
-      The labelled pictures.
+      The labelled images.
 
     Raises:
       FileNotFoundError: no json file.
@@ -206,7 +206,7 @@ def read_coco(
     for index, image in enumerate(images):
         image_id = _identity(image, "id", f"{path}, images[{index}]")
         if image_id in by_image:
-            raise BadInput(f"{path}, images[{index}]: a second picture has the id {image_id}")
+            raise BadInput(f"{path}, images[{index}]: a second image has the id {image_id}")
         by_image[image_id] = []
     for index, annotation in enumerate(annotations):
         place = f"{path}, annotations[{index}]"
@@ -214,11 +214,11 @@ def read_coco(
         if image_id not in by_image:
             raise BadInput(f"{place}: image_id {image_id} is not among the images")
         by_image[image_id].append({"place": place, **annotation})
-    pictures: dict[str, LabelledPicture] = {}
+    labelled: dict[str, LabelledImage] = {}
     for index, image in enumerate(images):
         place = f"{path}, images[{index}]"
         name = file_name(_field(image, "file_name", str, place))
-        if name in pictures:
+        if name in labelled:
             raise BadInput(
                 f"{place}: {name} is named by another entry of images too: give it one id, and its "
                 "annotations that image_id"
@@ -227,10 +227,10 @@ def read_coco(
             _head(annotation, labels, convention, pose_fault)
             for annotation in by_image[_identity(image, "id", place)]
         )
-        pictures[name] = LabelledPicture(
-            find_image(files.pictures, name), f"{split}/{name}", heads, _size(image, place)
+        labelled[name] = LabelledImage(
+            find_image(files.images, name), f"{split}/{name}", heads, _size(image, place)
         )
-    return list(pictures.values())
+    return list(labelled.values())
 
 
 def _head(
@@ -285,7 +285,7 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(read_text(path))
     except FileNotFoundError:
-        raise MissingFile(f"{path} is missing: --split NAME=JSON:PICTURES names it") from None
+        raise MissingFile(f"{path} is missing: --split NAME=JSON:IMAGES names it") from None
     except json.JSONDecodeError as error:
         raise BadInput(
             f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"

@@ -7,7 +7,7 @@
 
 `image` is a path below --raw, the box is in pixels (left, top, right, bottom), the angles are in
 degrees. Several rows of one image are several heads; empty angles are a head without a pose, an
-empty box is a picture without heads. More columns, if there is need: `heading` (degrees, where the
+empty box is an image without heads. More columns, if there is need: `heading` (degrees, where the
 face looks seen from above: the canonical yaw of a level head, for heads of which no more is known),
 `label`, `ignore` (1: neither a head to find nor background), `split`, `group` (who or what must not
 lie in two splits).
@@ -27,7 +27,7 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.dialects import CONFIDENCES, NOTHING, file_name, flag, number, read_text
 from data_prep.own.labelled import (
     LabelledHead,
-    LabelledPicture,
+    LabelledImage,
     add_missing_argument,
     add_own_data_arguments,
     all_labels,
@@ -40,7 +40,7 @@ from data_prep.own.labelled import (
     map_labels,
     notes_of,
     read_labelled,
-    require_pictures,
+    require_images,
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
@@ -54,7 +54,7 @@ INDEX = ""  # name of the first column as pandas writes it unless it is told not
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: its picture, and its head or None."""
+    """One line of the table: its image, and its head or None."""
 
     place: str
     image: str
@@ -118,23 +118,23 @@ def conversion(
         all in "train" where there is none.
       box_rule: name of the rule the boxes follow, for instance "head".
       label_map: label -> new label; labels that are not named are dropped. None keeps all.
-      allow_missing: leave out pictures that are not on disk instead of raising.
+      allow_missing: leave out images that are not on disk instead of raising.
 
     Returns:
       The conversion.
 
     Raises:
-      FileNotFoundError: no table, or pictures are missing.
+      FileNotFoundError: no table, or images are missing.
       ValueError: a table that cannot be understood (line, column and cure are named), or groups
         that cannot be split so.
     """
     rows = read_table(table)
-    pictures = _pictures(rows, raw)
-    require_pictures(list(pictures.values()), allow_missing=allow_missing)
+    images = _images(rows, raw)
+    require_images(list(images.values()), allow_missing=allow_missing)
     split_of = _splits(rows, table, test_share)
-    splits: dict[str, list[LabelledPicture]] = {}
-    for image, picture in pictures.items():
-        splits.setdefault(split_of[image], []).append(picture)
+    splits: dict[str, list[LabelledImage]] = {}
+    for path, labelled in images.items():
+        splits.setdefault(split_of[path], []).append(labelled)
     labels = all_labels(splits)
     if not labels:
         raise BadInput(f"{table}: every box is empty, so there are no heads to learn from")
@@ -276,21 +276,21 @@ def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> An
     return tuple(numbers)
 
 
-def _pictures(rows: Sequence[Row], raw: Path) -> dict[str, LabelledPicture]:
-    """Path as written -> picture with the heads of all its rows, in order of first appearance."""
+def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
+    """Path as written -> image with the heads of all its rows, in order of first appearance."""
     heads: dict[str, list[LabelledHead]] = {}
     empty = {row.image for row in rows if row.head is None}
     for row in rows:
-        of_picture = heads.setdefault(row.image, [])
+        of_image = heads.setdefault(row.image, [])
         if row.head is not None:
             if row.image in empty:
                 raise BadInput(
                     f"{row.place}: {row.image} has a box here and an empty box in another row, "
                     "which says that it has no heads: remove one of them"
                 )
-            of_picture.append(row.head)
+            of_image.append(row.head)
     return {
-        image: LabelledPicture(find_image(raw, image), image, tuple(found))
+        image: LabelledImage(find_image(raw, image), image, tuple(found))
         for image, found in heads.items()
     }
 
@@ -327,13 +327,13 @@ def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
 def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
     """A share of the groups, at least one, by a hash: the same for the same groups, in any order.
 
-    Of sorted names the first would often be the oldest pictures; a hash mixes them.
+    Of sorted names the first would often be the oldest images; a hash mixes them.
     """
     if len(groups) < 2:
         raise BadInput(
-            f"{table}: all pictures are of one group ({min(groups)!r}), so --test-share would let "
+            f"{table}: all images are of one group ({min(groups)!r}), so --test-share would let "
             "the same persons lie in train and test: add a column 'group' that says who is in the "
-            "picture, or a column 'split'"
+            "image, or a column 'split'"
         )
     ranked = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
     count = min(max(round(share * len(groups)), 1), len(groups) - 1)

@@ -1,6 +1,6 @@
-"""Pictures with labels written by hand or by a tool: what COCO json, CSV and YOLO txt share.
+"""Images with labels written by hand or by a tool: what COCO json, CSV and YOLO txt share.
 
-A converter parses its files into `LabelledPicture`s, all of them before the first picture is
+A converter parses its files into `LabelledImage`s, all of them before the first image is
 opened, so that a slip in a label file is told at once. `read_labelled` makes the records.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from data_prep.engine import arguments
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import PLACES_KEPT, Report
 from data_prep.own.dialects import file_name, radians_warning
 from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
@@ -49,11 +49,11 @@ class LabelledHead:
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
-    """A picture and its heads.
+class LabelledImage:
+    """An image and its heads.
 
     Attributes:
-      path: of the picture.
+      path: of the image.
       image_id: unique in the record set.
       heads: in the order of the label file.
       size: width and height that the label file states, or None.
@@ -66,47 +66,47 @@ class LabelledPicture:
 
 
 def read_labelled(
-    picture: LabelledPicture, report: Report, *, source: str, classes: Mapping[str, int | None]
+    image: LabelledImage, report: Report, *, source: str, classes: Mapping[str, int | None]
 ) -> Iterator[dict]:
-    """The record of a labelled picture, or none where the picture is missing or damaged.
+    """The record of a labelled image, or none where the image is missing or damaged.
 
     Args:
-      picture: what to read.
+      image: what to read.
       report: is told of everything that is left out.
       source: name of the data set.
       classes: label in the file -> label in the record, None to drop the head (see `map_labels`).
     """
-    if not picture.path.is_file():
-        report.drop_picture("the picture is missing", str(picture.path))
+    if not image.path.is_file():
+        report.drop_image("the image is missing", str(image.path))
         return
-    found = read_picture(picture.path, report)
+    found = read_image(image.path, report)
     if found is None:
         return
     encoded, size = found
-    if picture.size not in (None, size):
-        cure = " (a rotation in its EXIF data?)" if picture.size == size[::-1] else ""
-        report.drop_picture(
-            f"the picture has another size than its labels say{cure}",
-            f"{picture.path} ({size[0]}x{size[1]}, labels {picture.size[0]}x{picture.size[1]})",
+    if image.size not in (None, size):
+        cure = " (a rotation in its EXIF data?)" if image.size == size[::-1] else ""
+        report.drop_image(
+            f"the image has another size than its labels say{cure}",
+            f"{image.path} ({size[0]}x{size[1]}, labels {image.size[0]}x{image.size[1]})",
         )
         return
-    heads = HeadsOfPicture(picture.image_id, size, report)
-    for head in picture.heads:
+    heads = HeadsOfImage(image.image_id, size, report)
+    for head in image.heads:
         label = classes[head.label]
         if label is None:
-            report.drop_head(f"label {head.label!r} is not in the label map", picture.image_id)
+            report.drop_head(f"label {head.label!r} is not in the label map", image.image_id)
             continue
         rotation = None
         if head.euler is not None:
             rotation = euler_to_rotation(np.array(head.euler), convention=head.convention)
         elif head.unposed:
-            report.note(f"heads kept without their pose: {head.unposed}", picture.image_id)
+            report.note(f"heads kept without their pose: {head.unposed}", image.image_id)
         heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
     yield heads.record(encoded, source)
 
 
 def notes_of(
-    splits: Mapping[str, Sequence[LabelledPicture]], folders: Iterable[Path]
+    splits: Mapping[str, Sequence[LabelledImage]], folders: Iterable[Path]
 ) -> list[tuple[str, str, int]]:
     """What a report should say of labelled images besides each of them; see `Conversion.notes`.
 
@@ -114,12 +114,12 @@ def notes_of(
       splits: of the conversion.
       folders: where images lie: those that no label file names are counted.
     """
-    pictures = [picture for split in splits.values() for picture in split]
+    images = [image for split in splits.values() for image in split]
     notes = []
-    warning = radians_warning(h.euler for p in pictures for h in p.heads if h.euler is not None)
+    warning = radians_warning(h.euler for p in images for h in p.heads if h.euler is not None)
     if warning:
         notes.append((warning, "all label files", 1))
-    named = {p.path.resolve() for p in pictures}
+    named = {p.path.resolve() for p in images}
     for folder in dict.fromkeys(folders):
         listing = list_images(folder)
         unnamed = [path for path in listing.images if path.resolve() not in named]
@@ -167,7 +167,7 @@ def _by_small_name(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def all_labels(splits: Mapping[str, Sequence[LabelledPicture]]) -> list[str]:
+def all_labels(splits: Mapping[str, Sequence[LabelledImage]]) -> list[str]:
     """Names of the labels that heads of any split have, sorted."""
     return sorted({h.label for split in splits.values() for p in split for h in p.heads})
 
@@ -197,15 +197,15 @@ def map_labels(
     return new, {n: new.index(label_map[n]) if n in label_map else None for n in names}
 
 
-def require_pictures(pictures: Sequence[LabelledPicture], *, allow_missing: bool) -> None:
-    """Raises FileNotFoundError, with the first names, where pictures are not on disk."""
+def require_images(images: Sequence[LabelledImage], *, allow_missing: bool) -> None:
+    """Raises FileNotFoundError, with the first names, where images are not on disk."""
     if allow_missing:
         return
-    missing = [str(p.path) for p in pictures if not p.path.is_file()]
+    missing = [str(p.path) for p in images if not p.path.is_file()]
     if missing:
         more = " ..." if len(missing) > PLACES_KEPT else ""
         raise MissingFile(
-            f"{len(missing)} of {len(pictures)} pictures are missing: "
+            f"{len(missing)} of {len(images)} images are missing: "
             f"{', '.join(missing[:PLACES_KEPT])}{more}. Copy them there, correct the folder, or "
             "leave them out (and have them counted) with --allow-missing."
         )
@@ -235,7 +235,7 @@ def add_missing_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="leave out and count pictures that are not there (default: an error)",
+        help="leave out and count images that are not there (default: an error)",
     )
 
 
@@ -246,8 +246,8 @@ def check_box(box: tuple[float, float, float, float], place: str) -> None:
     # A head of a pixel cannot be labelled; a box without area is dropped and counted later.
     if 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1:
         raise BadInput(
-            f"{place}: expected pixels, the box {list(box)} looks like fractions of the picture: "
-            "multiply x by the width of the picture and y by its height"
+            f"{place}: expected pixels, the box {list(box)} looks like fractions of the image: "
+            "multiply x by the width of the image and y by its height"
         )
 
 
@@ -265,7 +265,7 @@ def check_heading(heading: float, place: str) -> None:
     if not abs(heading) <= 180:  # NaN too
         raise BadInput(
             f"{place}: a heading must be degrees within +-180 (0: into the camera, +90: to the "
-            f"left of the picture), is {heading:g}; leave it out where it is not known"
+            f"left of the image), is {heading:g}; leave it out where it is not known"
         )
 
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture
+from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.labelled import left_out_notes
 from mtnet_jax.boxes import iou_xyxy
@@ -170,15 +170,15 @@ def read_image(path: Path, report: Report, *, raw: Path, source: str, label: Lab
     try:
         image = decode_image(encoded)
     except BadRecord as error:
-        report.drop_picture(f"the picture cannot be read: {error}", str(path))
+        report.drop_image(f"the image cannot be read: {error}", str(path))
         return
-    heads = HeadsOfPicture(image_id, (image.shape[1], image.shape[0]), report)
+    heads = HeadsOfImage(image_id, (image.shape[1], image.shape[0]), report)
     for trusted in label(image):
         _add(heads, trusted, report, image_id)
     yield heads.record(encoded, source)
 
 
-def _add(heads: HeadsOfPicture, trusted: Trusted, report: Report, image_id: str) -> None:
+def _add(heads: HeadsOfImage, trusted: Trusted, report: Report, image_id: str) -> None:
     report.note(_kind(trusted), image_id)
     heads.add(
         trusted.box,
@@ -208,7 +208,7 @@ def read_record(
     record = source[index]
     image = decode_image(record["image"])
     size, image_id = (image.shape[1], image.shape[0]), record["image_id"]
-    heads = HeadsOfPicture(image_id, size, report)
+    heads = HeadsOfImage(image_id, size, report)
     predictions = label(image)
     unused = set(range(len(predictions)))
     for i, box in enumerate(record["boxes"]):
@@ -263,7 +263,7 @@ def _match(box: np.ndarray, predictions: Sequence[Trusted]) -> int | None:
 
 @functools.lru_cache(maxsize=8)
 def _source(folder: str, split: str, frame: str) -> RecordSource:
-    return RecordSource(folder, split, picture=False, frame=frame)
+    return RecordSource(folder, split, decode=False, frame=frame)
 
 
 # --- The converter --------------------------------------------------------------------------------
@@ -343,9 +343,9 @@ def conversion(
         }
         read = functools.partial(read_record, label=label, frame=frame)
         return Conversion(_description(name, record_set), items, read)
-    from mtnet_jax.predict.files import find_pictures
+    from mtnet_jax.predict.files import find_images
 
-    found = find_pictures([raw])
+    found = find_images([raw])
     if len(_predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
         raise BadInput(f"{weights} knows several classes: label a record set with it, not images.")
     read = functools.partial(read_image, raw=raw, source=name, label=label)

@@ -23,7 +23,7 @@ import yaml
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.own.dialects import number, read_text, whole
 from data_prep.own.labelled import add_own_data_arguments, left_out_notes, map_labels
@@ -42,10 +42,10 @@ _BESIDES = ("classes.txt", "notes.txt", "readme.txt")  # in a folder of labels, 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture and where its labels should lie."""
+    """One image and where its labels should lie."""
 
     image_id: str
-    picture: Path
+    image: Path
     labels: Path
 
 
@@ -100,7 +100,7 @@ def conversion(
       The conversion.
 
     Raises:
-      FileNotFoundError: no data.yaml, no split, or a split without pictures.
+      FileNotFoundError: no data.yaml, no split, or a split without images.
       ValueError: data.yaml has no names, or the label map names a label that is not there.
     """
     names = read_names(raw / "data.yaml")
@@ -248,8 +248,8 @@ def _box(numbers: list[float], place: str) -> tuple[list[float], str]:
     keypoints = _keypoints(numbers)
     if max(map(abs, numbers[:4] if keypoints else numbers)) > 2:
         raise BadInput(
-            f"{place}: expected fractions of the picture (0 to 1), these look like pixels: "
-            "divide x and width by the width of the picture, y and height by its height"
+            f"{place}: expected fractions of the image (0 to 1), these look like pixels: "
+            "divide x and width by the width of the image, y and height by its height"
         )
     if len(numbers) == 4 or keypoints:
         return numbers[:4], "keypoints" if keypoints else ""
@@ -270,22 +270,22 @@ def _keypoints(numbers: list[float]) -> bool:
 def _records(
     item: Item, report: Report, *, source: str, names: list[str], classes: Mapping[str, int | None]
 ) -> Iterator[dict]:
-    picture = read_picture(item.picture, report)
-    if picture is None:
+    image = read_image(item.image, report)
+    if image is None:
         return
-    encoded, (width, height) = picture
+    encoded, (width, height) = image
     labels = Labels(np.zeros((0, 4)), np.zeros(0, np.int64), 0, 0)
     if item.labels.is_file():
         labels = parse_labels(item.labels, len(names))
     else:
-        report.note("pictures without a label file (kept, no heads)", item.image_id)
+        report.note("images without a label file (kept, no heads)", item.image_id)
     for count, what in (
         (labels.polygons, "polygons that became their boxes"),
         (labels.keypoints, "boxes whose keypoints are left out"),
     ):
         for _ in range(count):
             report.note(what, item.image_id)
-    heads = HeadsOfPicture(item.image_id, (width, height), report)
+    heads = HeadsOfImage(item.image_id, (width, height), report)
     boxes = cxcywh_to_xyxy(labels.boxes) * [width, height, width, height]
     for box, class_number in zip(boxes.tolist(), labels.classes.tolist(), strict=True):
         label = classes[names[class_number]]

@@ -37,7 +37,7 @@ class Camera:
       rotation: (3, 3) dome to camera axes.
       translation: (3,) centimetres.
       radius_limit: the radius up to which the distortion keeps the order of points; beyond, the
-        polynomial folds back and would put what nobody sees into the picture.
+        polynomial folds back and would put what nobody sees into the image.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Camera:
 
         Args:
           points: (n, 3) in camera axes, centimetres, z > 0. Those further off the axis than
-            `radius_limit` are moved there along their radius: they stay out of the picture.
+            `radius_limit` are moved there along their radius: they stay out of the image.
 
         Returns:
           (n, 2) x, y in pixels from the outer edge of the first pixel.

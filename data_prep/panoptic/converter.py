@@ -1,7 +1,7 @@
 """`mtnet data convert panoptic`: heads of the Panoptic Studio, 31 HD cameras, up to 360 degrees.
 
 An item is a run of frames of one camera of one sequence. Listing the items reads directories and
-calibrations; json, pictures and videos are read by whoever works on the item.
+calibrations; json, images and videos are read by whoever works on the item.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.panoptic import layout
 from data_prep.panoptic.calibration import Camera, read_calibration
@@ -118,10 +118,10 @@ def conversion(
 
     Args:
       raw: folder of the sequences, see `layout`.
-      options: labels and pictures.
+      options: labels and images.
       every: take the frames whose number is a multiple of this.
       sequences: take these only; empty takes all of both splits.
-      cameras: take these only; empty takes all that have a video or pictures.
+      cameras: take these only; empty takes all that have a video or images.
       train_sequences: names, ("all",) or ("public",).
       test_sequences: the same.
       test_cameras: the split "test" has these cameras only and "train" the others only.
@@ -130,7 +130,7 @@ def conversion(
       The conversion; a split without sequences is left out.
 
     Raises:
-      FileNotFoundError: no sequences, no json, no pictures, or a calibration of another sequence.
+      FileNotFoundError: no sequences, no json, no images, or a calibration of another sequence.
       ValueError: a name that is not there, splits that overlap or are empty, a broken calibration,
         a camera that it does not have.
     """
@@ -258,18 +258,18 @@ def _records(raw: Path, options: Options, item: Item, report: Report) -> Iterato
             heads = frame_heads(raw, item.sequence, frame, options)
         except (ValueError, OSError) as error:
             kind = "body" if options.body_only else "face"
-            report.drop_picture(f"the {kind} file cannot be read: {error}", image_id)
+            report.drop_image(f"the {kind} file cannot be read: {error}", image_id)
             continue
         if options.drop_frames_with_lost_faces and any(head.rotation is None for head in heads):
-            report.drop_picture("a face in the frame is lost", image_id)
+            report.drop_image("a face in the frame is lost", image_id)
         else:
             labelled[frame] = heads
     source = BODY_SOURCE if options.body_only else FACE_SOURCE
-    for frame, encoded, size in _pictures(raw, item, list(labelled), options, report):
+    for frame, encoded, size in _images(raw, item, list(labelled), options, report):
         image_id = _image_id(item, frame)
         if size != camera.size:
-            report.drop_picture(
-                "the picture is {}x{}, its calibration for {}x{}".format(*size, *camera.size),
+            report.drop_image(
+                "the image is {}x{}, its calibration for {}x{}".format(*size, *camera.size),
                 image_id,
             )
             continue
@@ -279,14 +279,14 @@ def _records(raw: Path, options: Options, item: Item, report: Report) -> Iterato
         if options.keep_empty or not record["ignore"].all():
             yield record
         else:
-            report.drop_picture("no head to be found in the picture", image_id)
+            report.drop_image("no head to be found in the image", image_id)
 
 
 def _labelled(
     heads: Sequence[Head], camera: Camera, image_id: str, options: Options, report: Report
-) -> HeadsOfPicture:
+) -> HeadsOfImage:
     """The heads of a frame as one camera sees them."""
-    picture = HeadsOfPicture(image_id, camera.size, report)
+    image = HeadsOfImage(image_id, camera.size, report)
     limits = np.array([*camera.size, *camera.size], np.float64)
     for head in heads:
         if head.centre is None:
@@ -294,12 +294,12 @@ def _labelled(
             continue
         box = sphere_box(camera, head.centre, head.radius)
         if box is None:
-            report.note("heads behind the camera (not in the picture)", image_id)
+            report.note("heads behind the camera (not in the image)", image_id)
             continue
         left, top, right, bottom = np.clip(box, 0, limits)
         width, height = right - left, bottom - top
         if min(width, height) <= 0:
-            report.note("heads beside the picture (not in it)", image_id)
+            report.note("heads beside the image (not in it)", image_id)
             continue
         ignore = head.fault
         if not ignore and max(width / height, height / width) >= options.max_aspect:
@@ -308,31 +308,31 @@ def _labelled(
             width >= options.max_size * camera.size[0]
             or height >= options.max_size * camera.size[1]
         ):
-            ignore = f"box over {options.max_size:g} of the picture"
+            ignore = f"box over {options.max_size:g} of the image"
         rotation = None if head.rotation is None else camera.rotation @ head.rotation
-        picture.add(box, rotation, ignore=ignore)
-    return picture
+        image.add(box, rotation, ignore=ignore)
+    return image
 
 
-def _pictures(
+def _images(
     raw: Path, item: Item, frames: Sequence[int], options: Options, report: Report
 ) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
-    """Frame, encoded picture, width and height: from hdImgs where it is there, else the video."""
+    """Frame, encoded image, width and height: from hdImgs where it is there, else the video."""
     in_video = []
     for frame in frames:
-        path = _picture_file(raw, item, frame)
+        path = _image_file(raw, item, frame)
         if path is None:
             in_video.append(frame)
         elif path.stat().st_size < options.min_kilobytes * _KILOBYTE:
-            report.drop_picture(_too_small(options), str(path))
-        elif (picture := read_picture(path, report)) is not None:
-            yield frame, *picture
+            report.drop_image(_too_small(options), str(path))
+        elif (stored := read_image(path, report)) is not None:
+            yield frame, *stored
     video = layout.video_path(raw, item.sequence, item.camera)
     if not in_video:
         return
     if not video.is_file():
         for frame in in_video:
-            report.drop_picture("no picture in hdImgs and no video", _image_id(item, frame))
+            report.drop_image("no image in hdImgs and no video", _image_id(item, frame))
         return
     fault = "the video ends before the frame, or is damaged there"
     missing = set(in_video)
@@ -342,25 +342,25 @@ def _pictures(
             quality = [cv2.IMWRITE_JPEG_QUALITY, options.quality]
             encoded = cv2.imencode(".jpg", image, quality)[1].tobytes()
             if len(encoded) < options.min_kilobytes * _KILOBYTE:
-                report.drop_picture(_too_small(options), _image_id(item, frame))
+                report.drop_image(_too_small(options), _image_id(item, frame))
             else:
                 yield frame, encoded, (image.shape[1], image.shape[0])
     except VideoFault as error:
         fault = f"{video.name}: {error}"
     for frame in sorted(missing):
-        report.drop_picture(fault, _image_id(item, frame))
+        report.drop_image(fault, _image_id(item, frame))
 
 
-def _picture_file(raw: Path, item: Item, frame: int) -> Path | None:
-    for suffix in layout.PICTURE_SUFFIXES:
-        path = layout.picture_path(raw, item.sequence, item.camera, frame, suffix)
+def _image_file(raw: Path, item: Item, frame: int) -> Path | None:
+    for suffix in layout.IMAGE_SUFFIXES:
+        path = layout.image_path(raw, item.sequence, item.camera, frame, suffix)
         if path.is_file():
             return path
     return None
 
 
 def _too_small(options: Options) -> str:
-    return f"the picture has less than {options.min_kilobytes:g} KB (damaged)"
+    return f"the image has less than {options.min_kilobytes:g} KB (damaged)"
 
 
 def _image_id(item: Item, frame: int) -> str:

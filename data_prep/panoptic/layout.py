@@ -6,8 +6,8 @@
     RAW/SEQUENCE/hdVideos/hd_00_CC.mp4
     RAW/SEQUENCE/hdImgs/00_CC/00_CC_XXXXXXXX.jpg (or .png)
 
-XXXXXXXX is the number of the frame, from 0, the same in json, video and pictures; CC the number of
-the HD camera, 0 to 30. Listing reads names of directories only, never a json or a picture.
+XXXXXXXX is the number of the frame, from 0, the same in json, video and images; CC the number of
+the HD camera, 0 to 30. Listing reads names of directories only, never a json or an image.
 """
 
 import os
@@ -17,12 +17,12 @@ from pathlib import Path
 from mtnet_jax.errors import MissingFile
 
 CAMERA_COUNT = 31
-PICTURE_SUFFIXES = (".jpg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".png")
 
 _FACE = re.compile(r"faceRecon3D_hd(\d{8})\.json")
 _BODY = re.compile(r"body3DScene_(\d{8})\.json")
 _VIDEO = re.compile(r"hd_00_(\d{2})\.mp4")
-_PICTURES = re.compile(r"00_(\d{2})")
+_IMAGES = re.compile(r"00_(\d{2})")
 
 
 def calibration_path(raw: Path, sequence: str) -> Path:
@@ -45,8 +45,8 @@ def video_path(raw: Path, sequence: str, camera: int) -> Path:
     return raw / sequence / "hdVideos" / f"hd_00_{camera:02d}.mp4"
 
 
-def picture_path(raw: Path, sequence: str, camera: int, frame: int, suffix: str = ".jpg") -> Path:
-    """An HD picture that was extracted from a video."""
+def image_path(raw: Path, sequence: str, camera: int, frame: int, suffix: str = ".jpg") -> Path:
+    """An HD image that was extracted from a video."""
     name = f"00_{camera:02d}"
     return raw / sequence / "hdImgs" / name / f"{name}_{frame:08d}{suffix}"
 
@@ -76,16 +76,16 @@ def find_sequences(raw: Path) -> list[str]:
 
 
 def find_cameras(raw: Path, sequence: str) -> list[int]:
-    """HD cameras of a sequence that have a video or a folder of pictures.
+    """HD cameras of a sequence that have a video or a folder of images.
 
     Raises:
       FileNotFoundError: there is none.
     """
     folder = raw / sequence
-    cameras = _numbers(folder / "hdVideos", _VIDEO) | _numbers(folder / "hdImgs", _PICTURES)
+    cameras = _numbers(folder / "hdVideos", _VIDEO) | _numbers(folder / "hdImgs", _IMAGES)
     if not cameras:
         raise MissingFile(
-            f"No hdVideos/hd_00_CC.mp4 and no hdImgs/00_CC in {folder}: there are no pictures"
+            f"No hdVideos/hd_00_CC.mp4 and no hdImgs/00_CC in {folder}: there are no images"
         )
     return sorted(cameras)
 

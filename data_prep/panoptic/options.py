@@ -14,15 +14,15 @@ from data_prep.panoptic.splits import (
 
 @dataclass(frozen=True)
 class Options:
-    """What becomes a label and what becomes a picture; every value has its command line option.
+    """What becomes a label and what becomes an image; every value has its command line option.
 
     Attributes:
       heads: when landmarks make a head, and the size of its sphere.
       max_aspect: a clipped box with one side longer than this times the other is ignored.
-      max_size: a clipped box wider or higher than this share of the picture is ignored.
+      max_size: a clipped box wider or higher than this share of the image is ignored.
       min_kilobytes: smaller JPEGs are taken for damaged; 0 keeps all.
       drop_frames_with_lost_faces: leave out frames with a face that cannot be fitted.
-      keep_empty: keep pictures in which no head is to be found.
+      keep_empty: keep images in which no head is to be found.
       body_only: coarse poses from body joints instead of faces.
       quality: of the JPEGs made from videos, 1 to 100.
     """
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.numbers,
         default=(),
         metavar="N,N",
-        help="HD cameras, 0 to 30 (default: all that have pictures)",
+        help="HD cameras, 0 to 30 (default: all that have images)",
     )
     for split in ("train", "test"):
         add(
@@ -113,14 +113,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=options.max_size,
         metavar="S",
-        help="boxes wider or higher than this share of the picture are ignored (default: 0.7)",
+        help="boxes wider or higher than this share of the image are ignored (default: 0.7)",
     )
     add(
         "--min-file-size",
         type=float,
         default=options.min_kilobytes,
         metavar="KB",
-        help="pictures below are taken for damaged, as files and as encoded from videos; 0 keeps "
+        help="images below are taken for damaged, as files and as encoded from videos; 0 keeps "
         "all (default: 100)",
     )
     add(
@@ -131,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep-empty",
         action="store_true",
-        help="keep pictures without a head to be found (default: left out)",
+        help="keep images without a head to be found (default: left out)",
     )
     add(
         "--body-only",

@@ -18,10 +18,10 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
 def sphere_box(camera: Camera, centre: np.ndarray, radius: float) -> np.ndarray | None:
-    """Box round a sphere in a picture.
+    """Box round a sphere in an image.
 
     Args:
-      camera: whose picture.
+      camera: whose image.
       centre: (3,) of the sphere in the dome, centimetres.
       radius: centimetres.
 

@@ -60,11 +60,11 @@ def read_frames(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.nda
       wanted: numbers of frames, ascending, from 0.
 
     Yields:
-      Number and (H, W, 3) uint8 BGR picture, in ascending order. Frames that the video does not
+      Number and (H, W, 3) uint8 BGR image, in ascending order. Frames that the video does not
       have, or that are damaged, do not come.
 
     Raises:
-      VideoFault: it cannot be opened, has no pictures, or its frames are not evenly spaced.
+      VideoFault: it cannot be opened, has no images, or its frames are not evenly spaced.
     """
     try:
         container = av.open(str(path))
@@ -117,7 +117,7 @@ def _read_from_key(
     wanted: set[int],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Reads frames that follow key frame number `key` of the table, and no other."""
-    # Pictures before a key frame in time but after it in the file (open group) need the one before.
+    # Images before a key frame in time but after it in the file (open group) need the one before.
     while key and _first_shown(container, stream, table, key) > min(wanted):
         key -= 1
     left = set(wanted)
@@ -125,9 +125,9 @@ def _read_from_key(
     # calls that an error. It does not where it has run through the group before.
     for begin in sorted({key, max(key - 1, 0)}, reverse=True):
         try:
-            for number, picture in _decode(container, stream, table, begin, key, set(left)):
+            for number, image in _decode(container, stream, table, begin, key, set(left)):
                 left.remove(number)
-                yield number, picture
+                yield number, image
             return
         except av.error.InvalidDataError:
             continue  # all that follows may refer to what was lost

@@ -1,4 +1,4 @@
-"""AFLW2000-3D: image00002.jpg with image00002.mat, 2,000 pictures; see mat_faces."""
+"""AFLW2000-3D: image00002.jpg with image00002.mat, 2,000 images; see mat_faces."""
 
 import argparse
 from pathlib import Path
@@ -9,10 +9,10 @@ from mtnet_jax.errors import MissingFile
 
 ABOUT = {
     "name": "aflw2000",
-    "text": "AFLW2000-3D: pictures of AFLW with the pose of a fitted face model.",
+    "text": "AFLW2000-3D: images of AFLW with the pose of a fitted face model.",
     "homepage": mat_faces.HOMEPAGE,
     "citation": mat_faces.CITATION,
-    "licence": "For research purposes only (pictures of AFLW, Graz University of Technology).",
+    "licence": "For research purposes only (images of AFLW, Graz University of Technology).",
 }
 
 
@@ -30,15 +30,15 @@ def conversion(raw: Path, options: mat_faces.Options | None = None) -> Conversio
     """AFLW2000 as a data set to be written, all of it in the split "test".
 
     Args:
-      raw: folder of the pictures, or one that holds AFLW2000.
+      raw: folder of the images, or one that holds AFLW2000.
       options: boxes and filter.
 
     Raises:
-      FileNotFoundError: no pictures.
+      FileNotFoundError: no images.
     """
     folder = raw / "AFLW2000" if (raw / "AFLW2000").is_dir() else raw
-    pictures = sorted(folder.glob("*.jpg"))
-    if not pictures:
+    images = sorted(folder.glob("*.jpg"))
+    if not images:
         raise MissingFile(f"No *.jpg in {folder}: --raw must hold image00002.jpg and so on")
-    items = [mat_faces.Item(path, path.stem) for path in pictures]
+    items = [mat_faces.Item(path, path.stem) for path in images]
     return mat_faces.conversion(ABOUT, {"test": items}, options or mat_faces.Options())

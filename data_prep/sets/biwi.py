@@ -5,7 +5,7 @@ the depth camera. The rotation is taken as it stands, as all published numbers d
 turns it into the colour camera, R_cal R. The centre is no middle of the head: it lies inside the
 face, 67 mm behind the tip of the nose, on its height (measured on the depth of a frame).
 
-Boxes. The data have none. `head` projects an average head (see head_model) into the colour picture,
+Boxes. The data have none. `head` projects an average head (see head_model) into the colour image,
 `sphere` a sphere round the middle of the head, and a list in a file can bring any others.
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from data_prep.sets.biwi_files import (
-    PICTURE_END,
+    IMAGE_END,
     Calibration,
     read_annotation,
     read_box_list,
@@ -53,7 +53,7 @@ HOMEPAGE = "https://icu.ee.ethz.ch/research/datsets.html"
 BOX_RULES = ("head", "sphere")
 DEFAULT_RADIUS = 115.0  # mm
 # The origin of head_model in BIWI's head frame: it brings the tips of the noses together (in the
-# depth of a frame of sequence 12 and in a picture of sequence 01).
+# depth of a frame of sequence 12 and in an image of sequence 01).
 MODEL_ORIGIN = (0.0, -5.0, 65.0)  # mm
 
 SEQUENCES = tuple(range(1, 25))
@@ -74,20 +74,20 @@ _DEPTH_BEHIND_SURFACE = (0.0, 150.0)  # mm
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture and where its labels should lie."""
+    """One image and where its labels should lie."""
 
-    picture: Path
+    image: Path
     sequence: int
     annotation: Path  # the .bin of db_annotations, for frames without pose.txt
 
     @property
     def name(self) -> str:
         """For instance 01/frame_00003: the image_id, and the name in a list of boxes."""
-        return f"{self.sequence:02d}/{self.picture.name.removesuffix(PICTURE_END)}"
+        return f"{self.sequence:02d}/{self.image.name.removesuffix(IMAGE_END)}"
 
     def beside(self, end: str) -> Path:
         """The file of the same frame with another ending, "_pose.txt" for instance."""
-        return self.picture.with_name(self.picture.name.removesuffix(PICTURE_END) + end)
+        return self.image.with_name(self.image.name.removesuffix(IMAGE_END) + end)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def conversion(
       The conversion; a split without sequences is left out.
 
     Raises:
-      FileNotFoundError: a sequence, its pictures or its calibration is missing.
+      FileNotFoundError: a sequence, its images or its calibration is missing.
       ValueError: an unknown protocol or rule, or a calibration or list that cannot be understood.
     """
     if protocol not in TEST_SEQUENCES:
@@ -214,7 +214,7 @@ def conversion(
     description = Description(
         name="biwi",
         version="1.0.0",
-        text=f"BIWI Kinect head pose database, colour pictures, protocol {protocol}.",
+        text=f"BIWI Kinect head pose database, colour images, protocol {protocol}.",
         box_rule=rule if boxes is None else f"list {boxes.name}",
         label_names=("head",),
         homepage=HOMEPAGE,
@@ -237,7 +237,7 @@ def outline(box_rule: str, radius: float) -> np.ndarray:
 def head_box(
     rotation: np.ndarray, centre: np.ndarray, calibration: Calibration, outline: np.ndarray
 ) -> np.ndarray:
-    """The box, in the colour picture, round an outline that moves with the head.
+    """The box, in the colour image, round an outline that moves with the head.
 
     Args:
       rotation: (3, 3) head to depth camera, as in pose.txt.
@@ -267,7 +267,7 @@ def surface_distance(depth: np.ndarray, centre: np.ndarray, calibration: Calibra
 
     Returns:
       Millimetres along the axis of the camera, from the median of 5x5 pixels; NaN where there is no
-      depth, or the centre lies outside the picture.
+      depth, or the centre lies outside the image.
     """
     x, y, w = calibration.matrix @ centre
     column, row = round(x / w), round(y / w)
@@ -289,14 +289,14 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
     else:
         box = options.boxes.get(frame.name)
     if box is None:
-        report.drop_picture("no box in the list", frame.name)
+        report.drop_image("no box in the list", frame.name)
         return
-    picture = read_picture(frame.picture, report)
-    if picture is None:
+    image = read_image(frame.image, report)
+    if image is None:
         return
-    encoded, size = picture
+    encoded, size = image
     if size != calibration.size:
-        report.drop_picture(
+        report.drop_image(
             f"size is not {calibration.size[0]}x{calibration.size[1]}, as rgb.cal says", frame.name
         )
         return
@@ -304,7 +304,7 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
         _check_depth(frame, centre, report)
     if options.calibrated:
         rotation = calibration.rotation @ rotation
-    heads = HeadsOfPicture(frame.name, size, report)
+    heads = HeadsOfImage(frame.name, size, report)
     heads.add(box, rotation)
     yield heads.record(encoded, "biwi", intrinsics_of_matrix(calibration.matrix))
 
@@ -319,19 +319,19 @@ def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
             rotation, centre = read_annotation(frame.annotation)
             report.note("poses from db_annotations, for want of a pose.txt", frame.name)
         else:
-            report.drop_picture("no pose.txt, nothing in db_annotations", frame.name)
+            report.drop_image("no pose.txt, nothing in db_annotations", frame.name)
             return None
     except ValueError as error:
-        report.drop_picture("the pose cannot be read", str(error))
+        report.drop_image("the pose cannot be read", str(error))
         return None
     if not np.isfinite(rotation).all() or not np.isfinite(centre).all():
-        report.drop_picture("the pose is not finite", frame.name)
+        report.drop_image("the pose is not finite", frame.name)
         return None
     if rotation_faults(rotation):
-        report.drop_picture("the rotation is not a rotation matrix", frame.name)
+        report.drop_image("the rotation is not a rotation matrix", frame.name)
         return None
     if centre[2] < _NEAREST:
-        report.drop_picture(f"the head is nearer than {_NEAREST:g} mm", frame.name)
+        report.drop_image(f"the head is nearer than {_NEAREST:g} mm", frame.name)
         return None
     return rotation, centre
 
@@ -355,14 +355,14 @@ def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
 
 def _frames(root: Path, number: int) -> list[Frame]:
     folder = root / f"{number:02d}"
-    pictures = sorted(folder.glob(f"frame_*{PICTURE_END}"))
-    if not pictures:
+    images = sorted(folder.glob(f"frame_*{IMAGE_END}"))
+    if not images:
         raise MissingFile(
-            f"No {folder}/frame_*{PICTURE_END}: --raw must hold hpdb/01 to hpdb/24; "
+            f"No {folder}/frame_*{IMAGE_END}: --raw must hold hpdb/01 to hpdb/24; "
             "to convert a part, name it with --sequences"
         )
     annotations = root.parent / "db_annotations" / folder.name
     return [
-        Frame(path, number, annotations / (path.name.removesuffix(PICTURE_END) + "_pose.bin"))
-        for path in pictures
+        Frame(path, number, annotations / (path.name.removesuffix(IMAGE_END) + "_pose.bin"))
+        for path in images
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import euler_to_rotation, rotation_faults
 
-PICTURE_END = "_rgb.png"  # of the names of colour pictures
+IMAGE_END = "_rgb.png"  # of the names of colour images
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Calibration:
       distortion: (4,) k1, k2, p1, p2.
       rotation: (3, 3) depth to this camera, x_camera = rotation x_depth + translation.
       translation: (3,) mm.
-      size: width and height of its pictures.
+      size: width and height of its images.
     """
 
     matrix: np.ndarray
@@ -48,7 +48,7 @@ def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A .bin of db_annotations: six float32, centre in mm, then turns about x, y, z in degrees.
 
     The turns are plain ones, R = Rx(first) Ry(second) Rz(third): the second is canonical yaw, the
-    first minus the pitch. The signs of these two were checked on pictures; the sign of the third
+    first minus the pitch. The signs of these two were checked on images; the sign of the third
     and the order of the three could not be, they are those of pose.txt.
 
     Returns:
@@ -67,7 +67,7 @@ def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """An rgb.cal or depth.cal: camera matrix, distortion, rotation, translation, picture size.
+    """An rgb.cal or depth.cal: camera matrix, distortion, rotation, translation, image size.
 
     Raises:
       FileNotFoundError: there is none.
@@ -99,7 +99,7 @@ def read_depth(path: Path) -> np.ndarray:
       (height, width) int16, millimetres along the axis of the depth camera; 0 where there is none.
 
     Raises:
-      ValueError: the runs do not fill the picture, or the file is longer or shorter than they say.
+      ValueError: the runs do not fill the image, or the file is longer or shorter than they say.
     """
     content = path.read_bytes()
     if len(content) < 8:
@@ -116,7 +116,7 @@ def read_depth(path: Path) -> np.ndarray:
         start, byte = pixel + empty, byte + 8
         pixel = start + full
         if min(empty, full) < 0 or pixel > depth.size or byte + 2 * full > len(content):
-            raise BadInput(f"{path}: a run at byte {byte - 8} leaves the picture or the file")
+            raise BadInput(f"{path}: a run at byte {byte - 8} leaves the image or the file")
         if not empty and not full:
             raise BadInput(f"{path}: an empty run at byte {byte - 8}")
         depth[start:pixel] = np.frombuffer(content, "<i2", full, byte)
@@ -152,7 +152,7 @@ def read_box_list(path: Path) -> dict[str, np.ndarray]:
                 box = np.array([float(row[name]) for name in wanted[1:]])
             except (TypeError, ValueError):
                 raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2") from None
-            name = row["image"].strip().removesuffix(PICTURE_END)
+            name = row["image"].strip().removesuffix(IMAGE_END)
             if name in boxes:
                 raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
             boxes[name] = box

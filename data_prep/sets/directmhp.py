@@ -21,7 +21,7 @@ from data_prep.own.labelled import (
     all_labels,
     map_labels,
     read_labelled,
-    require_pictures,
+    require_images,
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
@@ -38,7 +38,7 @@ class Source:
     """One of the two data sets: its name, its files by split, what to cite."""
 
     name: str
-    splits: dict[str, tuple[str, str]]  # split -> json file, folder of the pictures
+    splits: dict[str, tuple[str, str]]  # split -> json file, folder of the images
     homepage: str
     citation: str
 
@@ -78,30 +78,30 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
 def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
     """CMU-HPE or AGORA-HPE, whichever `raw` holds, as a data set to be written.
 
-    The boxes hold the projection of a sphere of 18 cm round the head, clipped to the picture (rule
+    The boxes hold the projection of a sphere of 18 cm round the head, clipped to the image (rule
     `sphere18`). A head whose angles are not finite or beyond yaw +-180, pitch +-90, roll +-90 is
     kept without its pose, and counted.
 
     Args:
       raw: folder with `annotations` and `images`; see the module. One split alone will do.
-      allow_missing: leave out pictures that are not on disk instead of raising.
+      allow_missing: leave out images that are not on disk instead of raising.
 
     Returns:
       The conversion.
 
     Raises:
-      FileNotFoundError: no json file of either data set, or pictures are missing.
+      FileNotFoundError: no json file of either data set, or images are missing.
       ValueError: files of both data sets, or a file that cannot be understood.
     """
     source, splits = _find_source(raw)
-    pictures = {
+    images = {
         split: coco.read_coco(files, split, convention="canonical", pose_fault=_pose_fault)
         for split, files in splits.items()
     }
-    for split in pictures.values():
-        require_pictures(split, allow_missing=allow_missing)
+    for split in images.values():
+        require_images(split, allow_missing=allow_missing)
     # The one category is called "person"; what is boxed and posed is the head.
-    labels = all_labels(pictures)
+    labels = all_labels(images)
     label_names, classes = map_labels(labels, dict.fromkeys(labels, "head"), str(raw))
     description = Description(
         name=source.name,
@@ -111,10 +111,10 @@ def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
         label_names=label_names,
         homepage=source.homepage,
         citation=source.citation,
-        licence="Pictures: research only, by registration with their publishers. Labels: CC BY-NC.",
+        licence="Images: research only, by registration with their publishers. Labels: CC BY-NC.",
     )
     read = functools.partial(read_labelled, source=source.name, classes=classes)
-    return Conversion(description, pictures, read)
+    return Conversion(description, images, read)
 
 
 def _find_source(raw: Path) -> tuple[Source, dict[str, coco.Split]]:

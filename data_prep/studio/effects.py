@@ -1,4 +1,4 @@
-"""What a camera does to a picture: focus, motion, light, colour, noise, few pixels.
+"""What a camera does to an image: focus, motion, light, colour, noise, few pixels.
 
 Nothing here moves a pixel by more than its blur, so the truth stays true.
 """
@@ -11,18 +11,17 @@ from mtnet_jax.data.augment import gaussian_noise
 _METERED = 118.0  # of 255: the mean that automatic exposure aims at
 
 
-def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture as some camera would have taken it.
+def random_effects(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image as some camera would have taken it.
 
     Args:
-      picture: (H, W, 3) uint8.
+      image: (H, W, 3) uint8.
       rng: source of the draw.
 
     Returns:
       (H, W, 3) uint8.
     """
-    height, width = picture.shape[:2]
-    image = picture
+    height, width = image.shape[:2]
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8) * width / 400)
     if rng.random() < 0.12:
@@ -39,7 +38,7 @@ def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     grey = image.mean(axis=2, keepdims=True)
     saturation = 0.0 if rng.random() < 0.03 else np.clip(rng.normal(0.9, 0.2), 0.2, 1.4)
     image = grey + saturation * (image - grey)
-    if rng.random() < 0.2:  # the corners of the picture get less light
+    if rng.random() < 0.2:  # the corners of the image get less light
         y, x = np.mgrid[0:height, 0:width]
         far = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2)[..., None]
         image *= 1 - rng.uniform(0.2, 0.9) * far
@@ -48,12 +47,12 @@ def random_effects(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
-def _metered_gain(picture: np.ndarray) -> float:
-    """What a camera's automatic exposure multiplies a picture by: most of the way to _METERED."""
+def _metered_gain(image: np.ndarray) -> float:
+    """What a camera's automatic exposure multiplies an image by: most of the way to _METERED."""
     # The middle counts most: that is where people put what they photograph.
-    height, width = picture.shape[:2]
-    middle = picture[height // 5 : -height // 5, width // 5 : -width // 5]
-    brightness = 0.5 * (picture.mean() + middle.mean())
+    height, width = image.shape[:2]
+    middle = image[height // 5 : -height // 5, width // 5 : -width // 5]
+    brightness = 0.5 * (image.mean() + middle.mean())
     return float(np.clip(_METERED / max(brightness, 1.0), 0.6, 3.0) ** 0.8)
 
 

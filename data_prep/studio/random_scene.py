@@ -53,11 +53,11 @@ class SceneOptions:
     """What scenes look like.
 
     Attributes:
-      width, height: of the pictures, pixels.
-      people: fewest and most people in a picture.
-      head_share: smallest and largest head, in parts of the picture's smaller side.
+      width, height: of the images, pixels.
+      people: fewest and most people in an image.
+      head_share: smallest and largest head, in parts of the image's smaller side.
       poses: how heads turn.
-      backgrounds: pictures of the user for backdrops.
+      backgrounds: images of the user for backdrops.
       background_share: share of the scenes that use them, if there are any.
     """
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfPicture
+from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.studio.assets import read_assets
 from data_prep.studio.effects import random_effects
@@ -58,15 +58,15 @@ class FrameReader:
         camera = scene.cameras[0]
         rendering = render(scene, camera)
         rng = np.random.default_rng([self.seed, 3, first + frame])
-        picture = random_effects(rendering.picture, rng)
+        image = random_effects(rendering.image, rng)
         heads, left_out = truth(scene, camera, rendering.ids, box_rule=self.box_rule)
         for reason in left_out:
             report.drop_head(reason, image_id)
-        found = HeadsOfPicture(image_id, (camera.width, camera.height), report)
+        found = HeadsOfImage(image_id, (camera.width, camera.height), report)
         for head in heads:
             hidden = "too little of the head is visible" if head.ignore else ""
             found.add(head.box, head.rotation, ignore=hidden)
-        encoded = encode_jpeg(picture, int(rng.integers(60, 97)))
+        encoded = encode_jpeg(image, int(rng.integers(60, 97)))
         yield found.record(encoded, "studio", camera.intrinsics)
 
 
@@ -125,8 +125,8 @@ def figure_of(assets: Path, targets: Path | None = None) -> Figure:
     return make_figure(read_assets(assets), read_targets(targets) if targets else None)
 
 
-def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
-    """JPEG bytes of an (H, W, 3) uint8 RGB picture; quality 0 to 100."""
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """JPEG bytes of an (H, W, 3) uint8 RGB image; quality 0 to 100."""
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    _, encoded = cv2.imencode(".jpg", picture[..., ::-1], settings)
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], settings)
     return encoded.tobytes()

@@ -1,6 +1,6 @@
 """Renders scenes with VTK, off screen and without a GPU.
 
-One render window a process is kept and used again; textures stay loaded. The picture that VTK draws
+One render window a process is kept and used again; textures stay loaded. The image that VTK draws
 says in its lowest bits who is seen at each pixel. The surroundings are painted by NumPy and lie
 behind, nearer or further by their depth.
 """
@@ -53,15 +53,15 @@ _TEXTURES_KEPT = 96
 
 
 def render(scene: Scene, camera: Camera, *, supersample: float = 1.25) -> Rendering:
-    """A picture of a scene.
+    """An image of a scene.
 
     Args:
       scene: what is there.
-      camera: the eye; its picture size is that of the result.
+      camera: the eye; its image size is that of the result.
       supersample: people and things are drawn this many times larger and then shrunk.
 
     Returns:
-      Picture, depth and ids, see `Rendering`.
+      Image, depth and ids, see `Rendering`.
 
     Raises:
       ValueError: more than MOST_PEOPLE people.
@@ -135,14 +135,14 @@ class _Renderer:
         colour = cv2.resize(colour, wanted, interpolation=cv2.INTER_AREA)
         cover = cv2.resize(drawn * np.uint8(255), wanted, interpolation=cv2.INTER_AREA)
         share = cover[..., None] * np.float32(1 / 255)
-        picture = colour + behind * (1 - share)
+        image = colour + behind * (1 - share)
         # Depth and ids are those of the sample at the middle of each pixel.
         rows = ((np.arange(camera.height) + 0.5) * size[1] / camera.height).astype(int)
         columns = ((np.arange(camera.width) + 0.5) * size[0] / camera.width).astype(int)
         grid = np.ix_(rows, columns)
         red, blue = drawing[..., 0][grid] & 3, drawing[..., 2][grid] & 3
         return Rendering(
-            picture=np.minimum(picture + 0.5, 255).astype(np.uint8),
+            image=np.minimum(image + 0.5, 255).astype(np.uint8),
             depth=np.where(drawn, depth, large_depth)[grid],
             ids=np.where(drawn[grid], red + 4 * blue, 0).astype(np.uint8),
         )
@@ -209,7 +209,7 @@ class _Renderer:
 
 
 def _out_of_sight(points: np.ndarray, camera: Camera) -> bool:
-    """Whether all points, in the world, lie beyond one edge of the picture or behind the camera."""
+    """Whether all points, in the world, lie beyond one edge of the image or behind the camera."""
     x, y, z = camera.to_camera(points).T
     across = x * camera.matrix[0, 0] + y * camera.matrix[0, 1] + z * camera.matrix[0, 2]
     down = y * camera.matrix[1, 1] + z * camera.matrix[1, 2]

@@ -12,7 +12,7 @@ from data_prep.studio.person import Person
 class Camera:
     """A pinhole camera without distortion.
 
-    A world point X lies at X_cam = rotation X + translation, and in the picture at
+    A world point X lies at X_cam = rotation X + translation, and in the image at
     (fx x / z + cx, fy y / z + cy). Pixels count as in boxes: from 0 at the outer edge of the first
     pixel to the width at the outer edge of the last. (The centre of the first pixel is 0.5; data
     sets that call it 0 have a principal point that is smaller by 0.5.)
@@ -21,7 +21,7 @@ class Camera:
       matrix: (3, 3) [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels.
       rotation: (3, 3) world -> camera.
       translation: (3,) metres.
-      width, height: of the picture, pixels.
+      width, height: of the image, pixels.
     """
 
     matrix: np.ndarray
@@ -114,7 +114,7 @@ class Surroundings(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a picture shows.
+    """Everything that an image shows.
 
     Attributes:
       people: any number.
@@ -135,30 +135,30 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendering:
-    """A rendered picture.
+    """A rendered image.
 
     Attributes:
-      picture: (H, W, 3) uint8 RGB.
+      image: (H, W, 3) uint8 RGB.
       depth: (H, W) float32, metres along the optical axis (z); infinite where nothing is known.
       ids: (H, W) uint8, 1 + index in `Scene.people` of the person seen, 0 for everything else.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     depth: np.ndarray
     ids: np.ndarray
 
 
 @dataclass(frozen=True)
 class HeadTruth:
-    """What is true of one head in one picture.
+    """What is true of one head in one image.
 
     Attributes:
       person: index in `Scene.people`.
       identity: number of the person, the same in every scene.
       rotation: (3, 3) head axes -> camera axes (canonical).
       position: (3,) origin of the head axes in camera axes, metres.
-      box: (4,) xyxy pixels, clipped to the picture.
-      visible: share of the head's outline, parts outside the picture included, in which this person
+      box: (4,) xyxy pixels, clipped to the image.
+      visible: share of the head's outline, parts outside the image included, in which this person
         is what is seen.
       ignore: whether too little is visible to ask for this head.
       landmarks: (70, 3) in camera axes, metres, in the order of the 68 points of iBUG, then the

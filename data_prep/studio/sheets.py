@@ -1,4 +1,4 @@
-"""The pictures of docs/studio.md: people turned round, scenes, heads by yaw; the truth drawn in.
+"""The images of docs/studio.md: people turned round, scenes, heads by yaw; the truth drawn in.
 And that of docs/conventions.md: the two frames that a rotation can be relative to.
 
 python -m data_prep.studio.sheets --assets DIR --anny --out docs/images
@@ -21,11 +21,11 @@ from data_prep.studio.truth import truth
 from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.files import write_picture
+from mtnet_jax.predict.files import write_image
 from mtnet_jax.rotations import axis_rotation, rotation_to_euler
 
 HEADINGS = (0, -45, -90, -135, 180, 120, 90)  # degrees
-SIDE = 200  # pixels of a picture of a person
+SIDE = 200  # pixels of an image of a person
 SCENE_SIDE = 320
 YAW_BIN, HEADS_OF_A_BIN = 30, 4  # degrees
 LEAST_HEAD = 60  # pixels: smaller heads show nothing in the sheet by yaw
@@ -49,21 +49,21 @@ def main() -> None:
     rows = [
         _turned_round(make_person(figure, identity, args.seed)) for identity in range(args.people)
     ]
-    turned = contact_sheet([picture for row in rows for picture in row], len(HEADINGS), (SIDE,) * 2)
-    write_picture(outputs, args.out / "studio_people.jpg", turned)
+    turned = contact_sheet([image for row in rows for image in row], len(HEADINGS), (SIDE,) * 2)
+    write_image(outputs, args.out / "studio_people.jpg", turned)
 
     people = [make_person(figure, identity, args.seed) for identity in range(len(ASIDE))]
-    write_picture(outputs, args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
+    write_image(outputs, args.out / "frames.jpg", contact_sheet(*_two_frames(people)))
 
     options = SceneOptions(width=SCENE_SIDE, height=SCENE_SIDE)
     scenes: list[np.ndarray] = []
     by_yaw: list[list[tuple[float, np.ndarray, str]]] = [[] for _ in range(360 // YAW_BIN)]
     frame = 0
     while frame < args.scenes or any(len(heads) < HEADS_OF_A_BIN for heads in by_yaw):
-        picture, heads = _photograph(figure, options, args.seed, frame)
+        image, heads = _photograph(figure, options, args.seed, frame)
         frame += 1
         if len(scenes) < args.scenes:
-            scenes.append(_drawn(picture, heads))
+            scenes.append(_drawn(image, heads))
         for head in heads:
             yaw, pitch, roll = rotation_to_euler(head.rotation, convention="canonical")
             room = by_yaw[int((yaw + 180) // YAW_BIN) % len(by_yaw)]
@@ -71,13 +71,13 @@ def main() -> None:
                 len(room) < HEADS_OF_A_BIN
             ):
                 caption = f"yaw {yaw:+.0f} pitch {pitch:+.0f} roll {roll:+.0f}"
-                room.append((yaw, _cut_out(_drawn(picture, [head]), head.box), caption))
+                room.append((yaw, _cut_out(_drawn(image, [head]), head.box), caption))
     sheet = contact_sheet(scenes, 4, (SCENE_SIDE, SCENE_SIDE))
-    write_picture(outputs, args.out / "studio_scenes.jpg", sheet)
+    write_image(outputs, args.out / "studio_scenes.jpg", sheet)
     shown = sorted((entry for room in by_yaw for entry in room), key=lambda entry: entry[0])
     _, crops, captions = zip(*shown, strict=True)
     sheet = contact_sheet(crops, 2 * HEADS_OF_A_BIN, (CROP, CROP), captions)
-    write_picture(outputs, args.out / "studio_by_yaw.jpg", sheet)
+    write_image(outputs, args.out / "studio_by_yaw.jpg", sheet)
 
 
 def _photograph(figure, options, seed, frame) -> tuple[np.ndarray, list[HeadTruth]]:
@@ -85,18 +85,18 @@ def _photograph(figure, options, seed, frame) -> tuple[np.ndarray, list[HeadTrut
     scene = random_scene(figure, options, np.arange(2000), seed, frame)
     rendering = render(scene, scene.cameras[0])
     heads, _ = truth(scene, scene.cameras[0], rendering.ids)
-    picture = random_effects(rendering.picture, np.random.default_rng([seed, frame]))
-    return picture, [head for head in heads if not head.ignore]
+    image = random_effects(rendering.image, np.random.default_rng([seed, frame]))
+    return image, [head for head in heads if not head.ignore]
 
 
-def _cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The head with as much again round it, moved into the picture."""
+def _cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The head with as much again round it, moved into the image."""
     side = int(min(1.7 * max(box[2] - box[0], box[3] - box[1]), SCENE_SIDE))
     left, top = (
         int(np.clip((low + high - side) / 2, 0, SCENE_SIDE - side))
         for low, high in (box[::2], box[1::2])
     )
-    return picture[top : top + side, left : left + side]
+    return image[top : top + side, left : left + side]
 
 
 def _turned_round(person) -> list[np.ndarray]:
@@ -107,15 +107,15 @@ def _turned_round(person) -> list[np.ndarray]:
     place = np.array([0.0, 0.0, focal * HEAD_HEIGHT / (0.45 * SIDE)])
     wall = Backdrop(np.full((8, 8, 3), (196, 200, 208), np.uint8), 0.0)
     lights = (Light(np.array([0.5, 0.6, 1.0]), np.full(3, 0.8)),)
-    pictures = []
+    images = []
     for number, heading in enumerate(HEADINGS):
         turn = np.asarray(axis_rotation("y", heading), float)
         placed = PlacedPerson(person, turn, place, turn)
         scene = Scene((placed,), (camera,), lights, np.full(3, 0.45), wall)
         rendering = render(scene, camera)
         heads, _ = truth(scene, camera, rendering.ids)
-        pictures.append(_drawn(rendering.picture, heads if number % 3 == 1 else []))
-    return pictures
+        images.append(_drawn(rendering.image, heads if number % 3 == 1 else []))
+    return images
 
 
 def _two_frames(people) -> tuple[list[np.ndarray], int, tuple[int, int], list[str]]:
@@ -135,7 +135,7 @@ def _two_frames(people) -> tuple[list[np.ndarray], int, tuple[int, int], list[st
     heads, _ = truth(scene, camera, rendering.ids)
     boxes, rotations = (np.array([getattr(h, f) for h in heads]) for f in ("box", "rotation"))
     images = [
-        draw_heads(rendering.picture, {"boxes": boxes, "rotations": r}, label=True)
+        draw_heads(rendering.image, {"boxes": boxes, "rotations": r}, label=True)
         for r in (rotations, camera_to_ray(rotations, boxes, camera.intrinsics))
     ]
     captions = [
@@ -145,13 +145,13 @@ def _two_frames(people) -> tuple[list[np.ndarray], int, tuple[int, int], list[st
     return images, 1, WIDE, captions
 
 
-def _drawn(picture: np.ndarray, heads: list[HeadTruth]) -> np.ndarray:
+def _drawn(image: np.ndarray, heads: list[HeadTruth]) -> np.ndarray:
     arrays = {
         "boxes": np.array([head.box for head in heads], np.float32).reshape(-1, 4),
         "rotations": np.array([head.rotation for head in heads], np.float32).reshape(-1, 3, 3),
         "scores": np.ones(len(heads), np.float32),
     }
-    return draw_heads(picture, arrays, label=False)
+    return draw_heads(image, arrays, label=False)
 
 
 if __name__ == "__main__":

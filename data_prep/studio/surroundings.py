@@ -20,10 +20,10 @@ class Room:
 
     Attributes:
       low, high: (3,) its corners in the world, metres.
-      walls: six pictures (H, W, 3) float32 from 0 to 255: low and high x, y (ceiling, floor) and z.
-      sizes: metres that each picture covers before it repeats.
+      walls: six images (H, W, 3) float32 from 0 to 255: low and high x, y (ceiling, floor) and z.
+      sizes: metres that each image covers before it repeats.
       light: (3,) RGB by which walls are multiplied at most.
-      blur: standard deviation in parts of the picture's width: walls out of focus.
+      blur: standard deviation in parts of the image's width: walls out of focus.
     """
 
     low: np.ndarray
@@ -53,7 +53,7 @@ class Room:
         nearest = [distance <= depth for distance in distances]
         wall = np.where(nearest[0], walls_ahead[0], np.where(nearest[1], *walls_ahead[1:]))
         hits = [eye[k].astype(np.float32) + rays[k] * depth for k in range(3)]
-        picture = np.zeros((camera.height, camera.width, 3), np.float32)
+        canvas = np.zeros((camera.height, camera.width, 3), np.float32)
         for number, (image, size) in enumerate(zip(self.walls, self.sizes, strict=True)):
             here = wall == number
             if not here.any():
@@ -63,23 +63,23 @@ class Room:
                 np.mod(hits[k][here], size) * (side / size)
                 for k, side in ((across, image.shape[1]), (down, image.shape[0]))
             ]
-            picture[here] = _remap(image, place[0], place[1]) * _WALL_SHADES[number]
+            canvas[here] = _remap(image, place[0], place[1]) * _WALL_SHADES[number]
         # Corners are darker.
         room = [np.minimum(hits[k] - self.low[k], self.high[k] - hits[k]) for k in range(3)]
         least = np.minimum(np.minimum(room[0], room[1]), room[2])
         most = np.maximum(np.maximum(room[0], room[1]), room[2])
         second = room[0] + room[1] + room[2] - least - most
         shade = 0.7 + 0.3 * np.clip(second / 1.2, 0, 1)
-        return _finish(picture * shade[..., None] * self.light.astype(np.float32), self.blur), depth
+        return _finish(canvas * shade[..., None] * self.light.astype(np.float32), self.blur), depth
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A picture far behind everything, made for one camera.
+    """An image far behind everything, made for one camera.
 
     Attributes:
-      image: (h, w, 3) uint8, stretched over the picture.
-      blur: standard deviation in parts of the picture's width.
+      image: (h, w, 3) uint8, stretched over the image.
+      blur: standard deviation in parts of the image's width.
     """
 
     image: np.ndarray
@@ -119,17 +119,17 @@ def random_room(rng: np.random.Generator) -> Room:
     return Room(low, high, tuple(walls), tuple(sizes), light, _random_blur(rng))
 
 
-def random_backdrop(rng: np.random.Generator, pictures: tuple[Path, ...] = ()) -> Backdrop:
-    """A backdrop without perspective: a part of one of the pictures, or painted.
+def random_backdrop(rng: np.random.Generator, images: tuple[Path, ...] = ()) -> Backdrop:
+    """A backdrop without perspective: a part of one of the images, or painted.
 
     Raises:
-      ValueError: a file is not a picture.
+      ValueError: a file is not an image.
     """
-    if pictures:
-        path = pictures[rng.integers(len(pictures))]
+    if images:
+        path = images[rng.integers(len(images))]
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if image is None:
-            raise BadInput(f"{path} is not a picture")
+            raise BadInput(f"{path} is not an image")
         height, width = image.shape[:2]
         side = rng.uniform(0.5, 1.0) * min(width, height)
         left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
@@ -144,10 +144,10 @@ def _random_blur(rng: np.random.Generator) -> float:
     return float(rng.uniform(0.002, 0.025)) if rng.random() < 0.45 else 0.0
 
 
-def _finish(picture: np.ndarray, blur: float) -> np.ndarray:
+def _finish(image: np.ndarray, blur: float) -> np.ndarray:
     if blur > 0:
-        picture = cv2.GaussianBlur(picture, (0, 0), max(blur * picture.shape[1], 0.3))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image = cv2.GaussianBlur(image, (0, 0), max(blur * image.shape[1], 0.3))
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def clouds(rng: np.random.Generator, size: int, roughness: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is true of the heads in a picture: rotation, box, visible share.
+"""What is true of the heads in an image: rotation, box, visible share.
 
 Box rule `head`: the bounds of the projected surface of the whole head, from the chin to the top of
 hair or headgear and with both ears. Hair counts where it lies above the ear lobes and within 6 cm
@@ -8,7 +8,7 @@ full, a peak too. Glasses and beards do not.
 Box rule `sphere18`: the bounds of the projected sphere of radius 18 cm round the point of the
 head that CMU Panoptic's boxes have as their centre.
 
-Both are clipped to the picture.
+Both are clipped to the image.
 """
 
 import cv2
@@ -35,7 +35,7 @@ _SAMPLES = np.array(
 def truth(
     scene: Scene, camera: Camera, ids: np.ndarray, *, box_rule: str = "head"
 ) -> tuple[list[HeadTruth], list[str]]:
-    """The heads of a picture.
+    """The heads of an image.
 
     Args:
       scene: what was rendered.
@@ -67,7 +67,7 @@ def truth(
             box = sphere_box(centre, SPHERE_RADIUS, camera)
         clipped = np.clip(box, 0, limits)
         if share < LEFT_OUT_BELOW or (clipped[2:] - clipped[:2]).min() < 1:
-            left_out.append("hidden, or outside the picture")
+            left_out.append("hidden, or outside the image")
             continue
         small = (box[2:] - box[:2]).max() < _IGNORE_SIDE
         heads.append(
@@ -91,7 +91,7 @@ def head_points(placed: PlacedPerson, points: np.ndarray, camera: Camera) -> np.
 
 
 def sphere_box(centre: np.ndarray, radius: float, camera: Camera) -> np.ndarray:
-    """(4,) xyxy: bounds of the picture of a sphere; `centre` (3,) in camera axes, metres."""
+    """(4,) xyxy: bounds of the image of a sphere; `centre` (3,) in camera axes, metres."""
     x, y, z = centre
     box = []
     for lateral, focal, middle in (
@@ -110,10 +110,10 @@ def visible_share(pixels: np.ndarray, triangles: np.ndarray, seen: np.ndarray) -
     Args:
       pixels: (n, 2) of the points of the head.
       triangles: (m, 3) that cover it.
-      seen: (H, W) bool, where the picture shows the person.
+      seen: (H, W) bool, where the image shows the person.
 
     Returns:
-      A number from 0 to 1; what lies outside the picture is not seen.
+      A number from 0 to 1; what lies outside the image is not seen.
     """
     low, high = np.floor(pixels.min(axis=0)) - 1, np.ceil(pixels.max(axis=0)) + 1
     scale = min(1.0, _CANVAS / float((high - low).max()))

@@ -25,7 +25,7 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTER
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `mtnet`. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="mtnet", description="Every head in a picture and where it looks, all 360 degrees."
+        prog="mtnet", description="Every head in an image and where it looks, all 360 degrees."
     )
     parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

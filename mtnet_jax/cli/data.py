@@ -30,12 +30,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     show.add_argument(
         "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
     )
-    show.add_argument("--out", required=True, type=Path, metavar="FILE", help="picture to write")
+    show.add_argument("--out", required=True, type=Path, metavar="FILE", help="image to write")
     show.add_argument(
         "--by",
         choices=("random", "yaw", "small", "worst"),
         default="random",
-        help="random pictures (default), heads of every 30 degrees of yaw, the smallest heads, or "
+        help="random images (default), heads of every 30 degrees of yaw, the smallest heads, or "
         "those with the largest errors",
     )
     show.add_argument(
@@ -54,9 +54,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     images.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     images.set_defaults(run=_images)
 
-    check = tasks.add_parser(
-        "check", help="verify every checksum, picture and label of record sets"
-    )
+    check = tasks.add_parser("check", help="verify every checksum, image and label of record sets")
     check.add_argument(
         "data", nargs="+", metavar="DIR[:SPLIT]", help="record sets; all splits unless one is named"
     )

@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--limit",
         type=arguments.positive,
         metavar="N",
-        help="at most so many pictures a set (default: all)",
+        help="at most so many images a set (default: all)",
     )
     parser.add_argument(
         "--size",

@@ -81,15 +81,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibration(args: argparse.Namespace, source: Path) -> list:
-    from mtnet_jax.predict.files import find_pictures
+    from mtnet_jax.predict.files import find_images
     from mtnet_jax.predict.placing import letterboxed
-    from mtnet_jax.predict.predictor import read_picture
+    from mtnet_jax.predict.predictor import read_image
     from mtnet_jax.shipped import shipped
     from mtnet_jax.weights import load_weights
 
     size = args.size or load_weights(source)[0].input.size
-    images = find_pictures(args.images or [shipped("demo/pictures")]).images
-    return [letterboxed(read_picture(path), size)[0] for path in images]
+    images = find_images(args.images or [shipped("demo/images")]).images
+    return [letterboxed(read_image(path), size)[0] for path in images]
 
 
 def _bytes_of(path: Path) -> int:

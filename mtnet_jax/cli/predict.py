@@ -16,14 +16,14 @@ DEFAULT_OUT = Path("heads")
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet predict`."""
     parser = commands.add_parser(
-        "predict", help="heads and poses of pictures, folders of pictures, videos, a camera"
+        "predict", help="heads and poses of images, folders of images, videos, a camera"
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="picture, folder of pictures, video, or the number of a camera",
+        help="image, folder of images, video, or the number of a camera",
     )
     parser.add_argument(
         "--weights",
@@ -127,7 +127,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.outputs import Outputs
-    from mtnet_jax.predict.files import find_pictures
+    from mtnet_jax.predict.files import find_images
     from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     _check_arguments(args, inputs, videos)
     if args.track:
         require_tracker()
-    images = find_pictures(inputs, leave_out=args.out)
+    images = find_images(inputs, leave_out=args.out)
     if images.left_out:
         print(images, file=sys.stderr)
     predictor = Predictor(
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = Outputs("predict", [*images.images, *files])
     failed = 0
     if inputs:
-        failed += _predict_pictures(args, outputs, predictor, images.images)
+        failed += _predict_images(args, outputs, predictor, images.images)
     for source in videos:
         failed += _predict_video(args, outputs, predictor, source)
     return 1 if failed else 0
@@ -184,7 +184,7 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
             raise BadInput(f"--out {args.out} is a folder of images: choose another folder.")
 
 
-def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) -> int:
+def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
     from mtnet_jax.predict.extras import write_crops, write_text
     from mtnet_jax.predict.files import predict_files
 
@@ -196,7 +196,7 @@ def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) ->
 
     failed = predict_files(
         predictor,
-        pictures,
+        images,
         out=args.out,
         json_file=args.json,
         lines_file=args.jsonl,
@@ -206,7 +206,7 @@ def _predict_pictures(args: argparse.Namespace, outputs, predictor, pictures) ->
         outputs=outputs,
     )
     say = functools.partial(print, file=_status(args))
-    say(f"{len(pictures) - len(failed)} images predicted, {len(failed)} could not be read")
+    say(f"{len(images) - len(failed)} images predicted, {len(failed)} could not be read")
     for kind, place in (("overlays", args.out), ("JSON", args.json), ("JSON lines", args.jsonl)):
         if place not in (None, Path("-")):
             say(f"{kind}: {place}")

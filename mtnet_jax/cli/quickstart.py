@@ -35,7 +35,7 @@ def quickstart(workdir: Path) -> int:
     from mtnet_jax.inspection.curves import plot_curves
     from mtnet_jax.inspection.predictions import write_predictions
     from mtnet_jax.outputs import Outputs
-    from mtnet_jax.predict.files import find_pictures, predict_files
+    from mtnet_jax.predict.files import find_images, predict_files
     from mtnet_jax.predict.predictor import Predictor
     from mtnet_jax.shipped import shipped
     from mtnet_jax.training.loop import train
@@ -52,15 +52,15 @@ def quickstart(workdir: Path) -> int:
 
     _step("3 of 4", "predicting on photographs, which it was not trained on")
     predictor = Predictor.load(workdir)
-    pictures = find_pictures([shipped("demo/pictures")]).images
+    images = find_images([shipped("demo/images")]).images
     predict_files(
         predictor,
-        pictures,
+        images,
         out=workdir / "predictions",
         json_file=workdir / "predictions.json",
     )
     outputs = Outputs("quickstart")
-    _step("4 of 4", "curves and a sheet of held-out pictures")
+    _step("4 of 4", "curves and a sheet of held-out images")
     plot_curves(outputs, workdir, workdir / "curves.png")
     write_predictions(outputs, predictor, RecordSource(records, "test"), workdir / "held_out.png")
 
@@ -73,15 +73,15 @@ def quickstart(workdir: Path) -> int:
     print(
         f"""
 In {shown}:
-  predictions/        overlays of demo/pictures: red x, green y, blue out of the face
+  predictions/        overlays of demo/images: red x, green y, blue out of the face
   predictions.json    the same as numbers
-  held_out.png        a sheet of held-out pictures, prediction and truth
+  held_out.png        a sheet of held-out images, prediction and truth
   eval/               table, JSON and plots
   curves.png          losses and evaluation over the steps
   checkpoints/        of the trained network; metrics.jsonl and tensorboard/ beside it
 
-Your own pictures:  mtnet predict PICTURE_OR_FOLDER --weights {shown} --out overlays
-This net saw 700 small rendered pictures for some minutes: the weights that ship are of more
+Your own images:  mtnet predict IMAGE_OR_FOLDER --weights {shown} --out overlays
+This net saw 700 small rendered images for some minutes: the weights that ship are of more
 use (predict without --weights), and README.md says how to train your own."""
     )
     return 0
@@ -103,7 +103,7 @@ def _summary(results: dict[str, dict]) -> str:
             row("mean IoU, missed = 0", "detection", "mean_iou_all", constant, 100, "%"),
             row("geodesic error, mean", "pose", "geodesic_mean", pose, 1, "°"),
             row("MAE of yaw, pitch, roll", "pose", "mae", pose, 1, "°"),
-            "  (constant: mean box and mean pose of the training pictures; its pose errors are",
+            "  (constant: mean box and mean pose of the training images; its pose errors are",
             "  those of the mean pose on the true boxes)",
         ]
     )

@@ -1,4 +1,4 @@
-"""Random changes of training pictures: place, size, turn and flip as one map, then colour."""
+"""Random changes of training images: place, size, turn and flip as one map, then colour."""
 
 import math
 from statistics import NormalDist
@@ -12,7 +12,7 @@ from mtnet_jax.errors import BadInput
 
 
 class AugmentOptions(NamedTuple):
-    """How far pictures are changed. Zeros (and scale 1, 1) change nothing."""
+    """How far images are changed. Zeros (and scale 1, 1) change nothing."""
 
     flip: float = 0.5  # probability
     turn: float = 15.0  # degrees either way, uniform
@@ -23,7 +23,7 @@ class AugmentOptions(NamedTuple):
     contrast: float = 0.3  # factor 1 +- this about the mean
     saturation: float = 0.4  # factor 1 +- this towards grey
     hue: float = 0.03  # of the full circle either way
-    grey: float = 0.05  # probability of a grey picture
+    grey: float = 0.05  # probability of a grey image
     blur: float = 0.1  # probability of a Gaussian blur of 0.5 to 1.5 pixels
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
     coarse: float = 0.0  # probability of fewer pixels: down to a half or a third, and up again
@@ -70,14 +70,14 @@ def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> 
 def change_colour(
     rng: np.random.Generator, image: np.ndarray, options: AugmentOptions
 ) -> np.ndarray:
-    """Random colour, blur and noise of a (H, W, 3) uint8 RGB picture."""
+    """Random colour, blur and noise of a (H, W, 3) uint8 RGB image."""
     brightness = 1 + rng.uniform(-options.brightness, options.brightness)
     contrast = 1 + rng.uniform(-options.contrast, options.contrast)
     saturation = 1 + rng.uniform(-options.saturation, options.saturation)
     if rng.random() < options.grey:
         saturation = 0.0
     hue = rng.uniform(-options.hue, options.hue) * 2 * np.pi
-    # All four are linear in RGB: one 3x3 matrix and an offset, one pass over the picture.
+    # All four are linear in RGB: one 3x3 matrix and an offset, one pass over the image.
     colour = _hue_saturation(hue, saturation) * (brightness * contrast)
     offset = (1 - contrast) * brightness * float(np.mean(cv2.mean(image)[:3]))
     image = cv2.transform(image, np.column_stack([colour, np.full(3, offset)]))

@@ -14,7 +14,7 @@ import numpy as np
 from mtnet_jax.anchors import STRIDES
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
-from mtnet_jax.data.fitting import Record, Records, fit_heads, naming_picture
+from mtnet_jax.data.fitting import Record, Records, fit_heads, naming_image
 from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
 from mtnet_jax.errors import BadInput
@@ -26,7 +26,7 @@ Batch = dict[str, np.ndarray]
 def augment_record(
     record: Record, rng: np.random.Generator, size: int, options: AugmentOptions
 ) -> dict[str, np.ndarray]:
-    """Decodes a record's picture and changes it at random.
+    """Decodes a record's image and changes it at random.
 
     Args:
       record: `image` still encoded.
@@ -38,17 +38,17 @@ def augment_record(
       `image` (size, size, 3) uint8 RGB, and the heads as of `fit_heads`.
 
     Raises:
-      BadRecord: the picture cannot be decoded; its `image_id` is named.
+      BadRecord: the image cannot be decoded; its `image_id` is named.
     """
     change = random_map(rng, size, options)
-    with naming_picture(record):
-        # The whole picture is letterboxed to `size`, then changed, all in one map: no more of its
+    with naming_image(record):
+        # The whole image is letterboxed to `size`, then changed, all in one map: no more of its
         # pixels are needed than end up in the input.
-        picture = decode_shrunk(record["image"], longest=size * geometry.scale_of(change))
-    letterbox = geometry.letterbox_map(picture.width, picture.height, size)
+        decoded = decode_shrunk(record["image"], longest=size * geometry.scale_of(change))
+    letterbox = geometry.letterbox_map(decoded.width, decoded.height, size)
     matrix = geometry.compose(letterbox, change)
-    from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)
-    image = geometry.map_picture(picture.pixels, from_pixels, size)
+    from_pixels = geometry.compose(geometry.scale_map(decoded.factor), matrix)
+    image = geometry.map_image(decoded.pixels, from_pixels, size)
     return {"image": change_colour(rng, image, options), **fit_heads(record, matrix, size)}
 
 
@@ -127,11 +127,11 @@ def training_batches(
     """An endless stream of training batches, the same for a seed whatever the number of threads.
 
     Args:
-      sources: record sources (random access, pictures still encoded), mixed for each batch.
+      sources: record sources (random access, images still encoded), mixed for each batch.
       weights: relative share of each source in the stream.
       size: side of the network's input.
-      batch_size: pictures a batch on this host.
-      max_heads: slots a picture.
+      batch_size: images a batch on this host.
+      max_heads: slots an image.
       options: augmentation.
       seed: of order and augmentation.
       threads: that read, decode and augment.

@@ -1,6 +1,6 @@
 """The record: its schema, encoding and decoding.
 
-A record is one picture with its heads (any number, none included), stored as a tf.train.Example in
+A record is one image with its heads (any number, none included), stored as a tf.train.Example in
 TFRecord files that a tensorflow-datasets builder wrote; `docs/data.md` has the schema as a table.
 This module is the one place that knows it. tensorflow_datasets (which brings the Example message,
 and needs no TensorFlow for what is done here) is imported on first use, not on import.
@@ -25,7 +25,7 @@ HEAD_FEATURES: dict[str, tuple[tuple[int, ...], np.dtype]] = {
     "headings": ((), np.dtype(np.float32)),
     "has_heading": ((), np.dtype(np.bool_)),
 }
-# Of the whole picture: fx, fy, cx, cy in pixels of its camera; zeros where they are not known.
+# Of the whole image: fx, fy, cx, cy in pixels of its camera; zeros where they are not known.
 CAMERA_FEATURE = "intrinsics"
 # What records of before these fields have instead of them.
 _ABSENT = ("headings", "has_heading", CAMERA_FEATURE)
@@ -36,7 +36,7 @@ _IDENTITY = np.eye(3, dtype=np.float32)
 def tfds_features() -> Any:
     """The schema as a `tfds.features.FeaturesDict`.
 
-    Top-level tensors, not a Sequence of dicts, which decodes wrongly for a picture without heads.
+    Top-level tensors, not a Sequence of dicts, which decodes wrongly for an image without heads.
     """
     import tensorflow_datasets as tfds
 
@@ -66,13 +66,13 @@ def check_record(record: dict) -> None:
     image_id = record.get("image_id", "?")
 
     def fail(field: str, fault: str):
-        raise BadRecord(f"picture {image_id!r}, field {field!r}: {fault}")
+        raise BadRecord(f"image {image_id!r}, field {field!r}: {fault}")
 
     expected = {"image", *TEXT_FEATURES, CAMERA_FEATURE, *HEAD_FEATURES}
     for field in sorted(expected ^ set(record)):
         fail(field, "missing" if field in expected else "unknown to the schema")
     if not isinstance(record["image"], bytes) or not record["image"]:
-        fail("image", "must be the bytes of an encoded picture (JPEG, PNG)")
+        fail("image", "must be the bytes of an encoded image (JPEG, PNG)")
     for field in TEXT_FEATURES:
         if not isinstance(record[field], str):
             fail(field, f"must be a str, is {type(record[field]).__name__}")
@@ -120,7 +120,7 @@ def encode_record(record: dict) -> bytes:
     """A record as the bytes of a tf.train.Example, exactly as tensorflow-datasets stores it.
 
     Args:
-      record: see `check_record`; `image` is the encoded picture and is stored as it is.
+      record: see `check_record`; `image` is the encoded image and is stored as it is.
 
     Returns:
       The serialized tf.train.Example.
@@ -147,21 +147,21 @@ def encode_record(record: dict) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def decode_record(data: bytes, *, picture: bool = True) -> dict:
+def decode_record(data: bytes, *, decode: bool = True) -> dict:
     """A record from the bytes of its tf.train.Example.
 
     Args:
       data: the serialized tf.train.Example.
-      picture: False leaves the picture encoded, which is much faster.
+      decode: False leaves the image encoded, which is much faster.
 
     Returns:
-      `image` (H, W, 3) uint8 RGB, or bytes with picture=False; `boxes` (n, 4) float32 xyxy pixels;
+      `image` (H, W, 3) uint8 RGB, or bytes with decode=False; `boxes` (n, 4) float32 xyxy pixels;
       `rotations` (n, 3, 3) float32; `has_pose` (n,) bool; `ignore` (n,) bool; `labels` (n,) int32;
       `headings` (n,) float32 degrees; `has_heading` (n,) bool; `intrinsics` (4,) float32;
       `image_id` and `source` str. Records written before headings and intrinsics have none.
 
     Raises:
-      BadRecord: not an Example, a field is missing or of a wrong kind or length, or the picture
+      BadRecord: not an Example, a field is missing or of a wrong kind or length, or the image
         cannot be decoded.
     """
     example_class, decode_error = example_message()
@@ -182,13 +182,13 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
         size = int(np.prod(shape))
         if len(values) % size:
             raise BadRecord(
-                f"picture {image_id!r}, field {field!r}: {len(values)} numbers, "
+                f"image {image_id!r}, field {field!r}: {len(values)} numbers, "
                 f"not a multiple of {size}"
             )
         record[field] = values.reshape(-1, *shape)
         if len(record[field]) != len(record["boxes"]):
             raise BadRecord(
-                f"picture {image_id!r}, field {field!r}: {len(record[field])} entries for "
+                f"image {image_id!r}, field {field!r}: {len(record[field])} entries for "
                 f"{len(record['boxes'])} boxes"
             )
     intrinsics = np.zeros(4, np.float32)
@@ -196,16 +196,16 @@ def decode_record(data: bytes, *, picture: bool = True) -> dict:
         intrinsics = np.array(_values(features, CAMERA_FEATURE, "float_list", image_id), np.float32)
         if intrinsics.shape != (4,):
             raise BadRecord(
-                f"picture {image_id!r}, field {CAMERA_FEATURE!r}: {len(intrinsics)} numbers, not 4"
+                f"image {image_id!r}, field {CAMERA_FEATURE!r}: {len(intrinsics)} numbers, not 4"
             )
     record[CAMERA_FEATURE] = intrinsics
     encoded = _single_bytes(features, "image", image_id)
-    if not picture:
+    if not decode:
         return {"image": encoded, **record}
     try:
         return {"image": decode_image(encoded), **record}
     except BadRecord as error:
-        raise BadRecord(f"picture {image_id!r}, field 'image': {error}") from error
+        raise BadRecord(f"image {image_id!r}, field 'image': {error}") from error
 
 
 @functools.cache
@@ -220,15 +220,15 @@ def example_message() -> tuple[Any, type[Exception]]:
 def _values(features: Any, field: str, kind: str, image_id: str) -> Any:
     """The list of a feature, an empty one where the list was left out as protobuf may do."""
     if field not in features:
-        raise BadRecord(f"picture {image_id!r}: field {field!r} is missing")
+        raise BadRecord(f"image {image_id!r}: field {field!r} is missing")
     stored = features[field].WhichOneof("kind")
     if stored not in (kind, None):
-        raise BadRecord(f"picture {image_id!r}, field {field!r}: is a {stored}, not a {kind}")
+        raise BadRecord(f"image {image_id!r}, field {field!r}: is a {stored}, not a {kind}")
     return getattr(features[field], kind).value
 
 
 def _single_bytes(features: Any, field: str, image_id: str) -> bytes:
     values = _values(features, field, "bytes_list", image_id)
     if len(values) != 1:
-        raise BadRecord(f"picture {image_id!r}, field {field!r}: {len(values)} values, not one")
+        raise BadRecord(f"image {image_id!r}, field {field!r}: {len(values)} values, not one")
     return values[0]

@@ -1,4 +1,4 @@
-"""A record's heads, moved into the network's input together with its picture."""
+"""A record's heads, moved into the network's input together with its image."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,12 @@ class Records(Protocol):
 
 
 @contextlib.contextmanager
-def naming_picture(record: Record) -> Iterator[None]:
-    """What cannot be decoded in this block is said with the record's picture and source."""
+def naming_image(record: Record) -> Iterator[None]:
+    """What cannot be decoded in this block is said with the record's image and source."""
     try:
         yield
     except BadRecord as error:
-        name = f"picture {record['image_id']!r} of {record['source']!r}"
+        name = f"image {record['image_id']!r} of {record['source']!r}"
         raise BadRecord(f"{name}: {error}") from error
 
 
@@ -37,11 +37,11 @@ def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nda
     """Moves a record's heads into the network's input.
 
     Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
-    outside is taken away, it is no longer in the picture. A head without a pose keeps the identity.
+    outside is taken away, it is no longer in the image. A head without a pose keeps the identity.
 
     Args:
-      record: its heads; the picture is not looked at.
-      matrix: the map (2, 3) from the picture to the input.
+      record: its heads; the image is not looked at.
+      matrix: the map (2, 3) from the image to the input.
       size: side of the input.
 
     Returns:

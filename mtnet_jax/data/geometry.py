@@ -1,6 +1,6 @@
-"""One affine map moves picture, boxes and rotations together, so they cannot disagree.
+"""One affine map moves image, boxes and rotations together, so they cannot disagree.
 
-A map is a (2, 3) float64 matrix from coordinates of the source picture to coordinates of the
+A map is a (2, 3) float64 matrix from coordinates of the source image to coordinates of the
 network's input, both in pixels with 0 at the outer edge of the first pixel (see `mtnet_jax.boxes`).
 Its linear part must be a scale, a turn and at most a mirroring: what keeps the shape of a head.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from mtnet_jax import rotations as rotation_ops
 
-BORDER_GREY = 114  # of 255, outside the picture
+BORDER_GREY = 114  # of 255, outside the image
 
 
 def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def turn_map(degrees: float) -> np.ndarray:
 
 
 def mirror_map(width: float) -> np.ndarray:
-    """Flips left and right within a picture of this width."""
+    """Flips left and right within an image of this width."""
     return np.array([[-1.0, 0, width], [0, 1, 0]])
 
 
@@ -60,25 +60,25 @@ def similarity_map(
 
 
 def letterbox_map(width: int, height: int, size: int) -> np.ndarray:
-    """Scales a whole picture into a square of `size`, keeping its shape, centred."""
+    """Scales a whole image into a square of `size`, keeping its shape, centred."""
     scale = size / max(width, height)
     return np.array(
         [[scale, 0, (size - scale * width) / 2], [0, scale, (size - scale * height) / 2]]
     )
 
 
-def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Resamples a picture into a square input.
+def map_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Resamples an image into a square input.
 
-    Pictures that shrink by two or more are averaged down first, so nothing is lost between samples.
+    Images that shrink by two or more are averaged down first, so nothing is lost between samples.
 
     Args:
       image: (H, W, 3) uint8.
-      matrix: the map from picture to input.
+      matrix: the map from image to input.
       size: side of the input.
 
     Returns:
-      (size, size, 3) uint8; grey where the picture does not reach.
+      (size, size, 3) uint8; grey where the image does not reach.
     """
     shrink = int(1 / scale_of(matrix) + 1e-6)  # rounding must not make 8 a 7
     if shrink >= 2:
@@ -108,9 +108,9 @@ def map_picture(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 def _whole_pixels(
     image: np.ndarray, matrix: np.ndarray, size: int
 ) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of the picture in the input, if whole pixels within it.
+    """Left, top, right, bottom of the image in the input, if whole pixels within it.
 
-    None where they are not, and where the map turns, mirrors or enlarges (an enlarged picture
+    None where they are not, and where the map turns, mirrors or enlarges (an enlarged image
     blends with the grey at its border).
     """
     (a, b, left), (c, d, top) = matrix.tolist()
@@ -154,7 +154,7 @@ def map_headings(headings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Maps headings (n,), degrees: the direction a level face looks in, seen from above.
 
     Mirrored where the map mirrors; an in-plane rotation by t leaves cos(t) of what looks sideways,
-    as the picture then shows a head that also nods. Scale and shift change no heading.
+    as the image then shows a head that also nods. Scale and shift change no heading.
     """
     linear = matrix[:, :2]
     sign = 1.0
@@ -166,7 +166,7 @@ def map_headings(headings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def scale_of(matrix: np.ndarray) -> float:
-    """Pixels of the input a pixel of the picture."""
+    """Pixels of the input a pixel of the image."""
     return math.sqrt(abs(_determinant(matrix[:, :2])))
 
 

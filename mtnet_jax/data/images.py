@@ -1,4 +1,4 @@
-"""Encoded pictures (JPEG, PNG, whatever OpenCV reads) to arrays, whole or no larger than needed."""
+"""Encoded images (JPEG, PNG, whatever OpenCV reads) to arrays, whole or no larger than needed."""
 
 import math
 import re
@@ -29,14 +29,14 @@ _SHRUNK = {
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
-    """An encoded picture (JPEG, PNG, whatever OpenCV reads) as (H, W, 3) uint8 RGB.
+    """An encoded image (JPEG, PNG, whatever OpenCV reads) as (H, W, 3) uint8 RGB.
 
-    Grey pictures become RGB, alpha is dropped, and the EXIF orientation is applied: boxes refer to
-    the picture as a viewer shows it. More than 8 bits are brought to 8: of 16 bits as many as are
+    Grey images become RGB, alpha is dropped, and the EXIF orientation is applied: boxes refer to
+    the image as a viewer shows it. More than 8 bits are brought to 8: of 16 bits as many as are
     used (10, 12, 14 or 16), of floats 0 to 1.
 
     Raises:
-      BadRecord: not a picture, or a damaged one. A JPEG with a hole is one: OpenCV would fill it
+      BadRecord: not an image, or a damaged one. A JPEG with a hole is one: OpenCV would fill it
         with grey. One that only lacks its end marker is whole.
     """
     encoded = _with_end(encoded)
@@ -45,7 +45,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
 
 
 def image_size(encoded: bytes) -> tuple[int, int]:
-    """Width and height of an encoded picture as `decode_image` gives it.
+    """Width and height of an encoded image as `decode_image` gives it.
 
     The header of a JPEG or PNG tells it. A JPEG that EXIF may turn, and other formats, are decoded.
 
@@ -62,12 +62,12 @@ def image_size(encoded: bytes) -> tuple[int, int]:
 
 
 class ShrunkImage(NamedTuple):
-    """A picture that was decoded smaller than it is.
+    """An image that was decoded smaller than it is.
 
     Attributes:
       pixels: (ceil(height / factor), ceil(width / factor), 3) uint8 RGB.
-      factor: 1, 2, 4 or 8 pixels of the whole picture a pixel, along both sides.
-      width, height: of the whole picture.
+      factor: 1, 2, 4 or 8 pixels of the whole image a pixel, along both sides.
+      width, height: of the whole image.
     """
 
     pixels: np.ndarray
@@ -77,15 +77,15 @@ class ShrunkImage(NamedTuple):
 
 
 def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
-    """Decodes a picture no larger than needed, which costs less.
+    """Decodes an image no larger than needed, which costs less.
 
-    A JPEG's blocks of 8 x 8 can be decoded to 4, 2 or 1 pixels a side; that is a picture averaged
+    A JPEG's blocks of 8 x 8 can be decoded to 4, 2 or 1 pixels a side; that is an image averaged
     down. Other formats are decoded whole. Otherwise as `decode_image`, but a JPEG that has its end
     is taken to be whole, which saves a second decoding: converting has judged it, and records have
     checksums.
 
     Args:
-      encoded: the picture.
+      encoded: the image.
       longest: its longer side keeps at least so many pixels, where it has them.
     """
     width, height, may_be_turned = _jpeg_header(encoded)
@@ -95,7 +95,7 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
     factor = 1
     while factor < 8 and max(width, height) >= 2 * factor * longest:
         factor *= 2
-    # The last pixels of sides that no factor divides reach beyond the picture. Turned, those would
+    # The last pixels of sides that no factor divides reach beyond the image. Turned, those would
     # be the first ones.
     rounded = width % factor or height % factor
     if factor == 1 or (rounded and may_be_turned):
@@ -108,7 +108,7 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
 
 
 def decode_at_scale(encoded: bytes, scale: float) -> ShrunkImage:
-    """As `decode_shrunk`, with at least `scale` pixels for each pixel of the whole picture."""
+    """As `decode_shrunk`, with at least `scale` pixels for each pixel of the whole image."""
     width, height, _ = _jpeg_header(encoded)
     # Of other formats no size is known here: they are decoded whole.
     return decode_shrunk(encoded, longest=scale * max(width, height) or math.inf)
@@ -116,7 +116,7 @@ def decode_at_scale(encoded: bytes, scale: float) -> ShrunkImage:
 
 def _decode(encoded: bytes, flags: int) -> np.ndarray:
     if not encoded:
-        raise BadRecord("the picture is empty (0 bytes)")
+        raise BadRecord("the image is empty (0 bytes)")
     # A JPEG has 8 bits and may be decoded smaller; of others the depth is seen when they are read.
     depth = 0 if _is_jpeg(encoded) else cv2.IMREAD_ANYDEPTH
     data = np.frombuffer(encoded, np.uint8)
@@ -127,10 +127,10 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
             grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | depth)
             image = None if grey is None else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     except cv2.error as error:
-        raise BadRecord(f"OpenCV cannot decode the picture: {error}") from error
+        raise BadRecord(f"OpenCV cannot decode the image: {error}") from error
     if image is None:
         raise BadRecord(
-            f"OpenCV cannot decode the picture ({len(encoded)} bytes): it is damaged, cut short, "
+            f"OpenCV cannot decode the image ({len(encoded)} bytes): it is damaged, cut short, "
             "or of a format that OpenCV does not know"
         )
     return image if image.dtype == np.uint8 else _to_eight_bits(image)
@@ -144,7 +144,7 @@ def _to_eight_bits(image: np.ndarray) -> np.ndarray:
         return (image >> (bits - 8)).astype(np.uint8)
     if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
         raise BadRecord(
-            f"the picture has values of {image.dtype} from {image.min():g} to {image.max():g}: "
+            f"the image has values of {image.dtype} from {image.min():g} to {image.max():g}: "
             "save it with 8 or 16 bits, or as floats from 0 to 1"
         )
     return np.rint(image * 255).astype(np.uint8)
@@ -158,10 +158,10 @@ def _with_end(encoded: bytes) -> bytes:
 
 
 def storable(encoded: bytes, image: np.ndarray) -> bytes:
-    """An encoded picture as records hold it: JPEG with its end, or PNG of 8 bits a channel.
+    """An encoded image as records hold it: JPEG with its end, or PNG of 8 bits a channel.
 
     Args:
-      encoded: the picture.
+      encoded: the image.
       image: the same, decoded.
     """
     if _is_jpeg(encoded):

@@ -13,7 +13,7 @@ Sources = dict[str, RecordSource]
 def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
     """The training and the evaluation sources of a configuration, by name.
 
-    Labels become indices into `config.class_names`, by name; pictures of the
+    Labels become indices into `config.class_names`, by name; images of the
     training records stay encoded, as `batches.training_batches` takes them.
 
     Raises:
@@ -27,7 +27,7 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
             train_sources[name] = RecordSource(
                 entry.path,
                 entry.train_split,
-                picture=False,
+                decode=False,
                 label_ids=_class_ids(config, name, RecordSet.open(entry.path)),
                 frame=config.frame,
             )
@@ -53,7 +53,7 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
 
 
 def stream_weights(config: ConfigDict, train_sources: Mapping[str, RecordSource]) -> list[float]:
-    """Pictures an epoch takes of each training source: its weight times its number of records."""
+    """Images an epoch takes of each training source: its weight times its number of records."""
     return [config.data[name].weight * len(source) for name, source in train_sources.items()]
 
 
@@ -76,7 +76,7 @@ def describe(
     """
     weights = stream_weights(config, train_sources)
     lines: list[tuple[str, ...]] = [
-        ("", "set", "split", "pictures", "heads", "with pose", "weight", "share", "box rule"),
+        ("", "set", "split", "images", "heads", "with pose", "weight", "share", "box rule"),
     ]
     for (name, source), weight in zip(train_sources.items(), weights, strict=True):
         share = f"{100 * weight / sum(weights):.1f} %"

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour
-from mtnet_jax.data.fitting import Records, fit_heads, naming_picture
+from mtnet_jax.data.fitting import Records, fit_heads, naming_image
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import heading_degrees
@@ -64,7 +64,7 @@ class Packer:
         """Reads the labels of all records once.
 
         Args:
-          sources: record sources, pictures still encoded.
+          sources: record sources, images still encoded.
           weights: share of the tiles that each source gets, relative.
           options: of the packing.
           augment: changes of each tile, but for those of scale and shift.
@@ -92,7 +92,7 @@ class Packer:
         """A packed input of `size` pixels: `image` (size, size, 3) uint8 RGB, and its heads.
 
         Raises:
-          BadRecord: a picture cannot be decoded; its `image_id` is named.
+          BadRecord: an image cannot be decoded; its `image_id` is named.
         """
         count = int(rng.choice(self.options.tiles))
         # Tiles are square; where their sides do not divide, they overlap by a pixel.
@@ -120,10 +120,10 @@ class Packer:
         number, index, head = (int(n) for n in place)
         record = self._sources[number][index]
         matrix = self._crop(rng, record["boxes"][head], side)
-        with naming_picture(record):
-            picture = decode_at_scale(record["image"], geometry.scale_of(matrix))
-        from_pixels = geometry.compose(geometry.scale_map(picture.factor), matrix)
-        tile = geometry.map_picture(picture.pixels, from_pixels, side)
+        with naming_image(record):
+            image = decode_at_scale(record["image"], geometry.scale_of(matrix))
+        from_pixels = geometry.compose(geometry.scale_map(image.factor), matrix)
+        tile = geometry.map_image(image.pixels, from_pixels, side)
         tile = change_colour(rng, tile, self._augment)
         if rng.random() < self.options.occlude:
             (box,) = geometry.map_boxes(record["boxes"][head][None], matrix)
@@ -131,7 +131,7 @@ class Packer:
         return tile, fit_heads(record, matrix, side)
 
     def _crop(self, rng: np.random.Generator, box: np.ndarray, side: int) -> np.ndarray:
-        """The map (2, 3) from a record's picture to a tile round the head of this box."""
+        """The map (2, 3) from a record's image to a tile round the head of this box."""
         options, augment = self.options, self._augment
         part = np.exp(rng.uniform(np.log(options.head_min), np.log(options.head_max)))
         scale = part * side / max(float((box[2:] - box[:2]).max()), 1.0)

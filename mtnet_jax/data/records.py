@@ -127,7 +127,7 @@ class RecordSource:
         path: Any,
         split: str,
         *,
-        picture: bool = True,
+        decode: bool = True,
         label_ids: Sequence[int] | None = None,
         frame: str = "camera",
     ):
@@ -136,7 +136,7 @@ class RecordSource:
         Args:
           path: directory of the record set (see `RecordSet.open`).
           split: name of a split, such as "train".
-          picture: False leaves pictures encoded in the records that are returned.
+          decode: False leaves images encoded in the records that are returned.
           label_ids: what each label of the set becomes in them; None leaves labels as they are.
           frame: what rotations are relative to in them (`mtnet_jax.camera`): "camera" leaves them
             as stored, "ray" takes them to the ray frame where the intrinsics are known. Where they
@@ -156,7 +156,7 @@ class RecordSource:
         # beside a main thread that imports too, risks a deadlock (etils' lazy modules have a lock).
         example_message()
         self.split = split
-        self.picture = picture
+        self.decode = decode
         self.frame = frame
         self._label_ids = None if label_ids is None else np.array(label_ids, np.int32)
         self._files = _open_shards(self.record_set, split)
@@ -174,7 +174,7 @@ class RecordSource:
         file, number = self._locate(index)
         data = file[number]
         try:
-            record = decode_record(data, picture=self.picture)
+            record = decode_record(data, decode=self.decode)
             if self._label_ids is not None:
                 record["labels"] = _renumbered(record["labels"], self._label_ids)
             if self.frame == "ray":

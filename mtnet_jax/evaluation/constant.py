@@ -12,10 +12,10 @@ from mtnet_jax.rotations import nearest_rotation
 
 
 class ConstantPredictor(NamedTuple):
-    """Says the same of every picture: what any network has to beat.
+    """Says the same of every image: what any network has to beat.
 
     Attributes:
-      box: (4,) xyxy as fractions of the width and height of the picture.
+      box: (4,) xyxy as fractions of the width and height of the image.
       rotation: (3, 3) chordal mean of the training poses.
       label: the most frequent class of the training truths.
     """
@@ -25,7 +25,7 @@ class ConstantPredictor(NamedTuple):
     label: int
 
     def heads(self, width: int, height: int) -> dict[str, np.ndarray]:
-        """One head of score 1: the mean box and mean pose, for a picture of the given size."""
+        """One head of score 1: the mean box and mean pose, for an image of the given size."""
         box = self.box[None] * [width, height, width, height]
         return _constant_heads(box, np.array([self.label]), self.rotation)
 
@@ -35,10 +35,10 @@ class ConstantPredictor(NamedTuple):
 
 
 def constant_predictor(train_truths: Iterable[dict]) -> ConstantPredictor:
-    """The mean box and the mean pose of training pictures; ignored truths are left out.
+    """The mean box and the mean pose of training images; ignored truths are left out.
 
     Args:
-      train_truths: records with the "width" and "height" of their picture, read once.
+      train_truths: records with the "width" and "height" of their image, read once.
 
     Returns:
       The predictor. The mean pose is the rotation nearest to the sum of the rotations, which is

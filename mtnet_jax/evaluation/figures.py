@@ -23,7 +23,7 @@ def interpolated_precision(
 
     At recall r it is the highest precision reached at any recall >= r, and 0 beyond the highest
     recall. Predictions of equal score enter together, so that their order has no influence (COCO's
-    tool takes them in the order of the pictures; the two agree where scores differ).
+    tool takes them in the order of the images; the two agree where scores differ).
 
     Args:
       scores: (p,) scores of all predictions.

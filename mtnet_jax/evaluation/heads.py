@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.evaluation.metrics import Settings, picture_state
+from mtnet_jax.evaluation.metrics import Settings, image_state
 
 HEADS_FILE = "heads.json"
 
 
 def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Iterator[dict[str, Any]]:
-    """The entries of the file; pictures that the `authors` protocol skips have none.
+    """The entries of the file; images that the `authors` protocol skips have none.
 
     Args:
-      pairs: (prediction, truth) of each picture, as `metrics.evaluate` takes them; truths with
+      pairs: (prediction, truth) of each image, as `metrics.evaluate` takes them; truths with
         their "image_id".
       settings: see `metrics.Settings`.
     """
     for prediction, truth in pairs:
-        rows = picture_state(prediction, truth, settings).rows
+        rows = image_state(prediction, truth, settings).rows
         heads = np.flatnonzero(~np.asarray(truth["ignore"], bool))
-        # Without rows the picture was skipped, or has no heads.
+        # Without rows the image was skipped, or has no heads.
         for head, row in zip(heads, rows, strict=bool(len(rows))):
             geodesic = float(row["geodesic"])
             yield {

@@ -1,4 +1,4 @@
-"""Greedy matching of the predicted heads of one picture to its true heads (COCO's rule).
+"""Greedy matching of the predicted heads of one image to its true heads (COCO's rule).
 
 The rule, in this order:
 
@@ -23,7 +23,7 @@ from mtnet_jax.boxes import iou_xyxy
 
 
 class Match(NamedTuple):
-    """The matching of one picture with m predictions and n truths, in the order they were given.
+    """The matching of one image with m predictions and n truths, in the order they were given.
 
     Attributes:
       truth_of_prediction: (m,) int, index of the truth taken (or of the ignored truth that absorbed
@@ -40,8 +40,8 @@ class Match(NamedTuple):
     iou: np.ndarray
 
 
-def match_picture(pred: dict, truth: dict, iou_threshold: float) -> Match:
-    """Match one picture's predictions to its truths, all of one class, by the rule of this module.
+def match_image(pred: dict, truth: dict, iou_threshold: float) -> Match:
+    """Match one image's predictions to its truths, all of one class, by the rule of this module.
 
     Args:
       pred: "boxes" (m, 4) xyxy in pixels and "scores" (m,), any order.
@@ -59,7 +59,7 @@ def match_picture(pred: dict, truth: dict, iou_threshold: float) -> Match:
 def match_heads(
     iou: np.ndarray, scores: np.ndarray, ignore: np.ndarray, iou_threshold: float
 ) -> Match:
-    """As `match_picture`, of IoUs (m, n), which are 0 between heads of different classes."""
+    """As `match_image`, of IoUs (m, n), which are 0 between heads of different classes."""
     taken = match_thresholds(iou, scores, ignore, np.array([iou_threshold]))[0]
     absorbed = np.zeros(len(taken), bool)
     absorbed[taken >= 0] = ignore[taken[taken >= 0]]

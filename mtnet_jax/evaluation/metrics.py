@@ -1,9 +1,9 @@
-"""Metrics of detection and head pose, exact over any split of the pictures into batches or hosts.
+"""Metrics of detection and head pose, exact over any split of the images into batches or hosts.
 
-`evaluate` does everything in one call. Its parts are `picture_state` (one picture), `merge_states`
+`evaluate` does everything in one call. Its parts are `image_state` (one image), `merge_states`
 (any number of states, in any order) and `summarise` (numbers out of a state). A state holds what
 the metrics need of each prediction and each truth instead of running sums, because average
-precision and medians need it; sums are taken without rounding error, so the order of pictures has
+precision and medians need it; sums are taken without rounding error, so the order of images has
 no influence.
 
 Every number is defined in docs/evaluation.md.
@@ -56,7 +56,7 @@ PROTOCOLS = ("matched", "authors")
 # truth was missed, has no pose, or was given a matrix that is no rotation.
 TRUTH_ROW = np.dtype(
     [
-        ("prediction", np.int64),  # that matched, its index in the picture; -1 where missed
+        ("prediction", np.int64),  # that matched, its index in the image; -1 where missed
         ("matched", np.bool_),
         ("label", np.int64),  # class of the truth
         ("iou", np.float64),  # 0 where missed
@@ -77,8 +77,8 @@ class Settings(NamedTuple):
     """What has to be stated beside every number.
 
     Attributes:
-      protocol: "matched" (greedy matching, see matching.py) or "authors" (pictures whose numbers of
-        predictions and truths differ are skipped; see `picture_state`).
+      protocol: "matched" (greedy matching, see matching.py) or "authors" (images whose numbers of
+        predictions and truths differ are skipped; see `image_state`).
       iou_threshold: smallest IoU of a match, for everything but the average precisions.
       score_threshold: predictions of lower score count in the average precisions alone.
     """
@@ -89,9 +89,9 @@ class Settings(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is known of a set of pictures. The empty state is `EMPTY`."""
+    """What is known of a set of images. The empty state is `EMPTY`."""
 
-    pictures: int  # evaluated, without the skipped ones
+    images: int  # evaluated, without the skipped ones
     skipped: int  # by the authors protocol
     ignored: int  # truths marked so
     false_positives: int  # at the settings' score and IoU thresholds
@@ -125,14 +125,14 @@ def evaluate(
     score_threshold: float = FOUND_SCORE,
     class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All metrics over pictures.
+    """All metrics over images.
 
     Args:
-      pairs: (prediction, truth) of each picture. A prediction has "boxes" (m, 4) xyxy in pixels,
+      pairs: (prediction, truth) of each image. A prediction has "boxes" (m, 4) xyxy in pixels,
         "scores" (m,), "rotations" (m, 3, 3) and "labels" (m,); a truth has "boxes" (n, 4),
         "rotations" (n, 3, 3), "has_pose" (n,), "ignore" (n,) and "labels" (n,), and optionally
         "headings" (n,) and "has_heading" (n,). Heads match within their class; without
-        labels all are of class 0. The picture itself is not needed.
+        labels all are of class 0. The image itself is not needed.
       protocol: see `Settings`.
       iou_threshold: see `Settings`.
       score_threshold: see `Settings`.
@@ -146,21 +146,21 @@ def evaluate(
       ValueError: unknown protocol, or a true pose that is no rotation.
     """
     settings = Settings(protocol, iou_threshold, score_threshold)
-    state = merge_states(picture_state(p, t, settings) for p, t in pairs)
+    state = merge_states(image_state(p, t, settings) for p, t in pairs)
     return summarise(state, settings, class_names)
 
 
-def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
-    """The state of one picture.
+def image_state(pred: dict, truth: dict, settings: Settings) -> State:
+    """The state of one image.
 
-    With the `authors` protocol a picture counts only if the number of predictions of score >=
+    With the `authors` protocol an image counts only if the number of predictions of score >=
     threshold equals the number of truths that are not ignored; heads are then paired by IoU, the
     highest first, however small it is. Whatever goes wrong in detection thereby drops out of the
     numbers, which is why it is not the default.
 
     Args:
-      pred: predicted heads of the picture.
-      truth: true heads of the picture.
+      pred: predicted heads of the image.
+      truth: true heads of the image.
       settings: thresholds and protocol.
 
     Returns:
@@ -200,7 +200,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
     if ignore.any():
         outcomes[(taken >= 0) & ignore[taken]] = -1
     return State(
-        pictures=1,
+        images=1,
         skipped=0,
         ignored=int(ignore.sum()),
         false_positives=false_positives,
@@ -213,7 +213,7 @@ def picture_state(pred: dict, truth: dict, settings: Settings) -> State:
 
 
 def merge_states(states: Iterable[State]) -> State:
-    """One state of all pictures of any number of states; the order has no influence on numbers."""
+    """One state of all images of any number of states; the order has no influence on numbers."""
     columns = list(zip(*[EMPTY, *states], strict=True))
     return State(*(sum(c) for c in columns[:4]), *(np.concatenate(c) for c in columns[4:]))
 
@@ -222,12 +222,12 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
     """The numbers of a state, ready for JSON.
 
     Args:
-      state: merged states of the pictures.
+      state: merged states of the images.
       settings: those the state was made with.
       class_names: of the labels; a label without a name is called by its number.
 
     Returns:
-      "settings"; "counts" (pictures, pictures_skipped, truths, truths_with_pose, ignored,
+      "settings"; "counts" (images, images_skipped, truths, truths_with_pose, ignored,
       predictions, predictions_counted); "detection" (ap50, ap50_95, ap_by_iou, recall, precision,
       matched, missed, false_positives, mean_iou_matched, mean_iou_all); "pose" (evaluated,
       invalid_rotations, coverage, and in degrees yaw, pitch, roll, mae, maev_left, maev_bottom,
@@ -250,8 +250,8 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
     return {
         "settings": settings._asdict(),
         "counts": {
-            "pictures": state.pictures,
-            "pictures_skipped": state.skipped,
+            "images": state.images,
+            "images_skipped": state.skipped,
             "truths": len(rows),
             "truths_with_pose": int(rows["has_pose"].sum()),
             "truths_with_heading": int(np.isfinite(rows["heading"]).sum()),
@@ -290,14 +290,14 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
 def _truth_rows(
     pred: dict, truth: dict, prediction_of_truth: np.ndarray, iou: np.ndarray
 ) -> np.ndarray:
-    """(n,) TRUTH_ROW of all truths of a picture, from (n,) matches and (m, n) IoU."""
+    """(n,) TRUTH_ROW of all truths of an image, from (n,) matches and (m, n) IoU."""
     matched = prediction_of_truth >= 0
     has_pose = np.asarray(truth["has_pose"], bool).reshape(-1)
     true = np.asarray(truth["rotations"], np.float64).reshape(-1, 3, 3)
     counts = has_pose & ~np.asarray(truth["ignore"], bool)
     if rotation_faults(true[counts]).any():
         name = truth.get("image_id", "?")
-        raise BadInput(f"Picture {name}: a true pose is no rotation: {true[counts].tolist()}.")
+        raise BadInput(f"Image {name}: a true pose is no rotation: {true[counts].tolist()}.")
 
     rows = np.zeros(len(has_pose), TRUTH_ROW)
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose

@@ -16,8 +16,8 @@ from mtnet_jax.outputs import Outputs
 
 # (section, key, printed name, unit or "%"); None is an empty line.
 _ROWS = (
-    ("counts", "pictures", "pictures", ""),
-    ("counts", "pictures_skipped", "  skipped by the protocol", ""),
+    ("counts", "images", "images", ""),
+    ("counts", "images_skipped", "  skipped by the protocol", ""),
     ("counts", "truths", "truths", ""),
     ("counts", "truths_with_pose", "  with a pose", ""),
     ("counts", "truths_with_heading", "  with a pose or a heading", ""),

@@ -28,7 +28,7 @@ from mtnet_jax.outputs import Outputs
 from mtnet_jax.places import place
 from mtnet_jax.predict.far_look import far_look_iou, with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
-from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Opened, Wanted, open_weights
 
 
@@ -49,7 +49,7 @@ def evaluate_records(
     """Evaluates weights on a split; prints the table, writes all files of a report.
 
     Beside the network stand two constants learned from the set's "train" split, where it has one
-    with poses: `constant` says the mean box and pose of every picture, `constant pose` the mean
+    with poses: `constant` says the mean box and pose of every image, `constant pose` the mean
     pose on every true box. What a network learned is what it is ahead of them.
 
     Args:
@@ -59,8 +59,8 @@ def evaluate_records(
       out: the report goes to a folder in it named after set and split; numbered where another set
         of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
-      batch_size: pictures a call.
-      limit: at most so many pictures, evenly spread; 0: all.
+      batch_size: images a call.
+      limit: at most so many images, evenly spread; 0: all.
       size: side of the network's input in pixels; None: as trained.
       outputs: of the run of the command, so that two sets of one name get two folders.
 
@@ -94,7 +94,7 @@ def evaluate_records(
 
     info = source.record_set
     title = (
-        f"{info.name}/{split}: {len(pairs)} pictures, boxes by the rule {info.box_rule!r}, "
+        f"{info.name}/{split}: {len(pairs)} images, boxes by the rule {info.box_rule!r}, "
         f"rotations in the frame {config.frame!r}"
     )
     write_report(outputs, results, folder, title=title, of=of)
@@ -145,7 +145,7 @@ def _predict_split(
         far_look=far_look_iou(opened.config),
     )
     total = min(limit, len(source)) if limit else len(source)
-    return opened, source, list(tqdm(predicted, total=total, unit="picture", desc="evaluate"))
+    return opened, source, list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
 
 
 def _constant_of(source: RecordSource, class_names: Sequence[str]) -> ConstantPredictor | None:
@@ -155,11 +155,11 @@ def _constant_of(source: RecordSource, class_names: Sequence[str]) -> ConstantPr
     train = RecordSource(
         source.record_set.path,
         "train",
-        picture=False,
+        decode=False,
         label_ids=class_ids(source.record_set, class_names),
         frame=source.frame,
     )
-    numbers = tqdm(range(len(train)), unit="picture", desc="constant", disable=None)
+    numbers = tqdm(range(len(train)), unit="image", desc="constant", disable=None)
     truths = [_truth_of(train[i]) for i in numbers]
     if not any((truth["has_pose"] & ~truth["ignore"]).any() for truth in truths):
         return None
@@ -167,7 +167,7 @@ def _constant_of(source: RecordSource, class_names: Sequence[str]) -> ConstantPr
 
 
 def _truth_of(record: Record) -> dict:
-    """The labels of a record, with the size of its picture instead of the encoded picture."""
+    """The labels of a record, with the size of its image instead of the encoded image."""
     width, height = image_size(record["image"])
     return {**record, "image": None, "width": width, "height": height}
 
@@ -188,14 +188,14 @@ def predict_records(
       detect: images (B, size, size, 3) uint8 -> heads in them.
       source: random access to decoded records.
       size: side of the network's input.
-      batch_size: pictures a call; the last batch is filled up, so nothing recompiles.
+      batch_size: images a call; the last batch is filled up, so nothing recompiles.
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
       far_look: second looks are taken (`predict.far_look`), and two heads that overlap by more
         are one; None takes none.
 
     Yields:
-      (prediction, truth) in pixels of the picture; the truth is the record without its picture.
+      (prediction, truth) in pixels of the image; the truth is the record without its image.
     """
     count = min(limit, len(source)) if limit else len(source)
     indices = np.linspace(0, max(len(source) - 1, 0), count).round().astype(int).tolist()
@@ -242,7 +242,7 @@ def _predict(
     heads = filled_up(np.stack([item["input"] for item in items]))
     images = [item["image"] for item in items]
     found = [
-        heads_in_picture(heads, row, item["matrix"], item["image"].shape)
+        heads_in_image(heads, row, item["matrix"], item["image"].shape)
         for row, item in enumerate(items)
     ]
     if far_look is not None:

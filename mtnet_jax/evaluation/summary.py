@@ -7,7 +7,7 @@ from mtnet_jax.evaluation.tables import align, cell
 
 # (section of a result, key, title, unit or "%")
 COLUMNS = (
-    ("counts", "pictures", "images", ""),
+    ("counts", "images", "images", ""),
     ("counts", "truths", "heads", ""),
     ("detection", "ap50", "AP50", "%"),
     ("detection", "recall", "recall", "%"),

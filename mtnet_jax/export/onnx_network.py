@@ -115,7 +115,7 @@ def _layer_shape(x: Any, *, path: str, features: int, stride: int, leaky: bool) 
 
 
 def _trace(model: MultitaskNet, size: int) -> ClosedJaxpr:
-    """The operations from pictures (1, size, size, 3) in [0, 1] to predictions (1, N, C)."""
+    """The operations from images (1, size, size, 3) in [0, 1] to predictions (1, N, C)."""
 
     def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module

@@ -16,7 +16,7 @@ ANCHORS = 9  # three on each of three levels
 def letterboxed_sizes(source: RecordSource) -> np.ndarray:
     """Widths and heights (n, 2) of all boxes that are not ignored, in an input of 416.
 
-    The source leaves pictures encoded: their headers tell their size.
+    The source leaves images encoded: their headers tell their size.
     """
     sizes = []
     for i in range(len(source)):
@@ -36,7 +36,7 @@ def print_fitted_anchors(data: Sequence[str]) -> None:
     sets = []
     for entry in data:
         sets.append(
-            letterboxed_sizes(RecordSource(*parse_selection(entry, default="train"), picture=False))
+            letterboxed_sizes(RecordSource(*parse_selection(entry, default="train"), decode=False))
         )
         print(f"{entry}: {len(sets[-1])} boxes")
     # Each set counts alike: the larger one would otherwise take all nine anchors.

@@ -25,7 +25,7 @@ from mtnet_jax.errors import BadRecord
 from mtnet_jax.places import Place, fetched, place, sizes_of_files
 from mtnet_jax.rotations import rotation_faults
 
-# A box may reach out of the picture by the rounding of a float32, in pixels.
+# A box may reach out of the image by the rounding of a float32, in pixels.
 _SLACK = 0.01
 _THREADS = os.cpu_count() or 1
 _IN_FLIGHT = 8 * _THREADS  # records: memory stays flat
@@ -163,8 +163,8 @@ def label_faults(
     """What is wrong with the labels of a record.
 
     Args:
-      record: decoded, with or without its picture.
-      size: width and height of the picture, None where it cannot be decoded.
+      record: decoded, with or without its image.
+      size: width and height of the image, None where it cannot be decoded.
       label_count: labels run from 0 to label_count - 1.
 
     Yields:
@@ -182,7 +182,7 @@ def label_faults(
         elif box[2] <= box[0] or box[3] <= box[1]:
             yield "box", f"head {i} has {box}: without area"
         elif size is not None and not _inside(box, size):
-            yield "box", f"head {i} has {box}: reaches out of the picture, {size[0]}x{size[1]}"
+            yield "box", f"head {i} has {box}: reaches out of the image, {size[0]}x{size[1]}"
     unlike_identity = (record["rotations"] != np.eye(3)).any(axis=(1, 2))
     for i, matrix in enumerate(record["rotations"]):
         if rotation_faults(matrix):
@@ -207,15 +207,15 @@ def _check_record(file: RecordFile, label_count: int, which: tuple[int, int]) ->
     except DamagedRecord as damage:
         return _Checked(number, None, 0, [("data checksum", damage.fault)])
     try:
-        record = decode_record(data, picture=False)
+        record = decode_record(data, decode=False)
     except (ValueError, OverflowError) as error:
         return _Checked(number, None, 0, [("schema", str(error))])
-    name = f"picture {record['image_id']!r}"
+    name = f"image {record['image_id']!r}"
     faults, size = [], None
     try:
         size = decode_image(record["image"]).shape[1::-1]
     except BadRecord as error:
-        faults.append(("picture", f"{name}: {error}"))
+        faults.append(("image", f"{name}: {error}"))
     faults += [(k, f"{name}: {text}") for k, text in label_faults(record, size, label_count)]
     return _Checked(number, record["image_id"], len(record["boxes"]), faults)
 

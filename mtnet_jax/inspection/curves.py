@@ -1,4 +1,4 @@
-"""Curves of a training run: losses, and evaluation on held-out pictures."""
+"""Curves of a training run: losses, and evaluation on held-out images."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ def plot_curves(outputs: Outputs, workdir: Path, path: Path) -> None:
                 "s--",
                 label=f"{name}: geodesic error, °",
             )
-    right.set(title="held-out pictures", xlabel="step", ylim=(0, None))
+    right.set(title="held-out images", xlabel="step", ylim=(0, None))
     for axes in (left, right):
         for before, after in pairwise(training):
             if before["phase"] != after["phase"]:

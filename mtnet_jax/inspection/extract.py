@@ -32,7 +32,7 @@ def write_images(selection: str, out: Path) -> int:
     record_set, splits = selected_splits(selection)
     outputs, count = Outputs("data images"), 0
     for split in splits:
-        source = RecordSource(record_set.path, split, picture=False)
+        source = RecordSource(record_set.path, split, decode=False)
         of = f"{record_set.path.resolve()}:{split}"
         for index in tqdm(range(len(source)), desc=split, unit="image"):
             record = source[index]

@@ -7,7 +7,7 @@ import numpy as np
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.files import write_picture
+from mtnet_jax.predict.files import write_image
 from mtnet_jax.predict.head import as_arrays
 from mtnet_jax.predict.predictor import Predictor
 
@@ -21,4 +21,4 @@ def write_predictions(
         record = source[int(i)]
         heads = as_arrays(predictor(record["image"]))
         sheet.append(draw_heads(record["image"], heads, truth=record, label=False))
-    write_picture(outputs, path, contact_sheet(sheet, columns=6, size=(320, 240)))
+    write_image(outputs, path, contact_sheet(sheet, columns=6, size=(320, 240)))

@@ -19,18 +19,18 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
-from mtnet_jax.predict.files import check_image_name, write_picture
+from mtnet_jax.predict.files import check_image_name, write_image
 from mtnet_jax.rotations import rotation_to_euler
 
 ORDERS = ("random", "yaw", "small", "worst")
 YAW_EDGES = np.arange(-180, 181, 30)  # degrees
-CELL = (560, 400)  # width and height of the place of a picture
+CELL = (560, 400)  # width and height of the place of an image
 COLUMNS = 4
 
 _SMALL = 0.3  # a head below this share of its place's height is enlarged ...
 _ENLARGED = 0.45  # ... to this share
 _WIDEST = 0.75  # share of the width that a head may have then
-_BESIDE = 3  # an enlarged head beside its picture has one part in so many of the width
+_BESIDE = 3  # an enlarged head beside its image has one part in so many of the width
 _GAP = 4  # pixels between the two
 _POSE_FIELDS = ("rotations", "has_pose", "headings", "has_heading")
 _GREY = (150, 150, 150)
@@ -55,7 +55,7 @@ class View(NamedTuple):
     Attributes:
       source: which of the sources; None for an empty place.
       record: of the source.
-      head: of the record, None for a picture without heads.
+      head: of the record, None for an image without heads.
       words: more for the caption.
       prediction: an entry of `evaluation.heads` with the predicted box, or None.
     """
@@ -80,15 +80,15 @@ def write_sheet(
 
     Args:
       selection: DIR[:SPLIT], all splits unless one is named.
-      out: picture file to write.
-      by: "random" (whole pictures), "yaw" (as many heads from each 30 degrees), "small" (the
+      out: image file to write.
+      by: "random" (whole images), "yaw" (as many heads from each 30 degrees), "small" (the
         smallest boxes) or "worst" (the largest errors of `metrics`).
       count: how many places the sheet has, about that for "yaw".
       metrics: heads.json of `mtnet eval` on the same records, for "worst".
       seed: of the choice.
 
     Returns:
-      How many heads or pictures the sheet shows.
+      How many heads or images the sheet shows.
 
     Raises:
       FileNotFoundError, ValueError: no such records, a metric file that is missing or of other
@@ -102,7 +102,7 @@ def write_sheet(
     if by not in ORDERS:
         raise BadInput(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
     record_set, splits = selected_splits(selection)
-    labels = [RecordSource(record_set.path, split, picture=False) for split in splits]
+    labels = [RecordSource(record_set.path, split, decode=False) for split in splits]
     rng = np.random.default_rng(seed)
     if by == "random":
         views = random_views([len(source) for source in labels], count, rng)
@@ -113,22 +113,22 @@ def write_sheet(
         views = yaw_views(heads, count, rng) if by == "yaw" else small_views(heads, count)
     if all(view.source is None for view in views):
         raise BadInput(f"{selection} has nothing to show by {by}.")
-    pictures = [RecordSource(record_set.path, split) for split in splits]
+    images = [RecordSource(record_set.path, split) for split in splits]
     cells, captions = [], []
-    for view in tqdm(views, desc="draw", unit="picture"):
-        cell, caption = draw_view(view, pictures, rng if by == "random" else None)
+    for view in tqdm(views, desc="draw", unit="image"):
+        cell, caption = draw_view(view, images, rng if by == "random" else None)
         cells.append(cell)
         captions.append(caption)
     columns = COLUMNS
     if by == "yaw":  # the heads of a bin stand beside each other
         each = len(views) // (len(YAW_EDGES) - 1)
         columns = each * max(round(COLUMNS / each), 1)
-    write_picture(outputs, out, contact_sheet(cells, min(columns, len(cells)), CELL, captions))
+    write_image(outputs, out, contact_sheet(cells, min(columns, len(cells)), CELL, captions))
     return sum(view.source is not None for view in views)
 
 
 def list_heads(sources: Sequence[RecordSource]) -> np.ndarray:
-    """All heads of sources that leave pictures encoded, as rows of `_HEAD`."""
+    """All heads of sources that leave images encoded, as rows of `_HEAD`."""
     rows = []
     for number, (index, record) in _records(sources):
         boxes = record["boxes"].astype(np.float64)
@@ -145,7 +145,7 @@ def list_heads(sources: Sequence[RecordSource]) -> np.ndarray:
 
 
 def random_views(lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[View]:
-    """Pictures of any split, each at most once. Their heads are looked up when they are drawn."""
+    """Images of any split, each at most once. Their heads are looked up when they are drawn."""
     total = sum(lengths)
     chosen = rng.choice(total, min(count, total), replace=False)
     starts = np.cumsum([0, *lengths])
@@ -199,7 +199,7 @@ def worst_views(
         number, index, heads = places.get(entry["image_id"], (0, 0, 0))
         if not 0 <= entry["head"] < heads:
             raise BadInput(
-                f"{file} speaks of head {entry['head']} of picture {entry['image_id']!r}, which is "
+                f"{file} speaks of head {entry['head']} of image {entry['image_id']!r}, which is "
                 "not among these records: name the record set and split it was made from."
             )
         if posed:
@@ -217,12 +217,12 @@ def draw_view(
 
     Args:
       view: what to show.
-      sources: the splits, with pictures.
-      rng: given, the whole picture is shown, and beside it one of its heads if that is small;
+      sources: the splits, with images.
+      rng: given, the whole image is shown, and beside it one of its heads if that is small;
         otherwise the surroundings of the head.
 
     Returns:
-      An RGB picture that fits into `CELL`, and the caption.
+      An RGB image that fits into `CELL`, and the caption.
     """
     if view.source is None:
         return np.full((CELL[1], CELL[0], 3), 240, np.uint8), view.words
@@ -238,7 +238,7 @@ def draw_view(
 
 
 def draw_whole(record: dict, head: int | None) -> np.ndarray:
-    """A whole picture in `CELL`; beside it one of its heads enlarged, if that is small in it."""
+    """A whole image in `CELL`; beside it one of its heads enlarged, if that is small in it."""
     height, width = record["image"].shape[:2]
     enlarged = head is not None and _is_small(record, head, CELL)
     room = (CELL[0] - CELL[0] // _BESIDE - _GAP, CELL[1]) if enlarged else CELL
@@ -261,7 +261,7 @@ def draw_part(
     *,
     prediction: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    """A head with its surroundings, or the whole picture if the head is large in it.
+    """A head with its surroundings, or the whole image if the head is large in it.
 
     Args:
       record: decoded.
@@ -314,22 +314,22 @@ def _is_small(record: dict, head: int, size: tuple[int, int]) -> bool:
 
 
 def _surroundings(
-    box: np.ndarray, picture: tuple[int, int], size: tuple[int, int]
+    box: np.ndarray, image_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """The part of a picture (xyxy, whole pixels) round a box, of the shape of `size`."""
+    """The part of an image (xyxy, whole pixels) round a box, of the shape of `size`."""
     sides = box[2:] - box[:2]
     height = max(max(sides) / _ENLARGED, sides[0] / _WIDEST * size[1] / size[0])
     wanted = np.maximum(np.array([height * size[0] / size[1], height]), 2)
     low = (box[:2] + box[2:]) / 2 - wanted / 2
-    low = np.clip(low, 0, np.maximum(np.array(picture) - wanted, 0))
-    high = np.minimum(np.ceil(low + wanted), picture)
+    low = np.clip(low, 0, np.maximum(np.array(image_size) - wanted, 0))
+    high = np.minimum(np.ceil(low + wanted), image_size)
     return (*np.floor(low).astype(int).tolist(), *high.astype(int).tolist())
 
 
 def _scaled_part(
     image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Part of a picture scaled into `size`, and the scale (2,) along x and y."""
+    """Part of an image scaled into `size`, and the scale (2,) along x and y."""
     left, top, right, bottom = part
     width, height = right - left, bottom - top
     scale = min(size[0] / width, size[1] / height)
@@ -347,7 +347,7 @@ def _draw(
     chosen: Sequence[int],
     prediction: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    """Draws the heads of a record onto a scaled part of its picture that begins at `origin`."""
+    """Draws the heads of a record onto a scaled part of its image that begins at `origin`."""
 
     def place(boxes: Any) -> np.ndarray:
         corners = np.asarray(boxes, np.float64).reshape(-1, 2, 2)

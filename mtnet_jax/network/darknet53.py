@@ -62,7 +62,7 @@ class Darknet53(nn.Module):
         """Computes the three maps the FPN reads.
 
         Args:
-          images_BxHxWx3: pictures in [0, 1], RGB, sides multiples of 32.
+          images_BxHxWx3: images in [0, 1], RGB, sides multiples of 32.
           train: see `ConvBN`.
 
         Returns:

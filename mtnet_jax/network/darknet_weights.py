@@ -3,7 +3,7 @@
 A file is a header and then float32 numbers, little endian, convolution by convolution in the order
 of the network's description (`load_convolutional_weights` of Darknet's parser.c):
 
-* header: int32 major, minor, revision; then the count of pictures seen, int64 from version 0.2 on
+* header: int32 major, minor, revision; then the count of images seen, int64 from version 0.2 on
   and int32 before;
 * a convolution with BatchNorm: biases, scales, running means, running variances, kernel;
 * a linear convolution: biases, kernel. Kernels are (out, in, height, width).
@@ -41,7 +41,7 @@ class WeightsReport:
     Attributes:
       path: the file.
       version: major, minor, revision of the header.
-      pictures_seen: the header's count of training pictures.
+      images_seen: the header's count of training images.
       loaded: group -> floats read into it (running statistics included).
       unused: floats of the file that the network has no place for.
       untouched: groups of the network that keep the values they had.
@@ -49,7 +49,7 @@ class WeightsReport:
 
     path: Path
     version: tuple[int, int, int]
-    pictures_seen: int
+    images_seen: int
     loaded: dict[str, int]
     unused: int
     untouched: tuple[str, ...]
@@ -123,7 +123,7 @@ def load_darknet_weights(
     return result, WeightsReport(
         path=path,
         version=version,
-        pictures_seen=seen,
+        images_seen=seen,
         loaded=loaded,
         unused=floats.size - sum(loaded.values()),
         untouched=tuple(group for group in params if group not in loaded),
@@ -199,7 +199,7 @@ def _neck_layers(scale: int) -> list[str]:
 
 
 def _read(path: Path) -> tuple[tuple[int, int, int], int, np.ndarray]:
-    """Header's version and count of pictures, and the floats after it."""
+    """Header's version and count of images, and the floats after it."""
     data = path.read_bytes()
     if len(data) < 20:
         raise BadInput(f"{path}: {len(data)} bytes, not even the 20 of a header")

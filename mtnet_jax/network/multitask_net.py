@@ -77,7 +77,7 @@ class MultitaskNet(nn.Module):
         """Predicts raw values for every cell and anchor.
 
         Args:
-          images_BxHxWx3: RGB pictures in [0, 1]; H and W multiples of 32.
+          images_BxHxWx3: RGB images in [0, 1]; H and W multiples of 32.
           train: names in `GROUPS` whose BatchNorm normalises with the statistics of this batch and
             updates the running ones (apply with mutable=["batch_stats"]). All other groups
             normalise with their running statistics, which stay bit-identical.
@@ -152,11 +152,11 @@ def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:
 
 def _check_images(shape: tuple[int, ...]) -> None:
     if len(shape) != 4 or shape[-1] != 3:
-        raise BadInput(f"pictures of shape {shape}; expected (batch, height, width, 3)")
+        raise BadInput(f"images of shape {shape}; expected (batch, height, width, 3)")
     height, width = shape[1:3]
     if height < STRIDES[0] or width < STRIDES[0] or height % STRIDES[0] or width % STRIDES[0]:
         raise BadInput(
-            f"pictures of {height} x {width}; height and width must be multiples of {STRIDES[0]}"
+            f"images of {height} x {width}; height and width must be multiples of {STRIDES[0]}"
         )
 
 

@@ -1,1 +1,1 @@
-"""Pictures, folders of pictures and videos to heads, and heads drawn on them."""
+"""Images, folders of images and videos to heads, and heads drawn on them."""

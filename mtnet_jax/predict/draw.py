@@ -1,7 +1,7 @@
-"""Heads drawn on pictures: boxes, axes or cubes of the pose, labels; sheets of many pictures.
+"""Heads drawn on images: boxes, axes or cubes of the pose, labels; sheets of many images.
 
 The three axes are the head's own, seen from the camera without perspective: columns 0, 1 and minus
-column 2 of R, of which the picture shows the first two components. Red points to the subject's
+column 2 of R, of which the image shows the first two components. Red points to the subject's
 left, green down to the chin, blue out of the face. A head of which the heading alone is known gets
 a flat blue arrow: where its face looks, as if it were seen a little from above.
 
@@ -51,7 +51,7 @@ def draw_heads(
     label: bool = True,
     legend: bool = False,
 ) -> np.ndarray:
-    """A copy of a picture with heads drawn on it.
+    """A copy of an image with heads drawn on it.
 
     Heads that cover much are drawn first, so that small ones stay visible. A head whose rotation is
     not finite gets its box alone; a head whose box is not finite is left out.
@@ -70,10 +70,10 @@ def draw_heads(
       (H, W, 3) uint8 RGB.
 
     Raises:
-      ValueError: the picture is not (H, W, 3) uint8.
+      ValueError: the image is not (H, W, 3) uint8.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise BadInput(f"Expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}.")
+        raise BadInput(f"Expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}.")
     canvas = np.ascontiguousarray(image).copy()
     width = line_width(image.shape)
     if truth is not None:
@@ -106,24 +106,24 @@ def contact_sheet(
     size: tuple[int, int],
     captions: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Pictures in rows of equal cells, each scaled to fit its cell and centred in it.
+    """Images in rows of equal cells, each scaled to fit its cell and centred in it.
 
     Args:
-      images: (H, W, 3) uint8 RGB pictures of any sizes.
+      images: (H, W, 3) uint8 RGB images of any sizes.
       columns: cells in a row.
-      size: width and height of the place of a picture, in pixels.
-      captions: a line of text below each picture.
+      size: width and height of the place of an image, in pixels.
+      captions: a line of text below each image.
 
     Returns:
       (rows (height + caption + gap) + gap, columns (width + gap) + gap, 3) uint8 RGB on white.
 
     Raises:
-      ValueError: no column, or captions of another number than pictures.
+      ValueError: no column, or captions of another number than images.
     """
     if columns < 1:
         raise BadInput(f"A sheet needs at least one column, got {columns}.")
     if captions is not None and len(captions) != len(images):
-        raise BadInput(f"{len(captions)} captions for {len(images)} pictures.")
+        raise BadInput(f"{len(captions)} captions for {len(images)} images.")
     width, height = size
     gap = max(width // 60, 2)
     text_size = int(np.clip(width // 22, 11, 28))
@@ -150,7 +150,7 @@ def contact_sheet(
 
 
 def line_width(shape: tuple[int, ...]) -> int:
-    """Width of lines in pixels for a picture of shape (H, W, ...): 2 at VGA size, 5 at full HD."""
+    """Width of lines in pixels for an image of shape (H, W, ...): 2 at VGA size, 5 at full HD."""
     return round(1 + max(shape[:2]) / 480)
 
 
@@ -283,14 +283,14 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
 
 
 def _free_place(
-    box: np.ndarray, size: tuple[int, int], picture: tuple[int, ...], taken: list[np.ndarray]
+    box: np.ndarray, size: tuple[int, int], image_shape: tuple[int, ...], taken: list[np.ndarray]
 ) -> tuple[np.ndarray, float]:
-    """Where a label of a size goes: above, below, right or left of the box, inside the picture.
+    """Where a label of a size goes: above, below, right or left of the box, inside the image.
 
     Args:
       box: (4,) xyxy.
       size: width and height of the label.
-      picture: shape of the picture (H, W, ...).
+      image_shape: shape of the image (H, W, ...).
       taken: (4,) xyxy boxes and labels not to cover.
 
     Returns:
@@ -310,7 +310,7 @@ def _free_place(
             (left - w - 2, bottom - h),
         ]
     )
-    room = np.maximum(np.array([picture[1] - w, picture[0] - h]), 0)
+    room = np.maximum(np.array([image_shape[1] - w, image_shape[0] - h]), 0)
     corners = np.floor(np.clip(corners, 0, room))
     places = np.concatenate([corners, corners + size], axis=1)
     others = np.array(taken)
@@ -355,7 +355,7 @@ def _fill(canvas: np.ndarray, points: np.ndarray, colour: tuple, opacity: float)
 
 
 def _shade(canvas: np.ndarray, left: int, top: int, width: int, height: int) -> None:
-    """Darken a rectangle so that white text on it can be read on any picture."""
+    """Darken a rectangle so that white text on it can be read on any image."""
     part = canvas[top : top + height, left : left + width]
     part[:] = (0.3 * part + 0.7 * np.array(DARK)).astype(np.uint8)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.predict.files import write_picture
+from mtnet_jax.predict.files import write_image
 from mtnet_jax.predict.head import Head
 
 CROPS, TEXTS = "crops", "labels"  # folders beside the overlays
@@ -19,7 +19,7 @@ def write_crops(
         left, top = np.floor(head.box[:2]).astype(int)
         right, bottom = np.ceil(head.box[2:]).astype(int)
         path = overlay.parent / CROPS / f"{overlay.stem}_{number}.png"
-        write_picture(outputs, path, image[top:bottom, left:right], of)
+        write_image(outputs, path, image[top:bottom, left:right], of)
 
 
 def write_text(

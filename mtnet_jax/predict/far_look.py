@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
-from mtnet_jax.predict.placing import heads_in_picture
+from mtnet_jax.predict.placing import heads_in_image
 from mtnet_jax.predict.tiles import merge
 
 FARTHER = 2  # times
@@ -22,7 +22,7 @@ LARGE = 0.35  # from here on it is worth a second look
 LARGEST_NEAR = 0.45  # what is larger is taken from the second look alone,
 SMALLEST_FAR = 0.25  # what is smaller from the first
 
-Found = dict[str, np.ndarray]  # heads as of `placing.heads_in_picture`
+Found = dict[str, np.ndarray]  # heads as of `placing.heads_in_image`
 
 
 def far_look_iou(config: ConfigDict) -> float | None:
@@ -57,7 +57,7 @@ def with_far_looks(
     heads = detect(np.stack(inputs))
     for row, (i, matrix) in enumerate(zip(again, matrices, strict=True)):
         shape = images[i].shape
-        far = heads_in_picture(heads, row, matrix, shape)
+        far = heads_in_image(heads, row, matrix, shape)
         joined[i] = join(found[i], far, shape, iou_threshold)
     return joined
 
@@ -75,7 +75,7 @@ def far_letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
         geometry.letterbox_map(image.shape[1], image.shape[0], within),
         geometry.shift_map((size - within) / 2, (size - within) / 2),
     )
-    return geometry.map_picture(image, matrix, size), matrix
+    return geometry.map_image(image, matrix, size), matrix
 
 
 def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:

@@ -17,12 +17,12 @@ from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
 from mtnet_jax.outputs import JsonLines, JsonList, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
-from mtnet_jax.predict.predictor import Predictor, read_picture
+from mtnet_jax.predict.predictor import Predictor, read_image
 
 STANDARD_OUTPUT = Path("-")
 
 
-def find_pictures(
+def find_images(
     inputs: Iterable[str | os.PathLike], *, leave_out: str | os.PathLike | None = None
 ) -> Listing:
     """Files as they are; folders become the images in them and below, sorted.
@@ -61,7 +61,7 @@ def find_pictures(
 
 def predict_files(
     predictor: Predictor,
-    pictures: list[Path],
+    images: list[Path],
     *,
     out: Path | None,
     json_file: Path | None,
@@ -75,7 +75,7 @@ def predict_files(
 
     Args:
       predictor: the network.
-      pictures: files.
+      images: files.
       out: folder for overlays (PNG, the image's name; a counter where names repeat), or None.
       json_file: file for the heads of all images as one list, "-" for standard output, or None.
       lines_file: the same as JSON lines, an object an image.
@@ -92,8 +92,8 @@ def predict_files(
       BadInput: an image lies in `out` itself, where an overlay could replace it.
       OSError: something cannot be written.
     """
-    outputs = outputs or Outputs("predict", pictures)
-    names = _overlay_names(outputs, pictures, out)
+    outputs = outputs or Outputs("predict", images)
+    names = _overlay_names(outputs, images, out)
     failed: list[Path] = []
     with contextlib.ExitStack() as opened:
         # What cannot be written is said before the work.
@@ -102,7 +102,7 @@ def predict_files(
             for path, form in ((json_file, JsonList), (lines_file, JsonLines))
             if path is not None
         ]
-        for batch in _batches(_readable(pictures, failed), batch_size):
+        for batch in _batches(_readable(images, failed), batch_size):
             found = predictor.predict_batch([image for _, image in batch])
             for (path, image), heads in zip(batch, found, strict=True):
                 if path in names:
@@ -110,7 +110,7 @@ def predict_files(
                         draw_heads(image, as_arrays(heads), cube=cube),
                         str(path.resolve()),
                     )
-                    write_picture(outputs, names[path], overlay, of)
+                    write_image(outputs, names[path], overlay, of)
                     if more is not None:
                         more(names[path], image, heads, of)
                 entry = heads_to_json(image, heads, predictor.class_names)
@@ -119,11 +119,11 @@ def predict_files(
     return failed
 
 
-def _readable(pictures: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+def _readable(images: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
     """Images that can be read, with progress; the others are reported, and added to `failed`."""
-    for path in tqdm(pictures, unit="image", disable=len(pictures) < 2):
+    for path in tqdm(images, unit="image", disable=len(images) < 2):
         try:
-            yield path, read_picture(path)
+            yield path, read_image(path)
         except (OSError, BadRecord) as error:
             tqdm.write(f"cannot read an image: {error}", file=sys.stderr)
             failed.append(path)
@@ -134,15 +134,13 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _overlay_names(outputs: Outputs, pictures: list[Path], out: Path | None) -> dict[Path, Path]:
+def _overlay_names(outputs: Outputs, images: list[Path], out: Path | None) -> dict[Path, Path]:
     if out is None:
         return {}
-    for path in pictures:
+    for path in images:
         if path.resolve().parent == out.resolve():
             raise BadInput(f"{path} lies in the folder for overlays, {out}: choose another folder.")
-    return {
-        path: outputs.own_name(out, path.stem, ".png", str(path.resolve())) for path in pictures
-    }
+    return {path: outputs.own_name(out, path.stem, ".png", str(path.resolve())) for path in images}
 
 
 @contextlib.contextmanager
@@ -179,7 +177,7 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
     return data.tobytes()
 
 
-def write_picture(outputs: Outputs, path: Path, image: np.ndarray, of: str = "") -> None:
+def write_image(outputs: Outputs, path: Path, image: np.ndarray, of: str = "") -> None:
     """Writes an RGB image as an output of a command; folders on the way are made.
 
     Raises:

@@ -15,10 +15,10 @@ class Head:
       score: 0 to 1.
       rotation: (3, 3) head axes to the axes of `frame` (see `mtnet_jax.rotations`); the face looks
         along minus its third column.
-      yaw: degrees, canonical: + turns the face to the left of the picture; +-180 is the back of a
+      yaw: degrees, canonical: + turns the face to the left of the image; +-180 is the back of a
         head.
       pitch: degrees, canonical: + looks up.
-      roll: degrees, canonical: + is clockwise in the picture.
+      roll: degrees, canonical: + is clockwise in the image.
       label: name of the class, one of the predictor's `class_names`.
       frame: "camera", or "ray": the axes of a camera that looks at the middle of the box, as a crop
         of the head shows it (`mtnet_jax.camera`).
@@ -58,7 +58,7 @@ def _rounded(rotation: np.ndarray) -> list[list[float]]:
 def heads_to_json(
     image: np.ndarray, heads: list[Head], class_names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Size and heads of a picture, ready for JSON; heads name their label if there are several."""
+    """Size and heads of an image, ready for JSON; heads name their label if there are several."""
     return {
         "width": image.shape[1],
         "height": image.shape[0],

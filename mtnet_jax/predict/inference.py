@@ -1,4 +1,4 @@
-"""Pictures -> heads in network coordinates: network, decoding, suppression in one compiled call."""
+"""Images -> heads in network coordinates: network, decoding, suppression in one compiled call."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +14,7 @@ from mtnet_jax.network import normalise_images
 from mtnet_jax.network.folding import Folded, apply_folded, fold
 from mtnet_jax.system import System
 
-# Evaluation wants the weak predictions too (average precision); pictures for people do not.
+# Evaluation wants the weak predictions too (average precision); images for people do not.
 EVAL_SCORE_THRESHOLD = 0.01
 
 # Weights -> (images (B, size, size, 3) uint8 -> Heads).

@@ -9,21 +9,21 @@ from mtnet_jax.heads import Heads
 def letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """An image (H, W, 3) uint8 as an input (size, size, 3), and the map from image to input."""
     matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)
-    return geometry.map_picture(image, matrix, size), matrix
+    return geometry.map_image(image, matrix, size), matrix
 
 
-def heads_in_picture(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:
-    """One picture's heads, moved back from the network's input into the picture.
+def heads_in_image(heads: Heads, row: int, matrix: np.ndarray, shape: tuple[int, ...]) -> dict:
+    """One image's heads, moved back from the network's input into the image.
 
     Args:
       heads: of a batch, as NumPy arrays.
-      row: which picture of the batch.
-      matrix: the map that made the input from the picture (a letterbox: no turn, no mirroring).
-      shape: of the picture, height first. Boxes are clipped to it, and heads of which nothing is
-        left (they lie in the grey beside the picture) are left out.
+      row: which image of the batch.
+      matrix: the map that made the input from the image (a letterbox: no turn, no mirroring).
+      shape: of the image, height first. Boxes are clipped to it, and heads of which nothing is
+        left (they lie in the grey beside the image) are left out.
 
     Returns:
-      {"boxes" (m, 4) xyxy pixels of the picture, "scores" (m,), "labels" (m,),
+      {"boxes" (m, 4) xyxy pixels of the image, "scores" (m,), "labels" (m,),
       "rotations" (m, 3, 3)} by falling score.
     """
     height, width = shape[:2]

@@ -19,7 +19,7 @@ from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.places import Place
 from mtnet_jax.predict import far_look
 from mtnet_jax.predict.head import Head
-from mtnet_jax.predict.placing import heads_in_picture, letterboxed
+from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
@@ -119,7 +119,7 @@ class Predictor:
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
         found = self._detect(self._filled_up(np.stack(inputs)))
         placed = [
-            heads_in_picture(found, row, matrix, image.shape)
+            heads_in_image(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
         ]
         if self._far_look is not None:
@@ -152,7 +152,7 @@ class Predictor:
             tile = image[top:bottom, left:right]
             network_input, matrix = letterboxed(tile, self.size)
             heads: Heads = self._detect(network_input[None])
-            parts.append(moved(heads_in_picture(heads, 0, matrix, tile.shape), window, image.shape))
+            parts.append(moved(heads_in_image(heads, 0, matrix, tile.shape), window, image.shape))
         return merge(parts, self._iou_threshold)
 
     def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
@@ -204,7 +204,7 @@ def as_rgb(image: Any) -> np.ndarray:
     if isinstance(image, str) and "://" in image:
         raise BadInput(f"{image} is an address: download the image, and give its path or bytes.")
     if isinstance(image, str | os.PathLike):
-        return read_picture(image)
+        return read_image(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image))
     if hasattr(image, "convert") and hasattr(image, "getexif"):  # PIL's, which may not be installed
@@ -223,12 +223,12 @@ def as_rgb(image: Any) -> np.ndarray:
     return image
 
 
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Raises:
       OSError: the file cannot be read.
-      BadRecord: (a ValueError) it is no picture; the message names it.
+      BadRecord: (a ValueError) it is no image; the message names it.
     """
     try:
         return decode_image(Path(path).read_bytes())

@@ -43,7 +43,7 @@ def moved(
     A neighbour, or the whole image, shows those better.
 
     Args:
-      arrays: heads as of `heads_in_picture`.
+      arrays: heads as of `heads_in_image`.
       window: the tile.
       shape: of the image, height first.
     """
@@ -62,7 +62,7 @@ def merge(parts: list[dict[str, np.ndarray]], iou_threshold: float) -> dict[str,
     """Heads of several looks at one image, by falling score, each once: one suppression over all.
 
     Args:
-      parts: heads as of `heads_in_picture`, all in pixels of the image.
+      parts: heads as of `heads_in_image`, all in pixels of the image.
       iou_threshold: a head that overlaps a better one by more is left out.
     """
     together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -18,7 +18,7 @@ DEFAULT_WEIGHTS = "release"
 
 
 def shipped(name: str) -> Path:
-    """A file or folder that ships, such as "demo/pictures".
+    """A file or folder that ships, such as "demo/images".
 
     Args:
       name: path as in the repository, beginning with "configs", "demo" or "weights".

@@ -73,7 +73,7 @@ class TrainingLog:
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
-            shown = {"loss": values["loss"], "img/s": values["pictures_per_second"]}
+            shown = {"loss": values["loss"], "img/s": values["images_per_second"]}
             texts = {k: "nan" if v is None else f"{v:.3g}" for k, v in shown.items()}
             self._bar.set_postfix(texts, refresh=False)
 

@@ -97,9 +97,9 @@ def _train(
     shapes = abstract_variables(system)["params"]
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
-    by_picture = NamedSharding(mesh, PartitionSpec("data"))
-    pictures = sum(stream_weights(config, train_sources))
-    steps = [phase.steps(pictures) for phase in phases]
+    by_image = NamedSharding(mesh, PartitionSpec("data"))
+    images = sum(stream_weights(config, train_sources))
+    steps = [phase.steps(images) for phase in phases]
     main = jax.process_index() == 0
     detector = make_detector(system, config, EVAL_SCORE_THRESHOLD)
 
@@ -140,7 +140,7 @@ def _train(
                         eval_sources=eval_sources,
                         detector=detector,
                         replicated=replicated,
-                        by_picture=by_picture,
+                        by_image=by_image,
                         checkpoints=checkpoints,
                         log=log,
                         stopping=stopping,
@@ -168,7 +168,7 @@ def _run_phase(
     eval_sources: dict[str, RecordSource],
     detector: Detector,
     replicated: NamedSharding,
-    by_picture: NamedSharding,
+    by_image: NamedSharding,
     checkpoints: Checkpoints,
     log: TrainingLog,
     stopping: Stopping,
@@ -219,7 +219,7 @@ def _run_phase(
             jax.block_until_ready(in_flight.popleft())
         with meter.waiting(metrics):
             batch = next(batches)
-        batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_picture, x), batch)
+        batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_image, x), batch)
         if train_step is None:
             start = time.perf_counter()
             step = make_train_step(system, phase, optimizer)
@@ -351,7 +351,7 @@ def _evaluate(
         size=config.input.size,
         batch_size=batch_size,
         threads=config.loader_threads,
-        limit=config.eval_pictures,
+        limit=config.eval_images,
     )
     result = evaluate(stopping.watch(pairs))
     detection, pose = result["detection"], result["pose"]

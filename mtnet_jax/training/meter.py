@@ -44,7 +44,7 @@ class Meter:
     def report(self, log: TrainingLog, position: Position, phase: Phase, metrics: Any) -> None:
         elapsed = time.perf_counter() - self._start
         rates = {
-            "pictures_per_second": self._batch_size * self._steps / elapsed,
+            "images_per_second": self._batch_size * self._steps / elapsed,
             "wait_share": self._waited / elapsed,
         }
         self.restart()

@@ -25,9 +25,9 @@ class Phase(NamedTuple):
     warmup_steps: int
     weights: LossWeights
 
-    def steps(self, pictures: float) -> int:
-        """Steps of the phase for an epoch of so many pictures: one at least, none in 0 epochs."""
-        return max(1, round(self.epochs * pictures / self.batch_size)) if self.epochs else 0
+    def steps(self, images: float) -> int:
+        """Steps of the phase for an epoch of so many images: one at least, none in 0 epochs."""
+        return max(1, round(self.epochs * images / self.batch_size)) if self.epochs else 0
 
 
 def read_phases(config: ConfigDict) -> tuple[Phase, ...]:

@@ -34,7 +34,7 @@ POSES = PoseSpread(yaw_limit=75.0, limit=60.0)
 NOSE_TIP = 30  # of the 68 landmarks
 CENTRE_BEHIND_NOSE = 0.067  # metres
 _MILLIMETRES = 1000.0
-_DEPTH_FOCAL, _COLOUR_FOCAL = 0.9, 0.81  # of the picture's width
+_DEPTH_FOCAL, _COLOUR_FOCAL = 0.9, 0.81  # of the image's width
 # Of the depth camera in the colour camera, as cameras of this kind have it.
 _TURN = Rotation.from_euler("xyz", [-0.9, 0.5, -0.25], degrees=True).as_matrix()
 _SHIFT = np.array([-0.024, 0.006, -0.013])  # metres
@@ -51,7 +51,7 @@ class Biwi:
       frames: how many in all, spread over the sequences.
       seed: of the set.
       sequences: their numbers.
-      size: width and height of both pictures.
+      size: width and height of both images.
       poses: how heads turn; headings beyond 90 degrees show the back of the head.
       every: frames of the motion between two that are written.
     """
@@ -88,9 +88,9 @@ class Biwi:
         depth_camera, colour_camera = scene.cameras
         folder = folder / "hpdb" / f"{sequence:02d}"
         rng = np.random.default_rng([self.seed, 32, sequence, frame])
-        picture = photograph(render(scene, colour_camera).picture, rng)
+        image = photograph(render(scene, colour_camera).image, rng)
         stem = f"frame_{frame:05d}"
-        write_png(folder / f"{stem}_rgb.png", picture)
+        write_png(folder / f"{stem}_rgb.png", image)
         if frame == 0:
             for name, camera in (("depth.cal", depth_camera), ("rgb.cal", colour_camera)):
                 (folder / name).write_text(calibration_text(camera), encoding="ascii")

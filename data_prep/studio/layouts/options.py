@@ -27,7 +27,7 @@ def run(
       args: of the command.
       poses: how heads turn.
       targets: folder of MakeHuman's targets, or None.
-      backgrounds: pictures of the user.
+      backgrounds: images of the user.
 
     Raises:
       FileExistsError, FileNotFoundError, ValueError, OSError: see `write_layout`, `figure_of`.
@@ -40,10 +40,10 @@ def run(
     layout = _layout(args, poses, targets, backgrounds)
     figure_of(args.assets, targets)  # what is missing is said before any process starts
     about = {"layout": args.layout, "seed": args.seed}
-    pictures = write_layout(
+    images = write_layout(
         layout, args.out, overwrite=args.overwrite, processes=args.processes, about=about
     )
-    print(f"{pictures} pictures in {args.out}. To convert them:")
+    print(f"{images} images in {args.out}. To convert them:")
     print(f"  {_next(layout, args.out)}")
     return 0
 

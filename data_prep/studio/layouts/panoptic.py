@@ -5,7 +5,7 @@
     OUT/SEQUENCE/hdImgs/00_CC/00_CC_XXXXXXXX.jpg      or hdVideos/hd_00_CC.mp4
 
 As in the originals: world and landmarks in centimetres, y down; one calibration a sequence; the
-same numbers of frames in json, pictures and video; camera matrices that call the centre of the
+same numbers of frames in json, images and video; camera matrices that call the centre of the
 first pixel 0. Lenses have no distortion. Faces have the 70 landmarks of the mesh. Some are lost, as
 happens in the originals: most of their landmarks have a score of -1.
 
@@ -41,7 +41,7 @@ POSES = PoseSpread()
 _CENTIMETRES = 100.0
 _MIDDLE = np.array([0.0, -1.4, 0.0])  # of the dome, at which the cameras look
 _DOME = (2.55, 2.85)  # metres from the middle to a camera
-_FOCAL = 0.8  # of the picture's width
+_FOCAL = 0.8  # of the image's width
 _STAND, _APART = 1.0, 0.6  # metres: how far from the middle people stand, and from each other
 _WALL = (3.3, 5.0)  # metres from the middle
 _GOLDEN = np.pi * (3 - np.sqrt(5))
@@ -78,14 +78,14 @@ class Panoptic:
         is seen by every camera.
       seed: of the set.
       cameras: how many HD cameras, numbered from 0.
-      size: width and height of the pictures.
+      size: width and height of the images.
       people: fewest and most people of a sequence.
       poses: how heads turn in the world.
       every: distance of frames that are kept.
       sequence_frames: most kept frames of a sequence.
       identities: how many people each split chooses from.
       lost_share: of the faces, lost ones.
-      video: write all frames as a video rather than the kept ones as pictures.
+      video: write all frames as a video rather than the kept ones as images.
     """
 
     assets: Path
@@ -132,7 +132,7 @@ class Panoptic:
         return found
 
     def write(self, folder: Path, task: tuple[str, int, bool]) -> int:
-        """Writes a frame (json, pictures unless there is a video), or the video of a camera."""
+        """Writes a frame (json, images unless there is a video), or the video of a camera."""
         sequence, number, is_camera = task
         if is_camera:
             return self._write_video(folder, sequence, number)
@@ -147,8 +147,8 @@ class Panoptic:
         if self.video:
             return 0
         for camera in self.cast(sequence).cameras:
-            path = names.picture_path(folder, sequence, camera, number)
-            write_jpeg(path, self.picture(scene, sequence, camera, number), _QUALITY)
+            path = names.image_path(folder, sequence, camera, number)
+            write_jpeg(path, self.image(scene, sequence, camera, number), _QUALITY)
         return self.cameras
 
     def cast(self, sequence: str) -> Cast:
@@ -168,10 +168,10 @@ class Panoptic:
             surroundings=cast.room,
         )
 
-    def picture(self, scene: Scene, sequence: str, camera: int, frame: int) -> np.ndarray:
+    def image(self, scene: Scene, sequence: str, camera: int, frame: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a camera."""
         rng = self._rng(sequence, 3, camera, frame)
-        return photograph(render(scene, self.cast(sequence).cameras[camera]).picture, rng)
+        return photograph(render(scene, self.cast(sequence).cameras[camera]).image, rng)
 
     def lost(self, sequence: str, frame: int) -> np.ndarray:
         """(n,) whether the face of each person is lost in a frame."""
@@ -205,8 +205,8 @@ class Panoptic:
             raise Unavailable(f"{path}: OpenCV cannot write this video (built without FFmpeg?)")
         frames = self.frame_numbers(sequence)
         for frame in frames:
-            picture = self.picture(self.scene(sequence, frame), sequence, camera, frame)
-            writer.write(np.ascontiguousarray(picture[..., ::-1]))
+            image = self.image(self.scene(sequence, frame), sequence, camera, frame)
+            writer.write(np.ascontiguousarray(image[..., ::-1]))
         writer.release()
         return len(frames)
 

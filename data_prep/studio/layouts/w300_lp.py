@@ -1,13 +1,13 @@
-"""The raw layout of 300W-LP: a face a picture, and a .mat beside it.
+"""The raw layout of 300W-LP: a face an image, and a .mat beside it.
 
     OUT/studioS_NNNNNN_0.jpg, .mat       S: the seed, NNNNNN: number of the photo
 
 The .mat holds Pose_Para (pitch, yaw, roll in radians, canonical; then x, y from the bottom of the
-picture, z, and the scale) and pt2d, the 68 landmarks in the picture.
+image, z, and the scale) and pt2d, the 68 landmarks in the image.
 
 The place of a head in these files is that of a weak perspective: every point of the head lies at
 scale (R X)_xy + (x, y), as if all of it were as far away as the origin of the face model. The
-studio has true perspective. So the camera has a long focal length, 20 times the picture's width,
+studio has true perspective. So the camera has a long focal length, 20 times the image's width,
 and stands that far away. R is exact, it has no part in this; x, y and the scale are those of the
 origin. Points of the head (100 mm before or behind it, at some 9 m) are then off by about 1 percent
 of their distance from the origin. The origin lies where `data_prep.sets.head_model` has it: between
@@ -38,8 +38,8 @@ from mtnet_jax.rotations import rotation_to_euler
 
 SIZE = 450
 POSES = PoseSpread(yaw_limit=90.0, limit=60.0)
-FOCAL = 20.0  # of the picture's width
-_SHARE = (0.4, 0.6)  # of the picture's height, an average head
+FOCAL = 20.0  # of the image's width
+_SHARE = (0.4, 0.6)  # of the image's height, an average head
 # The origin of the face model from the tip of the nose, metres in head axes.
 _ORIGIN = -np.array(min(FACE_POINTS, key=lambda point: point[2])) / 1000
 _QUALITY = 95
@@ -51,12 +51,12 @@ class W300Lp:
 
     Attributes:
       assets, targets: see `figure_of`.
-      frames: how many pictures, each of another person.
+      frames: how many images, each of another person.
       seed: of the set.
-      size: width and height of the pictures.
+      size: width and height of the images.
       poses: how heads turn.
       max_angle: no |yaw|, |pitch| or |roll|, in degrees, is beyond it (as in the original: 99).
-      backgrounds: pictures of the user for backdrops.
+      backgrounds: images of the user for backdrops.
     """
 
     assets: Path
@@ -81,12 +81,12 @@ class W300Lp:
         return f"studio{self.seed}_{photo:06d}_0"
 
     def write(self, folder: Path, photo: int) -> int:
-        """Writes a picture and its .mat."""
+        """Writes an image and its .mat."""
         scene = self.scene(photo)
         camera = scene.cameras[0]
         rng = np.random.default_rng([self.seed, 41, photo])
-        picture = random_effects(render(scene, camera).picture, rng)
-        write_jpeg(folder / f"{self.name(photo)}.jpg", picture, _QUALITY)
+        image = random_effects(render(scene, camera).image, rng)
+        write_jpeg(folder / f"{self.name(photo)}.jpg", image, _QUALITY)
         (folder / f"{self.name(photo)}.mat").write_bytes(mat(scene.people[0], camera))
         return 1
 

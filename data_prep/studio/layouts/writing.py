@@ -25,7 +25,7 @@ class Layout(Protocol):
         """Pieces of work. Each is done once, in any order, and writes files of its own."""
 
     def write(self, folder: Path, task: Any) -> int:
-        """Writes the files of a task below `folder`; returns the number of pictures."""
+        """Writes the files of a task below `folder`; returns the number of images."""
 
 
 def write_layout(
@@ -44,7 +44,7 @@ def write_layout(
       about: what the folder says of itself in studio.json, beside the licence.
 
     Returns:
-      Number of pictures.
+      Number of images.
 
     Raises:
       FileExistsError: `out` is there, and overwrite is False or the studio did not write it.
@@ -55,14 +55,14 @@ def write_layout(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        tasks, pictures = layout.tasks(), 0
+        tasks, images = layout.tasks(), 0
         run = runners.on_processes(min(processes, len(tasks)))
         with tqdm.tqdm(total=len(tasks), desc="render", unit=" tasks", smoothing=0.05) as bar:
             for count in run(functools.partial(layout.write, staging), tasks):
-                pictures += count
-                bar.set_postfix_str(f"{pictures} pictures", refresh=False)
+                images += count
+                bar.set_postfix_str(f"{images} images", refresh=False)
                 bar.update()
-        content = {**about, "pictures": pictures, "licence": LICENCE}
+        content = {**about, "images": images, "licence": LICENCE}
         (staging / ABOUT).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
@@ -72,7 +72,7 @@ def write_layout(
         raise WorkerDied(reason) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return pictures
+    return images
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
@@ -88,22 +88,22 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A rendered picture (H, W, 3) uint8 RGB with the noise of a sensor."""
-    noise = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(3)
-    return np.clip(picture + noise + np.float32(0.5), 0, 255).astype(np.uint8)
+def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A rendered image (H, W, 3) uint8 RGB with the noise of a sensor."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(3)
+    return np.clip(image + noise + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
-def write_jpeg(path: Path, picture: np.ndarray, quality: int) -> None:
-    """Writes an (H, W, 3) uint8 RGB picture, and its folder if need be."""
+def write_jpeg(path: Path, image: np.ndarray, quality: int) -> None:
+    """Writes an (H, W, 3) uint8 RGB image, and its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_jpeg(picture, quality))
+    path.write_bytes(encode_jpeg(image, quality))
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Writes an (H, W, 3) uint8 RGB picture, and its folder if need be."""
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes an (H, W, 3) uint8 RGB image, and its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
 
 
 def shares(total: int, parts: int) -> list[int]:

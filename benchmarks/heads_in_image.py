@@ -1,16 +1,16 @@
-"""What more heads in a picture cost: one network for all, or a second network for each.
+"""What more heads in an image cost: one network for all, or a second network for each.
 
-    python -m benchmarks.heads_in_picture
+    python -m benchmarks.heads_in_image
 
-Draws docs/images/heads_cost.png. Pictures of 1, 5, 20 and 50 heads (cut out of demo/pictures) go
+Draws docs/images/heads_cost.png. Images of 1, 5, 20 and 50 heads (cut out of demo/images) go
 
-- one pass: through the weights that ship, picture to heads and poses;
+- one pass: through the weights that ship, image to heads and poses;
 - two stages: through the same, for the boxes, and then each head through a network of its own,
   ResNet-50 at 224 pixels (Hopenet's) or FSA-Net's streams at 64 pixels, all heads in one batch, in
   onnxruntime. Their weights are random: cost does not depend on them. The two stages are measured
   apart and added up, the first once for both.
 
-The one pass is measured once more, all pictures in one process: how much more heads cost at all.
+The one pass is measured once more, all images in one process: how much more heads cost at all.
 """
 
 import argparse
@@ -25,24 +25,24 @@ import numpy as np
 
 from benchmarks.timing import Contender, Result, measure, table, write_json
 from mtnet_jax import Predictor
-from mtnet_jax.predict.predictor import read_picture
+from mtnet_jax.predict.predictor import read_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WEIGHTS = str(REPOSITORY / "weights" / "release")
-PICTURES = sorted((REPOSITORY / "demo" / "pictures").glob("*.jpg"))
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 COUNTS = (1, 5, 20, 50)
-COLUMNS, ROWS, CELL = 8, 7, 96  # of the picture: places for heads, pixels of each
-ROUNDS = 250  # of the pictures, for the growth
-SCORE = 0.05  # low: tiny heads must be found, of pictures made by scissors
+COLUMNS, ROWS, CELL = 8, 7, 96  # of the image: places for heads, pixels of each
+ROUNDS = 250  # of the images, for the growth
+SCORE = 0.05  # low: tiny heads must be found, of images made by scissors
 ONE_PASS = "one pass"
 STAGES = {"resnet50": "detector, then ResNet-50", "fsanet": "detector, then FSA-Net"}
 WAYS = {ONE_PASS: "one pass (this network)", **STAGES}
 
 
-def picture_of_heads(count: int) -> np.ndarray:
-    """A grey picture with so many heads on it, spread evenly."""
+def image_of_heads(count: int) -> np.ndarray:
+    """A grey image with so many heads on it, spread evenly."""
     canvas = np.full((ROWS * CELL, COLUMNS * CELL, 3), 120, np.uint8)
-    heads = [_cut_out(path) for path in PICTURES]
+    heads = [_cut_out(path) for path in IMAGES]
     for number, top, left in _places(count):
         canvas[top : top + CELL, left : left + CELL] = heads[number % len(heads)]
     return canvas
@@ -59,14 +59,14 @@ def _places(count: int) -> list[tuple[int, int, int]]:
 
 def _cut_out(path: Path) -> np.ndarray:
     """The upper middle of a portrait, where its head is."""
-    image = read_picture(path)
+    image = read_image(path)
     height, width = image.shape[:2]
     left = (width - height) // 2
     return cv2.resize(image[:, left : left + height], (CELL, CELL), interpolation=cv2.INTER_AREA)
 
 
 def one_pass(count: int) -> tuple[Callable, dict[str, Any]]:
-    image = picture_of_heads(count)
+    image = image_of_heads(count)
     predictor = Predictor.load(WEIGHTS, score_threshold=SCORE)
     return lambda: predictor(image), {"found": len(predictor(image))}
 
@@ -74,14 +74,14 @@ def one_pass(count: int) -> tuple[Callable, dict[str, Any]]:
 def growth(rounds: int) -> dict[int, float]:
     """Milliseconds of the one pass by number of heads, medians.
 
-    One process takes the pictures in turn: the differences are smaller than those between
+    One process takes the images in turn: the differences are smaller than those between
     processes.
     """
     predictor = Predictor.load(WEIGHTS, score_threshold=SCORE)
-    pictures = {count: picture_of_heads(count) for count in COUNTS}
+    images = {count: image_of_heads(count) for count in COUNTS}
     times = {count: [] for count in COUNTS}
     for _ in range(rounds):
-        for count, image in pictures.items():
+        for count, image in images.items():
             start = time.perf_counter()
             predictor(image)
             times[count].append(1e3 * (time.perf_counter() - start))
@@ -92,7 +92,7 @@ def second_stage(count: int, path: str, side: int) -> tuple[Callable, dict[str, 
     """Crops and their network; the boxes are given: as many as there are heads, found or not."""
     from benchmarks.onnx_models import as_onnx_input, session
 
-    image, network = picture_of_heads(count), session(Path(path))
+    image, network = image_of_heads(count), session(Path(path))
     corners = [(top, left) for _, top, left in _places(count)]
 
     def run():
@@ -104,7 +104,7 @@ def second_stage(count: int, path: str, side: int) -> tuple[Callable, dict[str, 
 
 
 def seconds_of(results: dict[str, Result], way: str, count: int) -> float:
-    """From picture to poses: of the one pass, or of both stages."""
+    """From image to poses: of the one pass, or of both stages."""
     first = results[_name(ONE_PASS, count)].median()
     return first if way == ONE_PASS else first + results[_name(way, count)].median()
 
@@ -133,13 +133,13 @@ def draw(results: dict[str, Result], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xlim(0, COUNTS[-1] + 1)
     axes.set_xticks(COUNTS)
-    axes.set_xlabel("heads in the picture")
-    axes.set_ylabel("milliseconds from picture to poses")
+    axes.set_xlabel("heads in the image")
+    axes.set_ylabel("milliseconds from image to poses")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("What more heads in a picture cost (two CPU cores)", loc="left", fontsize=11)
+    axes.set_title("What more heads in an image cost (two CPU cores)", loc="left", fontsize=11)
     figure.subplots_adjust(left=0.11, right=0.7, top=0.91, bottom=0.13)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -170,7 +170,7 @@ def main() -> None:
     print(table(results))
     found = [results[_name(ONE_PASS, n)].facts["found"] for n in COUNTS]
     print(f"of {COUNTS} heads the network saw {found} (a score of {SCORE} is enough)")
-    print(f"\n{'milliseconds from picture to poses':36}" + "".join(f"{n:>9}" for n in COUNTS))
+    print(f"\n{'milliseconds from image to poses':36}" + "".join(f"{n:>9}" for n in COUNTS))
     for way, title in WAYS.items():
         row = [1e3 * seconds_of(results, way, count) for count in COUNTS]
         print(f"{title:36}" + "".join(f"{value:9.1f}" for value in row))
