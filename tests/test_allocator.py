@@ -35,8 +35,9 @@ def test_large_buffers_stay_until_they_are_returned():
     kept, before, freed, returned = map(int, done.stdout.split())
     if not kept:
         pytest.skip("JAX may find an accelerator, which has an allocator of its own")
-    assert freed - before > 190  # MB
-    assert returned - before < 20
+    # Most of the 200 MB, however large the rest of the process grows or shrinks meanwhile.
+    assert freed - before > 100
+    assert freed - returned > 100
 
 
 def test_accelerators_are_left_alone(monkeypatch):
