@@ -198,17 +198,20 @@ def write_errors(folder, path, settings=None) -> None:
             record = source[i]
             k = int(record["image_id"].split()[-1]) if record["image_id"][-1].isdigit() else 0
             pairs.append((predicted(record, 10 * k, shift=100.0 if k == 6 else 0.0), record))
-    path.write_text(head_errors_as_json(pairs, settings or Settings()))
+    path.write_text(head_errors_as_json(pairs, settings or Settings(), "camera"))
 
 
 def test_errors_of_heads_as_a_file(records, tmp_path):
     write_errors(records, tmp_path / "heads.json")
-    entries = {entry["image_id"]: entry for entry in read_head_errors(tmp_path / "heads.json")}
+    frame, heads = read_head_errors(tmp_path / "heads.json")
+    assert frame == "camera"
+    entries = {entry["image_id"]: entry for entry in heads}
     assert len(entries) == 9  # the image without heads has none
     for k in (0, 1, 5, 7):
         entry = entries[f"image {k}"]
         assert entry["head"] == 0
         assert entry["geodesic"] == pytest.approx(10 * k, abs=0.1)
+        assert entry["heading"] == pytest.approx(10 * k, abs=0.1)  # they turn about the vertical
         assert entry["iou"] == pytest.approx(1)
         side = 6 + 2 * k
         assert entry["prediction"]["box"] == [20, 15, 20 + side, 15 + side]
@@ -234,13 +237,16 @@ def test_worst_first(records, tmp_path):
     file = tmp_path / "heads.json"
     write_errors(records, file)
     sources = labels(records)
-    views = show.worst_views(sources, read_head_errors(file), 3, file)
+    views = show.worst_views(sources, read_head_errors(file)[1], 3, file)
     assert names(views, sources) == ["image 7", "image 5", "image 4"]
     assert [view.words for view in views] == ["70° off", "50° off", "40° off"]
-    for entries in ([{**e, "geodesic": None} for e in read_head_errors(file)],):
-        views = show.worst_views(sources, entries, 2, file)
-        assert names(views, sources)[0] == "image 6"
-        assert [view.words for view in views] == ["missed", "IoU 1.00"]
+    entries = [{**e, "geodesic": None} for e in read_head_errors(file)[1]]  # headings alone
+    views = show.worst_views(sources, entries, 2, file)
+    assert names(views, sources) == ["image 7", "image 5"]
+    assert [view.words for view in views] == ["70° off", "50° off"]
+    views = show.worst_views(sources, [{**e, "heading": None} for e in entries], 2, file)
+    assert names(views, sources)[0] == "image 6"
+    assert [view.words for view in views] == ["missed", "IoU 1.00"]
 
 
 def test_worst_of_other_records_is_refused(records, tmp_path, capsys):

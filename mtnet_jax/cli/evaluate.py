@@ -1,11 +1,18 @@
 """`mtnet eval`."""
 
 import argparse
-import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtnet_jax.cli import arguments
+from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.places import Place, is_address, place_argument, published
+
+if TYPE_CHECKING:
+    from mtnet_jax.evaluation.run import Evaluation
+    from mtnet_jax.outputs import Outputs
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -14,11 +21,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "eval", help="all metrics on record sets, as table, JSON and plots"
     )
     parser.add_argument(
+        "--weights",
         "--workdir",
         required=True,
+        nargs="+",
         type=place_argument,
         metavar="PATH",
-        help="of mtnet train or export, or an exported file",
+        help="of mtnet train or export, an exported file, or another program's predictions (.json, "
+        "docs/evaluation.md); several are compared with the first",
     )
     parser.add_argument(
         "--data",
@@ -27,7 +37,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR[:SPLIT]",
         help="record sets; the split is 'test' unless named",
     )
-    parser.add_argument("--out", type=place_argument, metavar="DIR", help="default: WORKDIR/eval")
+    parser.add_argument(
+        "--out",
+        type=place_argument,
+        metavar="DIR",
+        help="default: eval beside the weights, where there is one",
+    )
     parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
     parser.add_argument(
         "--score",
@@ -49,6 +64,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="PIXELS",
         help="side of the network's input (default: as trained)",
     )
+    parser.add_argument(
+        "--worst",
+        type=arguments.positive,
+        metavar="N",
+        help="draw a sheet of so many heads of the largest errors, with truth and prediction",
+    )
+    parser.add_argument(
+        "--group",
+        default="",
+        metavar="PATTERN",
+        help="of several weights: images in whose names this regular expression finds the same "
+        "(persons, sequences) are resampled together",
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,22 +84,69 @@ def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
-    from mtnet_jax.evaluation.run import evaluate_records
+    from mtnet_jax.evaluation.comparison import names_of
+    from mtnet_jax.evaluation.foreign import is_foreign
+    from mtnet_jax.evaluation.predicted import predict_split
     from mtnet_jax.evaluation.summary import format_summary
-    from mtnet_jax.mirror import weights_here
     from mtnet_jax.outputs import Outputs
 
-    sets = [parse_selection(entry, default="test") for entry in args.data]
-    for path, split in sets:
+    sets = _named(parse_selection(entry, default="test") for entry in args.data)
+    for path, split in sets.values():
         RecordSource(path, split)  # what is missing is said before the first takes its time
-    outputs, found = Outputs("eval"), {}
-    with contextlib.ExitStack() as stack:
-        weights = stack.enter_context(weights_here(args.workdir))
-        target = args.out or _beside(args.workdir) / "eval"
-        out = stack.enter_context(published(target))
-        for path, split in sets:
-            results = evaluate_records(
-                weights,
+    for foreign in filter(is_foreign, args.weights):
+        for path, split in sets.values():
+            predict_split(foreign, path, split, limit=args.limit or 0)
+    several = len(args.weights) > 1
+    if several and args.out is None:
+        raise BadInput("Several weights are compared in a folder of its own: name it with --out.")
+    outputs = Outputs("eval")
+    found: dict[str, dict[str, Evaluation]] = {name: {} for name in sets}
+    target = args.out or _beside(args.weights[0]) / "eval"
+    with published(target) as out:
+        for name, weights in zip(names_of(args.weights), args.weights, strict=True):
+            folder = out / name if several else out
+            for set_name, evaluation in _evaluate(args, weights, sets, folder, outputs):
+                found[set_name][name] = evaluation
+        if several:
+            _compare(found, out, outputs, args.group)
+    if is_address(target):
+        print(f"{out} lies at {target} now")
+    if not several and len(sets) > 1:
+        print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
+        results = {
+            name: each.results["network"]
+            for name, by_weights in found.items()
+            for each in by_weights.values()
+        }
+        print(format_summary(results))
+    return 0
+
+
+def _named(selections: Iterable[tuple[Place, str]]) -> dict[str, tuple[Place, str]]:
+    """Set:split as tables call it -> what it is; the whole path where two have one name."""
+    sets = list(selections)
+    named = {}
+    for path, split in sets:
+        alike = [other for other, _ in sets if other.name == path.name and other != path]
+        named[f"{path if alike else path.name}:{split}"] = (path, split)
+    return named
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    weights: Place,
+    sets: dict[str, tuple[Place, str]],
+    out: Path,
+    outputs: "Outputs",
+) -> Iterator[tuple[str, "Evaluation"]]:
+    """Evaluates weights on each set."""
+    from mtnet_jax.evaluation.run import evaluate_split
+    from mtnet_jax.mirror import weights_here
+
+    with weights_here(weights) as local:
+        for name, (path, split) in sets.items():
+            evaluation = evaluate_split(
+                local,
                 path,
                 split,
                 out=out,
@@ -83,14 +158,49 @@ def run(args: argparse.Namespace) -> int:
                 size=args.size,
                 outputs=outputs,
             )
-            alike = [other for other, _ in sets if other.name == path.name and other != path]
-            found[f"{path if alike else path.name}:{split}"] = results["network"]
-    if is_address(target):
-        print(f"{out} lies at {target} now")
-    if len(found) > 1:
-        print(f"\nThe network on all sets, score >= {args.score:g}, IoU >= {args.iou:g}\n")
-        print(format_summary(found))
-    return 0
+            if args.worst:
+                _draw_worst(f"{path}:{split}", evaluation, args.worst, outputs)
+            yield name, evaluation
+
+
+def _draw_worst(selection: str, evaluation: "Evaluation", count: int, outputs: "Outputs") -> None:
+    from mtnet_jax.evaluation.heads import HEADS_FILE
+    from mtnet_jax.inspection.show import write_sheet
+
+    file = evaluation.folder / "worst.png"
+    shown = write_sheet(
+        selection,
+        file,
+        by="worst",
+        count=count,
+        metrics=evaluation.folder / HEADS_FILE,
+        outputs=outputs,
+        of=evaluation.of,
+    )
+    print(f"the {shown} worst heads: {file}")
+
+
+def _compare(
+    found: dict[str, dict[str, "Evaluation"]], out: Path, outputs: "Outputs", group: str
+) -> None:
+    """Prints and writes what several weights have beside each other."""
+    from mtnet_jax.evaluation import comparison
+    from mtnet_jax.evaluation.plots import plot_by_yaw
+
+    differences = comparison.compare(found, group)
+    text = (
+        f"{comparison.format_comparison(found)}\n\n"
+        f"{comparison.format_differences(differences, group)}\n"
+    )
+    of = ";".join(each.of for by_weights in found.values() for each in by_weights.values())
+    outputs.write(out / "comparison.txt", text, of)
+    outputs.write(out / "comparison.json", comparison.as_json(found, differences, group), of)
+    for by_weights in found.values():
+        folder = next(iter(by_weights.values())).folder.name
+        results = {name: each.results["network"] for name, each in by_weights.items()}
+        with outputs.writing(out / f"by_yaw-{folder}.png", of) as file:
+            plot_by_yaw(results).savefig(file, format="png", dpi=160)
+    print(f"\n{text}\ncomparison.txt, .json and plots by yaw: {out}")
 
 
 def _beside(weights: Place) -> Place:

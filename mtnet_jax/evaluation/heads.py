@@ -1,10 +1,12 @@
 """The errors of single heads as a JSON file, to look up what went wrong where.
 
-    {"settings": {...}, "heads": [{"image_id": ..., "head": 0, "iou": ..., "geodesic": ...,
-     "prediction": {"score": ..., "box": [...], "rotation": [...]}}, ...]}
+    {"settings": {...}, "frame": "camera", "heads": [{"image_id": ..., "head": 0, "iou": ...,
+     "geodesic": ..., "heading": ..., "prediction": {"score": ..., "box": [...],
+     "rotation": [...]}}, ...]}
 
-`head` is the index in the record. `iou` is 0 and `prediction` null where the head was missed;
-`geodesic` (degrees) is null there and where there is no pose. Heads that are ignored are left out.
+`frame` is that of the rotations. `head` is the index in the record. `iou` is 0 and `prediction`
+null where the head was missed. `geodesic` and `heading` are errors in degrees: null there, where
+there is no pose, and where there is neither pose nor heading. Ignored heads are left out.
 """
 
 import json
@@ -19,6 +21,7 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.metrics import Settings, image_state
 
 HEADS_FILE = "heads.json"
+_FIELDS = ("image_id", "head", "iou", "geodesic", "heading", "prediction")
 
 
 def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Iterator[dict[str, Any]]:
@@ -34,38 +37,45 @@ def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Itera
         heads = np.flatnonzero(~np.asarray(truth["ignore"], bool))
         # Without rows the image was skipped, or has no heads.
         for head, row in zip(heads, rows, strict=bool(len(rows))):
-            geodesic = float(row["geodesic"])
             yield {
                 "image_id": truth["image_id"],
                 "head": int(head),
                 "iou": float(row["iou"]),
-                "geodesic": geodesic if np.isfinite(geodesic) else None,
+                "geodesic": _finite(row["geodesic"]),
+                "heading": _finite(row["heading_error"]),
                 "prediction": _prediction(prediction, int(row["prediction"])),
             }
 
 
-def head_errors_as_json(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> str:
-    """The content of the file; see `head_errors` for what goes in."""
-    content = {"settings": settings._asdict(), "heads": list(head_errors(pairs, settings))}
+def head_errors_as_json(pairs: Iterable[tuple[dict, dict]], settings: Settings, frame: str) -> str:
+    """The content of the file; see `head_errors` for what goes in, and `frame` above."""
+    heads = list(head_errors(pairs, settings))
+    content = {"settings": settings._asdict(), "frame": frame, "heads": heads}
     return json.dumps(content, allow_nan=False) + "\n"
 
 
-def read_head_errors(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The entries of a file.
+def read_head_errors(path: str | os.PathLike) -> tuple[str, list[dict[str, Any]]]:
+    """The frame of the rotations, and the entries of a file.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: it is not such a file.
     """
     try:
-        heads = json.loads(Path(path).read_text(encoding="utf-8"))["heads"]
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        frame, heads = content["frame"], content["heads"]
         for entry in heads:
-            entry["image_id"], entry["head"], entry["iou"], entry["geodesic"], entry["prediction"]
+            _ = [entry[field] for field in _FIELDS]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path} is not the {HEADS_FILE} of `mtnet eval` (WORKDIR/eval/SET-SPLIT): {error}"
+            f"{path} is not the {HEADS_FILE} of `mtnet eval` (WORKDIR/eval/SET-SPLIT) of this "
+            f"version: {error}"
         ) from error
-    return heads
+    return frame, heads
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _prediction(prediction: dict, index: int) -> dict[str, Any] | None:

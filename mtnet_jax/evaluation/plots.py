@@ -27,23 +27,41 @@ def plot_precision_recall(results: Results) -> Figure:
     return figure
 
 
+def plot_by_yaw(results: Results) -> Figure:
+    """`plot_pose_by_yaw`, or `plot_heading` where no result has a pose."""
+    posed = any(result["pose"]["evaluated"] for result in results.values())
+    return plot_pose_by_yaw(results) if posed else plot_heading(results)
+
+
 def plot_pose_by_yaw(results: Results) -> Figure:
     """Mean geodesic error by bins of |yaw|, with the number of poses behind every bar."""
     figure, axes = _new_plot("|Yaw| of the true pose", "Mean geodesic error")
+    _bars(axes, results, "pose", "yaw_bins", "geodesic_mean")
+    return figure
+
+
+def plot_heading(results: Results) -> Figure:
+    """Mean error of the heading by bins of |heading|, with the number of heads behind every bar."""
+    figure, axes = _new_plot("|Heading| of the true head", "Mean error of the heading")
+    _bars(axes, results, "heading", "heading_bins", "mean")
+    return figure
+
+
+def _bars(axes: Any, results: Results, section: str, bins: str, key: str) -> None:
+    """A bar for each bin of each result."""
     width = 0.8 / max(len(results), 1)
     names = []
     for index, (colour, (name, result)) in enumerate(_coloured(results)):
-        bins = result["yaw_bins"]
-        names = [bin_name(each) + "°" for each in bins]
-        filled = [(i, b) for i, b in enumerate(bins) if b["geodesic_mean"] is not None]
+        names = [bin_name(each) + "°" for each in result[bins]]
+        filled = [(i, b) for i, b in enumerate(result[bins]) if b[key] is not None]
         if not filled:
             continue
         bars = axes.bar(
             [i + (index + 0.5) * width - 0.4 for i, _ in filled],
-            [b["geodesic_mean"] for _, b in filled],
+            [b[key] for _, b in filled],
             width * 0.92,
             color=colour,
-            label=f"{name} (n = {result['pose']['evaluated']})",
+            label=f"{name} (n = {result[section]['evaluated']})",
         )
         counts = [f"{b['evaluated']}" for _, b in filled]
         axes.bar_label(bars, counts, padding=2, fontsize=7, color=_INK)
@@ -51,7 +69,6 @@ def plot_pose_by_yaw(results: Results) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}°")
     axes.grid(visible=False, axis="x")
     _legend(axes, "above")
-    return figure
 
 
 def plot_geodesic(results: Results) -> Figure:

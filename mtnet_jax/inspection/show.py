@@ -75,6 +75,8 @@ def write_sheet(
     count: int = 24,
     metrics: Path | None = None,
     seed: int = 0,
+    outputs: Outputs | None = None,
+    of: str = "",
 ) -> int:
     """Writes a contact sheet of a record set.
 
@@ -86,6 +88,7 @@ def write_sheet(
       count: how many places the sheet has, about that for "yaw".
       metrics: heads.json of `mtnet eval` on the same records, for "worst".
       seed: of the choice.
+      outputs, of: of a command that writes the sheet among other files, and its input.
 
     Returns:
       How many heads or images the sheet shows.
@@ -97,23 +100,25 @@ def write_sheet(
     if (by == "worst") != (metrics is not None):
         raise BadInput("--by worst and --metrics FILE (heads.json of `mtnet eval`) go together.")
     check_image_name(out)
-    outputs = Outputs("data show", [metrics] if metrics else [])
-    outputs.check(out)
+    outputs = outputs or Outputs("data show", [metrics] if metrics else [])
+    outputs.check(out, of)
     if by not in ORDERS:
         raise BadInput(f"Unknown order {by!r}: choose one of {', '.join(ORDERS)}.")
     record_set, splits = selected_splits(selection)
     labels = [RecordSource(record_set.path, split, decode=False) for split in splits]
     rng = np.random.default_rng(seed)
+    frame = "camera"
     if by == "random":
         views = random_views([len(source) for source in labels], count, rng)
     elif metrics is not None:
-        views = worst_views(labels, read_head_errors(metrics), count, metrics)
+        frame, errors = read_head_errors(metrics)
+        views = worst_views(labels, errors, count, metrics)
     else:
         heads = list_heads(labels)
         views = yaw_views(heads, count, rng) if by == "yaw" else small_views(heads, count)
     if all(view.source is None for view in views):
         raise BadInput(f"{selection} has nothing to show by {by}.")
-    images = [RecordSource(record_set.path, split) for split in splits]
+    images = [RecordSource(record_set.path, split, frame=frame) for split in splits]
     cells, captions = [], []
     for view in tqdm(views, desc="draw", unit="image"):
         cell, caption = draw_view(view, images, rng if by == "random" else None)
@@ -123,7 +128,7 @@ def write_sheet(
     if by == "yaw":  # the heads of a bin stand beside each other
         each = len(views) // (len(YAW_EDGES) - 1)
         columns = each * max(round(COLUMNS / each), 1)
-    write_image(outputs, out, contact_sheet(cells, min(columns, len(cells)), CELL, captions))
+    write_image(outputs, out, contact_sheet(cells, min(columns, len(cells)), CELL, captions), of)
     return sum(view.source is not None for view in views)
 
 
@@ -182,10 +187,12 @@ def yaw_views(heads: np.ndarray, count: int, rng: np.random.Generator) -> list[V
 def worst_views(
     sources: Sequence[RecordSource], errors: Sequence[dict], count: int, file: Path
 ) -> list[View]:
-    """The heads of the largest geodesic errors, or of the least IoU where there are no poses."""
-    posed = [entry for entry in errors if entry["geodesic"] is not None]
-    if posed:
-        ranked = sorted(posed, key=lambda entry: -entry["geodesic"])[:count]
+    """The heads of the largest geodesic errors; of the largest errors of the heading where there
+    are no poses, of the least IoU where there are no headings."""
+    known = [k for k in ("geodesic", "heading") if any(e[k] is not None for e in errors)]
+    if known:
+        measured = [entry for entry in errors if entry[known[0]] is not None]
+        ranked = sorted(measured, key=lambda entry: -entry[known[0]])[:count]
     else:
         ranked = sorted(errors, key=lambda entry: entry["iou"])[:count]
     wanted = {entry["image_id"] for entry in ranked}
@@ -202,8 +209,8 @@ def worst_views(
                 f"{file} speaks of head {entry['head']} of image {entry['image_id']!r}, which is "
                 "not among these records: name the record set and split it was made from."
             )
-        if posed:
-            words = f"{entry['geodesic']:.0f}° off"
+        if known:
+            words = f"{entry[known[0]]:.0f}° off"
         else:
             words = f"IoU {entry['iou']:.2f}" if entry["prediction"] else "missed"
         views.append(View(number, index, entry["head"], words, entry["prediction"]))

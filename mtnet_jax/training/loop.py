@@ -29,7 +29,7 @@ from mtnet_jax.data.packing import PackOptions, check_pack_options
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput, Failed
 from mtnet_jax.evaluation.metrics import evaluate
-from mtnet_jax.evaluation.run import predict_records
+from mtnet_jax.evaluation.predicted import predict_records
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, Detector, make_detector
 from mtnet_jax.system import System, TrainState, abstract_variables, build_system

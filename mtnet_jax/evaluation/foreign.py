@@ -1,0 +1,206 @@
+"""Predictions of other programs, read from JSON and evaluated like our own.
+
+    {"convention": "canonical", "frame": "camera", "images": [
+      {"image": "rooms/0012.jpg", "heads": [
+        {"box": [12, 30, 96, 131], "score": 0.93, "yaw": -31.0, "pitch": 4.5, "roll": 2.0}]}]}
+
+Or the list of images alone, as `mtnet predict --json` writes it. A head has a `box` (left, top,
+right, bottom in pixels of the image), a `score` (1 where it has none), and a pose: `rotation`
+(three rows, head axes to camera axes) or `yaw`, `pitch`, `roll` in degrees, of the `convention`
+that the file names (`mtnet_jax.rotations.CONVENTIONS`); a head without either has a box alone.
+`frame` (of the file or of each head) says what rotations are relative to: `camera` (the default)
+or `ray`.
+`label` names the class where there are several. docs/evaluation.md has all of it.
+"""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mtnet_jax.data.listing import IMAGE_SUFFIXES
+from mtnet_jax.data.records import FRAMES
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
+
+SUFFIX = ".json"
+ANGLES = ("yaw", "pitch", "roll")
+_NAMED = 5  # images in a message
+
+
+@dataclass(frozen=True)
+class ForeignPredictions:
+    """What a program found in images.
+
+    Attributes:
+      path: the file.
+      class_names: of its heads.
+      frame: what its rotations are relative to, "camera" or "ray".
+      heads: name of an image, without the ending of its file -> "boxes" (m, 4), "scores" (m,),
+        "labels" (m,), "rotations" (m, 3, 3), which are NaN for a head without a pose.
+    """
+
+    path: Path
+    class_names: tuple[str, ...]
+    frame: str
+    heads: Mapping[str, Mapping[str, np.ndarray]]
+
+    def of_images(self, image_ids: Sequence[str]) -> list[Mapping[str, np.ndarray]]:
+        """The heads of each image of a record set.
+
+        An image is known by its name without the ending of the file: the whole of it, or else its
+        last part where no other image of either side has the same.
+
+        Raises:
+          BadInput: images that the file does not name, or an image that it names twice.
+        """
+        names = _matched(image_ids, self.heads)
+        missing = [image for image, name in zip(image_ids, names, strict=True) if name is None]
+        if missing:
+            shown = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            raise BadInput(
+                f"{self.path} says nothing of {len(missing)} of {len(image_ids)} images: {shown}. "
+                'An image without a head needs an entry with "heads": [].'
+            )
+        return [self.heads[name] for name in names if name is not None]
+
+
+def is_foreign(weights: str | os.PathLike) -> bool:
+    """Whether what is evaluated is a file of predictions and no network."""
+    return Path(weights).suffix == SUFFIX
+
+
+def read_predictions(path: str | os.PathLike) -> ForeignPredictions:
+    """Reads predictions; the format is that of this module.
+
+    Raises:
+      MissingFile: no such file.
+      BadInput: it is not of the format; the message names the image, the head and the field.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFile(f"No predictions at {path}.") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON: {error}") from error
+    about: Mapping[str, Any] = content if isinstance(content, dict) else {}
+    entries = about.get("images") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise BadInput(
+            f'{path} is no list of images, nor has it one as "images" (docs/evaluation.md).'
+        )
+    convention = about.get("convention")
+    if convention is not None and convention not in CONVENTIONS:
+        raise BadInput(f"{path}: convention {convention!r}: choose one of {sorted(CONVENTIONS)}.")
+    images = [_image(entry, number, path) for number, entry in enumerate(entries)]
+    frame = _frame(path, about.get("frame"), (head for _, heads in images for head in heads))
+    labels = {head.get("label") for _, heads in images for head in heads} - {None}
+    class_names = tuple(sorted(map(str, labels))) or ("head",)
+    found: dict[str, Mapping[str, np.ndarray]] = {}
+    for name, heads in images:
+        if _key(name) in found:
+            raise BadInput(f"{path} names the image {name} twice.")
+        found[_key(name)] = _arrays(heads, f"{path}, image {name}", convention, class_names)
+    return ForeignPredictions(path, class_names, frame, found)
+
+
+def _image(entry: Any, number: int, path: Path) -> tuple[str, list[dict]]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        raise BadInput(f'{path}: entry {number} names no "image".')
+    heads = entry.get("heads")
+    if not isinstance(heads, list) or not all(isinstance(head, dict) for head in heads):
+        reason = f" ({entry['error']})" if "error" in entry else ""
+        raise BadInput(f'{path}, image {entry["image"]}: "heads" is no list of heads{reason}.')
+    return entry["image"], heads
+
+
+def _frame(path: Path, named: Any, heads: Iterable[dict]) -> str:
+    """The frame of all rotations of a file."""
+    frames = {head["frame"] for head in heads if "frame" in head} | ({named} - {None})
+    if len(frames) > 1 or not frames <= set(FRAMES):
+        raise BadInput(
+            f"{path}: frame {', '.join(sorted(map(repr, frames)))}: all rotations of a file are "
+            f"relative to one of {FRAMES}."
+        )
+    return frames.pop() if frames else "camera"
+
+
+def _arrays(
+    heads: list[dict], where: str, convention: str | None, class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    places = [f"{where}, head {number}" for number in range(len(heads))]
+    boxes = [_numbers(head, "box", (4,), at) for head, at in zip(heads, places, strict=True)]
+    for box, at in zip(boxes, places, strict=True):
+        if not (box[2:] > box[:2]).all():
+            raise BadInput(f"{at}: box {box.tolist()} is not left, top, right, bottom.")
+    scores = [
+        _numbers(head, "score", (), at) if "score" in head else np.ones(())
+        for head, at in zip(heads, places, strict=True)
+    ]
+    rotations = [_rotation(h, at, convention) for h, at in zip(heads, places, strict=True)]
+    if len(class_names) > 1 and not all("label" in head for head in heads):
+        raise BadInput(f"{where}: a head has no label, while heads of this file have one.")
+    return {
+        "boxes": np.array(boxes, np.float64).reshape(-1, 4),
+        "scores": np.array(scores, np.float64).reshape(-1),
+        "labels": np.array(
+            [class_names.index(str(head.get("label", class_names[0]))) for head in heads], np.int64
+        ),
+        "rotations": np.array(rotations, np.float64).reshape(-1, 3, 3),
+    }
+
+
+def _rotation(head: dict, where: str, convention: str | None) -> np.ndarray:
+    if head.get("rotation") is not None:
+        return _numbers(head, "rotation", (3, 3), where)
+    if not any(head.get(angle) is not None for angle in ANGLES):
+        return np.full((3, 3), np.nan)
+    if convention is None:
+        raise BadInput(
+            f"{where}: it has angles and no rotation, and the file names no convention: give it "
+            f'"convention", one of {sorted(CONVENTIONS)} (docs/conventions.md).'
+        )
+    angles = np.array([_numbers(head, angle, (), where) for angle in ANGLES])
+    return euler_to_rotation(angles, convention=convention)
+
+
+def _numbers(head: dict, field: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    try:
+        values = np.asarray(head.get(field), np.float64)
+    except (TypeError, ValueError):
+        values = np.full(1, np.nan)
+    if values.shape != shape or not np.isfinite(values).all():
+        wanted = f"{math.prod(shape)} finite numbers" if shape else "a finite number"
+        raise BadInput(f"{where}: {field} {head.get(field)!r} is not {wanted}.")
+    return values
+
+
+def _key(name: str) -> str:
+    """The name of an image without the ending of its file."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+
+
+def _matched(image_ids: Sequence[str], names: Iterable[str]) -> list[str | None]:
+    """The name in the file of each image, None where there is none."""
+    whole = set(names)
+    by_last, wanted = defaultdict(list), defaultdict(list)
+    for name in whole:
+        by_last[PurePosixPath(name).name].append(name)
+    for image in image_ids:
+        wanted[PurePosixPath(_key(image)).name].append(image)
+
+    def find(image: str) -> str | None:
+        if _key(image) in whole:
+            return _key(image)
+        last = PurePosixPath(_key(image)).name
+        return by_last[last][0] if len(by_last[last]) == len(wanted[last]) == 1 else None
+
+    return [find(image) for image in image_ids]

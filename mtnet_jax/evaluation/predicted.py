@@ -1,0 +1,193 @@
+"""What was found in the images of a record set, beside what is true: by a network, or by a program
+whose predictions lie in a file."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mtnet_jax.data.fitting import Record, Records
+from mtnet_jax.data.images import image_size
+from mtnet_jax.data.mixture import class_ids
+from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.evaluation.foreign import is_foreign, read_predictions
+from mtnet_jax.heads import Heads
+from mtnet_jax.places import place
+from mtnet_jax.predict.far_look import far_look_iou, with_far_looks
+from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
+from mtnet_jax.predict.placing import heads_in_image, letterboxed
+from mtnet_jax.predict.runtimes import Wanted, open_weights
+
+
+class Predicted(NamedTuple):
+    """Predictions and truths of a split.
+
+    Attributes:
+      source: of the records; their labels are classes, their rotations in the frame of the
+        predictions.
+      class_names: of the predictions.
+      pairs: (prediction, truth) of each image, as `metrics.evaluate` takes them; a truth is the
+        record without its image, with "width" and "height".
+    """
+
+    source: RecordSource
+    class_names: tuple[str, ...]
+    pairs: list[tuple[dict, dict]]
+
+
+def predict_split(
+    weights: Any,
+    data: Any,
+    split: str,
+    *,
+    size: int | None = None,
+    batch_size: int = 8,
+    limit: int = 0,
+) -> Predicted:
+    """Predicts the images of a split, or looks up what a program found in them.
+
+    Args:
+      weights: work directory, export or one of its files; or a JSON file of predictions
+        (`evaluation.foreign`).
+      data: record set.
+      split: of the record set.
+      size: side of the network's input in pixels; None: as trained.
+      batch_size: images a call.
+      limit: at most so many images, evenly spread; 0: all.
+
+    Raises:
+      FileNotFoundError, ValueError: what is missing, or does not fit.
+    """
+    if is_foreign(weights):
+        return _look_up(weights, data, split, limit)
+    path = place(weights)
+    wanted = Wanted(
+        score_threshold=EVAL_SCORE_THRESHOLD,
+        iou_threshold=None,
+        runtime="auto" if path.suffix == ".onnx" else "jax",
+        size=size,
+        device=None,
+    )
+    opened = open_weights(path, wanted)
+    class_names = tuple(opened.config.class_names)
+    source = source_of(data, split, class_names, opened.config.frame)
+    predicted = predict_records(
+        opened.detect,
+        source,
+        size=opened.config.input.size,
+        batch_size=batch_size,
+        limit=limit,
+        far_look=far_look_iou(opened.config),
+    )
+    total = len(_spread(len(source), limit))
+    pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
+    return Predicted(source, class_names, pairs)
+
+
+def source_of(
+    data: Any, split: str, class_names: tuple[str, ...], frame: str, *, decode: bool = True
+) -> RecordSource:
+    """A split whose labels are the classes of predictions, by name."""
+    ids = class_ids(RecordSet.open(data), class_names)
+    return RecordSource(data, split, label_ids=ids, frame=frame, decode=decode)
+
+
+def truth_of(record: Record) -> dict:
+    """The labels of a record, with the size of its image instead of the encoded image."""
+    width, height = image_size(record["image"])
+    return {**record, "image": None, "width": width, "height": height}
+
+
+def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
+    found = read_predictions(file)
+    source = source_of(data, split, found.class_names, found.frame, decode=False)
+    truths = [truth_of(source[i]) for i in _spread(len(source), limit)]
+    heads = found.of_images([truth["image_id"] for truth in truths])
+    pairs = [(dict(each), truth) for each, truth in zip(heads, truths, strict=True)]
+    return Predicted(source, found.class_names, pairs)
+
+
+def _spread(length: int, limit: int) -> list[int]:
+    """The numbers of at most `limit` records, spread evenly; 0 takes all."""
+    count = min(limit, length) if limit else length
+    return np.linspace(0, max(length - 1, 0), count).round().astype(int).tolist()
+
+
+def predict_records(
+    detect: Callable[[np.ndarray], Heads],
+    source: Records,
+    *,
+    size: int,
+    batch_size: int,
+    threads: int = 2,
+    limit: int = 0,
+    far_look: float | None = None,
+) -> Iterator[tuple[dict, dict]]:
+    """Predicts every record in order.
+
+    Args:
+      detect: images (B, size, size, 3) uint8 -> heads in them.
+      source: random access to decoded records.
+      size: side of the network's input.
+      batch_size: images a call; the last batch is filled up, so nothing recompiles.
+      threads: that read, decode and letterbox.
+      limit: at most so many records, spread evenly over the source; 0 takes all.
+      far_look: second looks are taken (`predict.far_look`), and two heads that overlap by more
+        are one; None takes none.
+
+    Yields:
+      (prediction, truth) in pixels of the image; the truth is the record without its image.
+    """
+    prepared = (
+        grain.MapDataset.source(_spread(len(source), limit))
+        .map(lambda i: _prepare(source[i], size))
+        .to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+        )
+    )
+    waiting: list[dict] = []
+    for item in prepared:
+        waiting.append(item)
+        if len(waiting) == batch_size:
+            yield from _predict(detect, waiting, batch_size, far_look)
+            waiting = []
+    if waiting:
+        yield from _predict(detect, waiting, batch_size, far_look)
+
+
+def _prepare(record: Record, size: int) -> dict:
+    image = record["image"]
+    network_input, matrix = letterboxed(image, size)
+    truth = {name: value for name, value in record.items() if name != "image"}
+    truth["width"], truth["height"] = image.shape[1], image.shape[0]
+    return {
+        "input": network_input,
+        "matrix": matrix,
+        "image": image,
+        "truth": truth,
+    }
+
+
+def _predict(
+    detect: Callable[[np.ndarray], Heads],
+    items: list[dict],
+    batch_size: int,
+    far_look: float | None,
+) -> Iterator[tuple[dict, dict]]:
+    def filled_up(inputs: np.ndarray) -> Heads:
+        empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
+        return jax.device_get(detect(np.pad(inputs, empty)))
+
+    heads = filled_up(np.stack([item["input"] for item in items]))
+    images = [item["image"] for item in items]
+    found = [
+        heads_in_image(heads, row, item["matrix"], item["image"].shape)
+        for row, item in enumerate(items)
+    ]
+    if far_look is not None:
+        size = items[0]["input"].shape[0]
+        found = with_far_looks(filled_up, images, found, size=size, iou_threshold=far_look)
+    yield from zip(found, (item["truth"] for item in items), strict=True)

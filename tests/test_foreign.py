@@ -1,0 +1,117 @@
+"""Predictions of other programs: what is read, how images are matched, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.evaluation.foreign import read_predictions
+
+BOX = [10.0, 20.0, 50.0, 80.0]
+
+
+def written(tmp_path, content):
+    path = tmp_path / "peer.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def one(*heads, image="a.jpg", **about):
+    return {**about, "images": [{"image": image, "heads": list(heads)}]}
+
+
+def test_rotations_are_taken_as_they_stand_and_scores_default_to_one(tmp_path):
+    turn = Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix()
+    content = one(
+        {"box": BOX, "rotation": turn.tolist(), "yaw": 1, "pitch": 2, "roll": 3},
+        {"box": BOX, "score": 0.25},
+    )
+    read = read_predictions(written(tmp_path, content))
+    (heads,) = read.of_images(["a"])
+    np.testing.assert_array_equal(heads["rotations"][0], turn)
+    assert np.isnan(heads["rotations"][1]).all()
+    assert heads["scores"].tolist() == [1, 0.25]
+    assert heads["boxes"].tolist() == [BOX, BOX]
+    assert (read.frame, read.class_names) == ("camera", ("head",))
+
+
+@pytest.mark.parametrize(
+    ("convention", "axes", "signs"),
+    [("canonical", "XYZ", (-1, 1, 1)), ("opal", "XYZ", (-1, -1, 1)), ("sixdrepnet", "ZYX", None)],
+)
+def test_angles_are_those_of_the_named_convention(tmp_path, convention, axes, signs):
+    """SciPy's intrinsic turns, in the order and with the signs that docs/conventions.md says."""
+    yaw, pitch, roll = 130.0, -20.0, 35.0
+    content = one(
+        {"box": BOX, "yaw": yaw, "pitch": pitch, "roll": roll}, convention=convention, frame="ray"
+    )
+    read = read_predictions(written(tmp_path, content))
+    angles = (roll, yaw, pitch) if signs is None else np.array([pitch, yaw, roll]) * signs
+    expected = Rotation.from_euler(axes, angles, degrees=True).as_matrix()
+    np.testing.assert_allclose(read.of_images(["a"])[0]["rotations"][0], expected, atol=1e-12)
+    assert read.frame == "ray"
+
+
+def test_the_list_of_mtnet_predict_is_read(tmp_path, predictor):
+    from mtnet_jax.predict.files import predict_files
+    from mtnet_jax.shipped import shipped
+
+    photos = sorted(shipped("demo/images").glob("*.jpg"))[:2]
+    predict_files(predictor, photos, out=None, json_file=tmp_path / "own.json")
+    read = read_predictions(tmp_path / "own.json")
+    found = read.of_images([photo.stem for photo in photos])
+    for photo, heads in zip(photos, found, strict=True):
+        expected = predictor(str(photo))
+        assert len(heads["boxes"]) == len(expected) > 0
+        np.testing.assert_allclose(heads["boxes"], [h.box for h in expected], atol=0.006)
+        np.testing.assert_allclose(heads["rotations"], [h.rotation for h in expected], atol=1e-6)
+
+
+def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique(tmp_path):
+    names = ["in/a/1.jpg", "in/b/1.png", "elsewhere\\2.JPG", "frame.0003"]
+    content = [{"image": n, "heads": [{"box": BOX, "score": i}]} for i, n in enumerate(names)]
+    read = read_predictions(written(tmp_path, content))
+    ids = ["in/b/1", "in/a/1.jpg", "set/2.jpg", "frame.0003"]
+    assert [h["scores"].item() for h in read.of_images(ids)] == [1, 0, 2, 3]
+    with pytest.raises(BadInput, match=r"says nothing of 1 of 2 images: other/1\.") as error:
+        read.of_images(["other/1", "set/2"])  # two images end in 1
+    assert '"heads": []' in str(error.value)
+    with pytest.raises(BadInput, match="nothing of 2 of 2"):
+        read.of_images(["x/2", "y/2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"heads": []}, "no list of images"),
+        ([{"heads": []}], "entry 0 names no"),
+        ([{"image": "a", "error": "damaged"}], 'image a: "heads" is no list of heads .damaged.'),
+        (one({"box": [1, 2, 3]}), r"image a.jpg, head 0: box \[1, 2, 3\] is not 4 finite numbers"),
+        (one({"box": BOX}, {"box": [5, 5, 2, 9]}), "head 1: box .* is not left, top"),
+        (one({"box": BOX, "score": "high"}), "score 'high' is not a finite number"),
+        (one({"box": BOX, "yaw": 3, "pitch": 1, "roll": 1}), "names no convention"),
+        (one({"box": BOX, "yaw": 3}, convention="canonical"), "pitch None is not a finite"),
+        (one({"box": BOX}, convention="euler"), "convention 'euler': choose one of"),
+        (one({"box": BOX, "frame": "ray"}, frame="camera"), "frame 'camera', 'ray'"),
+        (one({"box": BOX, "rotation": [[1, 0], [0, 1]]}), "rotation .* is not 9 finite"),
+        ([{"image": n, "heads": []} for n in ("a.jpg", "a.png")], "names the image a.png twice"),
+        (
+            one({"box": BOX, "label": "head"}, {"box": BOX, "label": "hat"}, {"box": BOX}),
+            "no label",
+        ),
+    ],
+)
+def test_what_cannot_be_understood_is_named(tmp_path, content, words):
+    with pytest.raises(BadInput, match=words):
+        read_predictions(written(tmp_path, content))
+
+
+def test_no_file_and_no_json_are_said(tmp_path):
+    with pytest.raises(MissingFile, match="No predictions at"):
+        read_predictions(tmp_path / "none.json")
+    path = tmp_path / "cut.json"
+    path.write_text("[{")
+    with pytest.raises(BadInput, match="is not valid JSON"):
+        read_predictions(path)
