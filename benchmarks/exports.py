@@ -3,12 +3,14 @@
     python -m benchmarks.exports
     python -m benchmarks.exports --weights weights/release --images DIR --write docs/export.md
 
-Exports the weights in every format to a temporary folder, reads each back, and runs all on the same
-inputs: the demo's images (or others) and noise. Times are those of one image, the least of some
-calls in turns, as multiples of JAX's in the same run.
+Exports the weights to a temporary folder, in every format whose packages are installed (those of
+TensorFlow in the environment of requirements-tensorflow-test.txt), reads each back, and runs all on
+the same inputs: the demo's images (or others) and noise. Times are those of one image, the least of
+some calls in turns, as multiples of JAX's in the same run.
 """
 
 import argparse
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.decode import DecodeOptions, decode_flat
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
-from mtnet_jax.export.metadata import INPUT
+from mtnet_jax.export.metadata import INPUT, OUTPUT
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.files import find_images
 from mtnet_jax.predict.inference import compile_for_prediction, make_detector
@@ -56,8 +58,13 @@ class Parity(NamedTuple):
     time: float  # of JAX's for one image
 
 
+def writable() -> tuple[str, ...]:
+    """The formats whose packages are installed."""
+    return tuple(name for name, form in FORMATS.items() if importlib.util.find_spec(form.needs))
+
+
 def readers(folder: Path) -> dict[str, tuple[Path, Detect]]:
-    """What each file of an exported folder finds: name -> (file, function)."""
+    """What each file that lies in an exported folder finds: name -> (file, function)."""
 
     def by_jax(source: Path) -> Detect:
         config, variables = load_weights(source)
@@ -71,14 +78,17 @@ def readers(folder: Path) -> dict[str, tuple[Path, Detect]]:
     how = {
         "onnx": by_onnxruntime,
         "onnx-int8": by_onnxruntime,
-        "onnx-network": _by_bare_network,
+        "onnx-network": _by_onnx_network,
         "stablehlo": _by_stablehlo,
         "safetensors": by_jax,
         "orbax": by_jax,
+        "saved-model": _by_saved_model,
+        "tflite": _by_tflite,
     }
     found = {"npz": (folder / "weights.npz", by_jax(folder))}
     for name, format in FORMATS.items():
-        found[name] = (folder / format.file, how[name](folder / format.file))
+        if (folder / format.file).exists():
+            found[name] = (folder / format.file, how[name](folder / format.file))
     return found
 
 
@@ -88,9 +98,36 @@ def _by_stablehlo(path: Path) -> Detect:
     return lambda images: Heads(**jax.tree.map(np.asarray, call(images, *scalars)))
 
 
-def _by_bare_network(path: Path) -> Detect:
+def _by_onnx_network(path: Path) -> Detect:
     session = make_session(path)
-    config, _ = load_weights(path.parent)
+    return _decoded(path.parent, lambda images: session.run(None, {INPUT: images})[0])
+
+
+def _by_saved_model(path: Path) -> Detect:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return _decoded(path.parent, lambda images: loaded.network(tf.constant(images))[OUTPUT].numpy())
+
+
+def _by_tflite(path: Path) -> Detect:
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def predictions(image: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        return interpreter.get_tensor(got["index"])
+
+    return _decoded(path.parent, lambda images: np.concatenate([predictions(i) for i in images]))
+
+
+def _decoded(folder: Path, network: Callable[[np.ndarray], np.ndarray]) -> Detect:
+    """A bare network, whose raw predictions JAX decodes."""
+    config, _ = load_weights(folder)
     system = build_system(config)
     options = DecodeOptions(**{**config.decode, "score_threshold": SCORE, "iou_threshold": IOU})
 
@@ -100,7 +137,7 @@ def _by_bare_network(path: Path) -> Detect:
             raw, grid=system.grid, representation=system.representation, options=options
         )
 
-    return lambda images: Heads(*map(np.asarray, decode(session.run(None, {INPUT: images})[0])))
+    return lambda images: Heads(*map(np.asarray, decode(network(images))))
 
 
 def compare(name: str, expected: Heads, found: Heads) -> dict[str, Any]:
@@ -169,7 +206,7 @@ def inputs(source: Path, size: int) -> np.ndarray:
     """Images of a folder and noise as inputs (n, size, size, 3) uint8."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (NOISE_IMAGES, size, size, 3), dtype=np.uint8)
-    images = [letterboxed(read_image(path), size)[0] for path in find_images([source])]
+    images = [letterboxed(read_image(path), size)[0] for path in find_images([source]).images]
     return np.stack([*images, *noise])
 
 
@@ -198,7 +235,7 @@ def main() -> None:
     size = load_weights(weights)[0].input.size
     images = inputs(args.images, size)
     with tempfile.TemporaryDirectory() as folder:
-        export(weights, folder, formats=tuple(FORMATS), calibration=images[:-NOISE_IMAGES])
+        export(weights, folder, formats=writable(), calibration=images[:-NOISE_IMAGES])
         text = table(parity(Path(folder), images))
     print(text)
     if args.write:

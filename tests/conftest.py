@@ -33,6 +33,19 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tensorflow_python() -> Path:
+    """The interpreter that has TensorFlow: $MTNET_TF_PYTHON, or that of .venv-tensorflow."""
+    default = REPOSITORY / ".venv-tensorflow" / "bin" / "python"
+    python = Path(os.environ.get("MTNET_TF_PYTHON", default))
+    if not python.exists():
+        pytest.skip(
+            f"no TensorFlow at {python}: set MTNET_TF_PYTHON, or make the environment as "
+            "requirements-tensorflow-test.txt says"
+        )
+    return python
+
+
+@pytest.fixture(scope="session")
 def assets_dir(data_dir) -> Path:
     """MakeHuman's assets, for the studio."""
     folder = data_dir / "makehuman"

@@ -24,6 +24,8 @@ from tests.tiny import SCORE
 
 pytest.importorskip("onnx", reason="needs the exports' packages: pip install -e '.[export]'")
 
+# The others are tests/test_tensorflow_exports.py's.
+HERE = tuple(name for name, form in FORMATS.items() if form.extra == "export")
 IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
 
 
@@ -39,7 +41,7 @@ def exported(tmp_path_factory) -> Path:
     export(
         weights_folder(),
         folder,
-        formats=tuple(FORMATS),
+        formats=HERE,
         half=True,
         license="MIT",
         calibration=inputs,
@@ -52,7 +54,7 @@ def test_every_format_finds_what_jax_finds(exported):
     size = load_weights(exported)[0].input.size
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     results = parity(exported, np.concatenate([demo_inputs(size), noise]), rounds=0)
-    assert [r.name for r in results] == ["npz", *FORMATS]
+    assert [r.name for r in results] == ["npz", *HERE]
     assert results[0].heads >= len(IMAGES)
     for result in results:
         if result.name == "onnx-int8":  # what it loses is measured on record sets
@@ -117,8 +119,8 @@ assert not any("mtnet" in name for name in sys.modules)
 def test_the_card_says_what_the_weights_are(exported):
     text = (exported / "README.md").read_text()
     assert text.startswith("---\nlicense: MIT\nlibrary_name: mtnet_jax\n")
-    for format in FORMATS.values():
-        assert f"`{format.file}`" in text
+    for name in HERE:
+        assert f"`{FORMATS[name].file}`" in text
     for section in ("Conventions", "Training data", "Licence", "Measured", "Limits"):
         assert f"## {section}\n" in text
     assert f"Frame `{load_weights(exported)[0].frame}`" in text

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from mtnet_jax.cli import main
-from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.predict import video, video_files
+from mtnet_jax.predict import video_files, window
+from mtnet_jax.predict.files import predict_files
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.video import as_video, predict_video
 from tests.conftest import REPOSITORY
@@ -126,7 +127,7 @@ def test_usage_errors_name_the_cure(command, tmp_path, capsys, monkeypatch):
     before = path.read_bytes()
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.setattr(video.sys, "platform", "linux")
+    monkeypatch.setattr(window.sys, "platform", "linux")
     for words, cure in (
         ((path, "--json", tmp_path / "h.json"), "needs --out DIR"),
         ((path, "--out", tmp_path), "is one of the inputs"),
@@ -188,21 +189,56 @@ def test_a_camera_is_written_until_it_is_interrupted(tmp_path, monkeypatch, pred
     assert times == sorted(times)  # the clock's, not those of a rate that nobody knows
 
 
+class Screen:
+    """Stands for OpenCV's windows: what is shown, and the keys of a user."""
+
+    def __init__(self, monkeypatch, *, keys=(), closes_after=None):
+        self.shown, self._keys, self._closes_after = [], list(keys), closes_after
+        monkeypatch.setattr(window, "_check_screen", lambda: None)
+        monkeypatch.setattr(cv2, "imshow", lambda title, image: self.shown.append(image))
+        monkeypatch.setattr(cv2, "waitKey", lambda wait: self._keys.pop(0) if self._keys else -1)
+        monkeypatch.setattr(cv2, "getWindowProperty", self._visible)
+        monkeypatch.setattr(cv2, "destroyAllWindows", lambda: self.shown.append(None))
+
+    def _visible(self, *_) -> float:
+        return 0.0 if len(self.shown) == self._closes_after else 1.0
+
+
 @pytest.mark.parametrize("way", ["q", "escape", "closed"])
-def test_a_live_window_ends(monkeypatch, predictor, way):
-    shown, camera = [], Camera(0)
-    last = lambda: len(shown) == 4  # noqa: E731
+@pytest.mark.parametrize("files", [False, True])
+def test_a_live_window_ends(monkeypatch, predictor, tmp_path, way, files):
     key = {"q": ord("q"), "escape": 27, "closed": -1}[way]
+    screen = Screen(
+        monkeypatch, keys=[-1, -1, -1, key], closes_after=4 if way == "closed" else None
+    )
+    camera = Camera(0)
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
-    monkeypatch.setattr(video, "_check_screen", lambda: None)
-    monkeypatch.setattr(cv2, "imshow", lambda window, image: shown.append(image))
-    monkeypatch.setattr(cv2, "waitKey", lambda wait: key if last() else -1)
-    closed = lambda *_: 0.0 if way == "closed" and last() else 1.0  # noqa: E731
-    monkeypatch.setattr(cv2, "getWindowProperty", closed)
-    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append(None))
-    assert predict_video(predictor, 0, out=None).frames == 4
-    assert shown[-1] is None  # the window is gone
+    out = tmp_path if files else None
+    assert predict_video(predictor, 0, out=out, show=files).frames == 4
+    assert [image is None for image in screen.shown] == [False] * 4 + [True]  # the window is gone
     assert camera.released
+    if files:
+        assert len(open_lines(tmp_path / "camera0.jsonl")) == 4
+
+
+def test_images_are_shown_until_a_key_is_pressed(monkeypatch, predictor, tmp_path):
+    """The second key ends the window, and the third image is predicted all the same."""
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path in paths:
+        cv2.imwrite(str(path), np.zeros((40, 50, 3), np.uint8))
+    screen = Screen(monkeypatch, keys=[-1, -1, ord(" "), -1, ord("q")])
+    screen_of = window.Window()
+    assert not predict_files(predictor, paths, out=tmp_path / "o", json_file=None, window=screen_of)
+    assert [image is None for image in screen.shown] == [False, False, True]
+    assert len(list((tmp_path / "o").glob("*.png"))) == 3
+
+
+def test_without_a_screen_the_cure_is_named(monkeypatch):
+    monkeypatch.setattr(window.sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Unavailable, match="No screen for a window: give --out"):
+        window.Window()
 
 
 def test_a_camera_that_is_not_there(monkeypatch, predictor, tmp_path):

@@ -69,6 +69,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--save-txt", action="store_true", help="write YOLO text files with angles into OUT/labels"
     )
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="show what was found in a window too: any key goes on, q or Esc ends it",
+    )
     _add_input_options(parser)
     parser.add_argument(
         "--track",
@@ -187,6 +192,7 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
     from mtnet_jax.predict.extras import write_crops, write_text
     from mtnet_jax.predict.files import predict_files
+    from mtnet_jax.predict.window import Window
 
     def more(overlay, image, heads, of) -> None:
         if args.save_crops:
@@ -203,6 +209,7 @@ def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int
         cube=args.cube,
         batch_size=args.batch,
         more=more,
+        window=Window() if args.show else None,
         outputs=outputs,
     )
     say = functools.partial(print, file=_status(args))
@@ -225,7 +232,13 @@ def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
     name = f"camera {source}" if isinstance(source, int) else source
     try:
         played = predict_video(
-            predictor, source, out=args.out, cube=args.cube, track=args.track, outputs=outputs
+            predictor,
+            source,
+            out=args.out,
+            cube=args.cube,
+            track=args.track,
+            show=args.show,
+            outputs=outputs,
         )
     except (OSError, MtnetError) as error:
         # The next video may be a good one, as with images.

@@ -48,7 +48,7 @@ def export(
         hold, no images to calibrate with.
     """
     for name in formats:
-        require(FORMATS[name].needs)
+        require(FORMATS[name].needs, FORMATS[name].extra)
     if CALIBRATED in formats and not len(calibration):
         raise BadInput(f"The format {CALIBRATED} needs images to calibrate with: give --images.")
     source, out, outputs = Path(source), Path(out), Outputs("export")

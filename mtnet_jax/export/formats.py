@@ -16,6 +16,7 @@ class Format(NamedTuple):
     needs: str  # the package that writes it
     module: str  # has write(path, config, variables, **stated)
     about: str
+    extra: str = "export"  # of this package, which installs what it needs
 
 
 FORMATS = {
@@ -46,6 +47,20 @@ FORMATS = {
         "orbax.checkpoint",
         "mtnet_jax.export.orbax_folder",
         "the arrays as a checkpoint that other JAX programs restore",
+    ),
+    "saved-model": Format(
+        "saved_model",
+        "tensorflow",
+        "mtnet_jax.export.saved_model",
+        "the bare network for TensorFlow, any batch",
+        extra="tensorflow",
+    ),
+    "tflite": Format(
+        "network.tflite",
+        "tensorflow",
+        "mtnet_jax.export.tflite",
+        "the bare network for TensorFlow Lite, one image",
+        extra="tensorflow",
     ),
 }
 CALIBRATED = "onnx-int8"  # the format that wants images

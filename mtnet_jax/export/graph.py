@@ -16,8 +16,12 @@ from mtnet_jax.errors import Failed
 OPSET, IR_VERSION = 18, 8
 
 
-def require(package: str) -> ModuleType:
+def require(package: str, extra: str = "export") -> ModuleType:
     """Imports a package that only some exports need.
+
+    Args:
+      package: its name in Python.
+      extra: of this package, which installs it.
 
     Raises:
       RuntimeError: it is not installed; the message says how to install it.
@@ -26,8 +30,8 @@ def require(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise Failed(
-            f"This needs the package {package}: pip install 'mtnet-jax[export]', or, in a clone, "
-            "pip install -e '.[export]'"
+            f"This needs the package {package}: pip install 'mtnet-jax[{extra}]', or, in a "
+            f"clone, pip install -e '.[{extra}]'"
         ) from error
 
 

@@ -18,6 +18,7 @@ from mtnet_jax.outputs import JsonLines, JsonList, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.head import Head, as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor, read_image
+from mtnet_jax.predict.window import Window
 
 STANDARD_OUTPUT = Path("-")
 
@@ -69,6 +70,7 @@ def predict_files(
     cube: bool = False,
     batch_size: int = 1,
     more: Callable[[Path, np.ndarray, list[Head], str], None] | None = None,
+    window: Window | None = None,
     outputs: Outputs | None = None,
 ) -> list[Path]:
     """Predicts image files; writes overlays, a JSON list and JSON lines as it goes.
@@ -82,6 +84,7 @@ def predict_files(
       cube: draw a cube round each head too.
       batch_size: images a call of the network.
       more: is given the name of each overlay, its image, its heads and the input, to write more.
+      window: shows each overlay until a key is pressed; its end does not end the rest.
       outputs: of the run of the command; None: these images are all that it reads.
 
     Returns:
@@ -105,14 +108,16 @@ def predict_files(
         for batch in _batches(_readable(images, failed), batch_size):
             found = predictor.predict_batch([image for _, image in batch])
             for (path, image), heads in zip(batch, found, strict=True):
+                if path in names or window is not None:
+                    overlay = draw_heads(image, as_arrays(heads), cube=cube)
                 if path in names:
-                    overlay, of = (
-                        draw_heads(image, as_arrays(heads), cube=cube),
-                        str(path.resolve()),
-                    )
+                    of = str(path.resolve())
                     write_image(outputs, names[path], overlay, of)
                     if more is not None:
                         more(names[path], image, heads, of)
+                if window is not None and not window.show(overlay, wait=True):
+                    window.close()
+                    window = None
                 entry = heads_to_json(image, heads, predictor.class_names)
                 for sink in sinks:
                     sink.append({"image": str(path), **entry})

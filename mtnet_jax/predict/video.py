@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.errors import BadInput
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.following import Following, write_summary
@@ -23,13 +22,13 @@ from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.summary import Person
 from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, described
+from mtnet_jax.predict.window import Window
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
     *(".ts", ".mts", ".m2ts", ".flv", ".3gp", ".3g2", ".ogv", ".mjpeg", ".mjpg"),
 )
 URL_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "hls")
-WINDOW = "mtnet: q or Esc ends"
 
 UNKNOWN_RATE = 25.0  # frames a second, of cameras that do not say theirs
 
@@ -67,6 +66,7 @@ def predict_video(
     out: Path | None,
     cube: bool = False,
     track: bool = False,
+    show: bool = False,
     outputs: Outputs | None = None,
 ) -> Played:
     """Predicts every frame of a video or camera, one after another.
@@ -81,6 +81,7 @@ def predict_video(
       cube: draw a cube round each head too.
       track: number heads from frame to frame and smooth their rotations: drawn, and in the JSON
         lines beside the raw values. `out` gets NAME.summary.json and NAME.timeline.png too.
+      show: show the frames in a window too; its end is that of the video.
       outputs: of the run of the command, so that two videos of one name get two names.
 
     Returns:
@@ -93,13 +94,11 @@ def predict_video(
       OSError: the numbers cannot be written; or there is no screen for a window.
     """
     with ExitStack() as closing:
-        sink: _Window | _Files
-        if out is None:
-            _check_screen()
-            sink = _Window()
-        else:
+        window = Window() if show or out is None else None
+        files = None
+        if out is not None:
             outputs = outputs or Outputs("predict", [source] if isinstance(source, Path) else [])
-            sink = _Files(outputs, out, source)
+            files = _Files(outputs, out, source)
         reader = _Camera(source) if isinstance(source, int) else VideoReader(source)
         closing.callback(reader.close)
         frames = iter(reader)
@@ -108,7 +107,9 @@ def predict_video(
             raise BadInput(f"{reader.name} opens, but not one frame of it can be read.")
         following = Following(reader.rate) if track else None
         predictor(first.image)  # compiles, which is not part of the rate
-        closing.callback(sink.close)
+        for sink in (window, files):
+            if sink is not None:
+                closing.callback(sink.close)
         start, count = time.perf_counter(), 0
         progress = tqdm(total=reader.announced or None, unit="frame", desc=_stem(source))
         closing.callback(progress.close)
@@ -125,16 +126,20 @@ def predict_video(
                     entry, arrays = following.take(heads, entry)
                 count += 1
                 progress.update()
-                if not sink.take(draw_heads(image, arrays, cube=cube), entry, seconds):
+                drawn = draw_heads(image, arrays, cube=cube)
+                if files is not None:
+                    files.take(drawn, entry, seconds)
+                if window is not None and not window.show(drawn):
                     break
         except KeyboardInterrupt:
             if isinstance(source, Path):
                 raise
         elapsed = time.perf_counter() - start
         persons = following.persons() if following is not None else None
-        if persons is not None:
-            sink.summarise(persons)
-        return Played(count, elapsed, reader.lacks(), sink.fault, persons)
+        if persons is not None and files is not None:
+            files.summarise(persons)
+        fault = files.fault if files is not None else ""
+        return Played(count, elapsed, reader.lacks(), fault, persons)
 
 
 class _Camera:
@@ -187,12 +192,6 @@ def _with_first(first: TimedImage, others: Iterator[TimedImage]) -> Iterator[Tim
     yield from others
 
 
-def _check_screen() -> None:
-    linux = sys.platform.startswith("linux")
-    if linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise Unavailable("No screen for a live window: give --out DIR to write a video instead.")
-
-
 class _Files:
     """JSON lines and an annotated video. What becomes of the video never stops the lines."""
 
@@ -208,14 +207,13 @@ class _Files:
         self._video: VideoWriter | None = None
         self.fault = ""
 
-    def take(self, image: np.ndarray, entry: dict, seconds: float) -> bool:
+    def take(self, image: np.ndarray, entry: dict, seconds: float) -> None:
         if self._lines is None:
             self._lines = JsonLines(self._writing_lines.__enter__())
             self._try(self._begin_video, image.shape)
         self._lines.append(entry)
         if self._video is not None:
             self._try(self._video.write, image, seconds)
-        return True
 
     def summarise(self, persons: list[Person]) -> None:
         write_summary(self._outputs, persons, self._video_path.with_suffix(""), self._of)
@@ -244,22 +242,3 @@ class _Files:
             self.fault = f"{self._video_path} cannot be written: {error}"
             with suppress(type(error), RuntimeError):  # takes the partial file away
                 self._writing_video.__exit__(type(error), error, error.__traceback__)
-
-
-class _Window:
-    """A live window; ends with q, Esc or its closing."""
-
-    fault = ""
-
-    def take(self, image: np.ndarray, entry: dict, seconds: float) -> bool:
-        del entry, seconds
-        cv2.imshow(WINDOW, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        key = cv2.waitKey(1) & 0xFF
-        closed = cv2.getWindowProperty(WINDOW, cv2.WND_PROP_VISIBLE) < 1
-        return key not in (ord("q"), 27) and not closed
-
-    def summarise(self, persons: list[Person]) -> None:
-        del persons  # the command prints their table
-
-    def close(self) -> None:
-        cv2.destroyAllWindows()
