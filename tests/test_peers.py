@@ -1,0 +1,104 @@
+"""What benchmarks/peers.py makes of other programs' numbers: axes, boxes, crops."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from benchmarks.peers import (
+    PACKED,
+    VERTICAL_FOV,
+    _canonical_face,
+    _outline,
+    as_input,
+    crop_of,
+    mediapipe_head,
+    pose_of,
+)
+from mtnet_jax.evaluation.foreign import read_predictions
+from mtnet_jax.rotations import rotation_to_euler
+
+NOSE_TIP = np.array([0.0, -1.126865, 7.475604])  # of MediaPipe's canonical face, cm
+HEIGHT, WIDTH = 480, 640
+
+
+def placed(turn: Rotation, place) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn.as_matrix(), place
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("axis", "degrees", "angle"),
+    [("y", 30, "yaw"), ("y", -75, "yaw"), ("x", 20, "pitch"), ("z", 25, "roll")],
+)
+def test_mediapipe_turns_are_ours(axis, degrees, angle):
+    """MediaPipe's x is the subject's left, y up, z out of the face, all right-handed: a positive
+    turn about y brings the face to its own left, which is the right of the image, one about x looks
+    down, one about z tilts the head anticlockwise in the image."""
+    matrix = placed(Rotation.from_euler(axis, degrees, degrees=True), [0, 0, -50])
+    head = mediapipe_head(matrix, (HEIGHT, WIDTH, 3), _outline(NOSE_TIP), 1.0)
+    yaw, pitch, roll = rotation_to_euler(np.array(head["rotation"]), convention="canonical")
+    expected = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, angle: -degrees}
+    assert (yaw, pitch, roll) == pytest.approx(tuple(expected.values()), abs=1e-9)
+
+
+def test_the_box_lies_round_the_head_and_follows_it():
+    focal = HEIGHT / 2 / np.tan(np.deg2rad(VERTICAL_FOV) / 2)
+    for x, y in ((0, 0), (12, -6)):
+        matrix = placed(Rotation.identity(), [x, y, -60])
+        box = mediapipe_head(matrix, (HEIGHT, WIDTH, 3), _outline(NOSE_TIP), 1.0)["box"]
+        left, top, right, bottom = box
+        scale = focal / 60  # pixels a centimetre
+        assert (left + right) / 2 == pytest.approx(WIDTH / 2 + scale * x, abs=0.5)
+        assert 14 < (right - left) / scale < 19  # the breadth of a head with its ears, cm
+        assert 20 < (bottom - top) / scale < 26  # and its height
+        nose = HEIGHT / 2 - scale * (y + NOSE_TIP[1])
+        assert top < nose < bottom
+        assert (bottom - nose) / scale == pytest.approx(8.2, abs=0.3)  # tip of the nose to chin
+
+
+def test_crops_show_what_is_in_the_box_and_grey_beyond_the_image():
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[40:60, 100:140] = (250, 100, 50)
+    crop = crop_of(image, np.array([100.0, 40.0, 140.0, 60.0]), 32)
+    np.testing.assert_array_equal(crop[4:-4, 4:-4], np.full((24, 24, 3), (250, 100, 50)))
+    crop = crop_of(image, np.array([-100.0, 0.0, 100.0, 200.0]), 64)
+    assert (crop[:, :31] == 128).all()
+    assert (crop[33:] == 128).all()
+    assert (crop[2:30, 34:60] == 0).all()
+    given = as_input(np.full((2, 2, 3), 255, np.uint8))
+    assert given.shape == (1, 3, 2, 2)
+    # The means and deviations of ImageNet's colours.
+    expected = (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(given[0, :, 0, 0], expected, rtol=1e-6)
+
+
+def test_poses_of_networks_are_read_back(tmp_path):
+    turn = Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix()
+    head = {
+        "box": [0, 0, 9, 9],
+        **pose_of(np.array([3.0, -2.0, 1.0]), "angles", ["pitch", "yaw", "roll"]),
+    }
+    other = {"box": [0, 0, 9, 9], **pose_of(turn.ravel(), "matrix", [])}
+    path = tmp_path / "two_stage.json"
+    content = {"convention": "canonical", "images": [{"image": "a", "heads": [head, other]}]}
+    path.write_text(json.dumps(content))
+    (heads,) = read_predictions(path).of_images(["a"])
+    angles = rotation_to_euler(heads["rotations"][0], convention="canonical")
+    np.testing.assert_allclose(angles, [-2, 3, 1], atol=1e-9)
+    np.testing.assert_allclose(heads["rotations"][1], turn)
+
+
+def test_the_canonical_face_is_a_part_of_the_npm_package(tmp_path):
+    name = "/third_party/modules/face_geometry/data/geometry_pipeline_metadata_landmarks.binarypb"
+    files = [
+        {"filename": "/a.tflite", "start": 0, "end": 4},
+        {"filename": name, "start": 4, "end": 9},
+    ]
+    (tmp_path / f"{PACKED}_loader.js").write_text(f"load({json.dumps({'files': files})});")
+    (tmp_path / f"{PACKED}.data").write_bytes(b"0123face!more")
+    assert _canonical_face(tmp_path) == b"face!"
+    with pytest.raises(SystemExit, match="npm pack"):
+        _canonical_face(tmp_path / "elsewhere")
