@@ -118,6 +118,9 @@ def default_config() -> ConfigDict:
 
     config.assign = ConfigDict(AssignOptions()._asdict())  # predictions that answer for a head
 
+    # Of boxes, beyond the paper, where a phase's loss.iou is above 0: "giou" or "ciou".
+    config.iou_loss = "ciou"
+
     config.pose_loss = ConfigDict()
     config.pose_loss.vectors = "squared"  # eq. 2; "norm": without the square; "geodesic"
     config.pose_loss.orthogonality = 1.0  # weight of eq. 3, unordered pairs; 2.0 = ordered pairs

@@ -36,6 +36,11 @@ from mtnet_jax.targets import (
 # A prediction that overlaps a truth by more than this is not punished for objectness (section 3.3).
 NEUTRAL_IOU = 0.5
 
+# What 1 - IoU becomes where boxes do not overlap yet: GIoU (Rezatofighi et al. 2019) takes off the
+# empty share of the smallest box round both, CIoU (Zheng et al. 2020) the distance of the centres
+# and the difference of the shapes.
+IOU_LOSSES = ("giou", "ciou")
+
 
 class LossWeights(NamedTuple):
     """Weights of eq. 1 and eq. 5. The paper gives no numbers; these are this project's."""
@@ -46,6 +51,7 @@ class LossWeights(NamedTuple):
     obj: float = 1.0
     cls: float = 0.5
     heading: float = 1.0
+    iou: float = 0.0  # beyond the paper: see `IOU_LOSSES`; above 0, usually in the place of xy, wh
 
 
 def multitask_loss(
@@ -56,6 +62,7 @@ def multitask_loss(
     representation: Representation,
     weights: LossWeights,
     assign: AssignOptions = ONE_ANCHOR,
+    iou_loss: str = "ciou",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The total loss of a batch and its parts.
 
@@ -66,9 +73,10 @@ def multitask_loss(
       representation: of the pose channels.
       weights: see `LossWeights`.
       assign: how many predictions each truth trains.
+      iou_loss: of `IOU_LOSSES`, for the part "iou".
 
     Returns:
-      The scalar loss and {"xy", "wh", "obj", "cls", "pose", "heading", "positives", "posed",
+      The scalar loss and {"xy", "wh", "iou", "obj", "cls", "pose", "heading", "positives", "posed",
       "headed", "shadowed"}: the parts before weighting and the counts they were divided by, but
       that obj is divided by at least the number of images, and that pose and heading are weighed
       together as the mean over posed and headed heads.
@@ -109,6 +117,7 @@ def multitask_loss(
     )
 
     xy, wh = _box_losses(box_answers, boxes, grid.at(index), grid.size)
+    overlap = _iou_losses(decode_boxes(box_answers, grid.at(index)), boxes, iou_loss)
     cls = optax.sigmoid_binary_cross_entropy(
         box_answers[..., 5:], jax.nn.one_hot(truths.labels, num_classes)
     ).sum(axis=-1)
@@ -119,12 +128,13 @@ def multitask_loss(
     parts = {
         "xy": (positive * xy).sum() / count,
         "wh": (positive * wh).sum() / count,
+        "iou": (positive * overlap).sum() / count,
         "obj": objectness / jnp.maximum(count, raw.shape[0]),
         "cls": (positive * cls).sum() / count,
         "pose": (posed * pose).sum() / posed_count,
         "heading": (headed * heading).sum() / headed_count,
     }
-    bbox = sum(getattr(weights, name) * parts[name] for name in ("xy", "wh", "obj", "cls"))
+    bbox = sum(getattr(weights, name) * parts[name] for name in ("xy", "wh", "iou", "obj", "cls"))
     looks = posed.sum() * parts["pose"] + weights.heading * headed.sum() * parts["heading"]
     looks = looks / jnp.maximum(posed.sum() + headed.sum(), 1.0)
     loss = weights.alpha * bbox + (1 - weights.alpha) * looks
@@ -171,6 +181,25 @@ def _box_losses(
     xy = ((jax.nn.sigmoid(answers[..., :2]) - offset) ** 2).sum(axis=-1)
     wh = ((answers[..., 2:4] - log_ratio) ** 2).sum(axis=-1)
     return small_counts_more * xy, small_counts_more * wh
+
+
+def _iou_losses(predicted: jax.Array, boxes: jax.Array, kind: str) -> jax.Array:
+    """1 - GIoU or 1 - CIoU of predicted and true boxes (B, M, 4) xyxy, (B, M)."""
+    iou = box_ops.iou_xyxy(predicted, boxes)
+    low = jnp.minimum(predicted[..., :2], boxes[..., :2])
+    high = jnp.maximum(predicted[..., 2:], boxes[..., 2:])  # of the smallest box round both
+    a, b = (box_ops.xyxy_to_cxcywh(x) for x in (predicted, boxes))
+    if kind == "giou":
+        round_both = jnp.prod(high - low, axis=-1)
+        areas = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3]
+        union = areas / (1 + iou)  # areas = union + intersection, iou = intersection / union
+        return 1 - iou + (round_both - union) / jnp.maximum(round_both, 1e-6)
+    distance = ((a[..., :2] - b[..., :2]) ** 2).sum(axis=-1)
+    diagonal = jnp.maximum(((high - low) ** 2).sum(axis=-1), 1e-6)
+    angles = (jnp.arctan2(x[..., 2], jnp.maximum(x[..., 3], 1e-6)) for x in (b, a))
+    shape = 4 / jnp.pi**2 * (next(angles) - next(angles)) ** 2
+    trade = jax.lax.stop_gradient(shape / jnp.maximum(1 - iou + shape, 1e-6))
+    return 1 - iou + distance / diagonal + trade * shape
 
 
 def _objectness_loss(

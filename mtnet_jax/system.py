@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import Grid, make_grid
 from mtnet_jax.errors import BadInput
+from mtnet_jax.losses import IOU_LOSSES
 from mtnet_jax.network import MultitaskNet
 from mtnet_jax.representations import Representation, make_representation
 from mtnet_jax.targets import AssignOptions
@@ -22,6 +23,7 @@ class System(NamedTuple):
     representation: Representation
     class_names: tuple[str, ...]
     assign: AssignOptions
+    iou_loss: str  # of `mtnet_jax.losses.IOU_LOSSES`
 
 
 def build_system(config: ConfigDict) -> System:
@@ -38,6 +40,9 @@ def build_system(config: ConfigDict) -> System:
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.model.dtype not in dtypes:
         raise BadInput(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
+    iou_loss = config.get("iou_loss", "ciou")  # exports do without
+    if iou_loss not in IOU_LOSSES:
+        raise BadInput(f"config.iou_loss is {iou_loss!r}: {' or '.join(IOU_LOSSES)}.")
     class_names = tuple(config.class_names)
     model = MultitaskNet(
         num_classes=len(class_names),
@@ -58,6 +63,7 @@ def build_system(config: ConfigDict) -> System:
         representation,
         class_names,
         AssignOptions(**config.get("assign", {})),  # exports do without
+        iou_loss,
     )
 
 

@@ -222,14 +222,41 @@ def heading_loss(name, raw, heading):
     return 2 - 2 * (x / length * math.sin(angle) + z / length * math.cos(angle))
 
 
+def iou_losses(predicted, truth):
+    """Both by the definitions of the papers, for one pair of boxes."""
+    (ax, ay, ar, ab), (bx, by, br, bb) = predicted, truth
+    overlap = iou(predicted, truth)
+    wide, tall = max(ar, br) - min(ax, bx), max(ab, bb) - min(ay, by)
+    both = max(min(ar, br) - max(ax, bx), 0) * max(min(ab, bb) - max(ay, by), 0)
+    union = (ar - ax) * (ab - ay) + (br - bx) * (bb - by) - both
+    apart = ((ax + ar - bx - br) ** 2 + (ay + ab - by - bb) ** 2) / 4
+    shapes = math.atan((br - bx) / (bb - by)) - math.atan((ar - ax) / (ab - ay))
+    v = 4 / math.pi**2 * shapes**2
+    trade = v / (1 - overlap + v) if v else 0
+    return {
+        "giou": 1 - overlap + (wide * tall - union) / (wide * tall),
+        "ciou": 1 - overlap + apart / (wide**2 + tall**2) + trade * v,
+    }
+
+
 def multitask_loss(
-    outputs, truths, *, size, pose_size, name, weights, anchors=COCO, positives=1, threshold=0.5
+    outputs,
+    truths,
+    *,
+    size,
+    pose_size,
+    name,
+    weights,
+    anchors=COCO,
+    positives=1,
+    threshold=0.5,
+    iou_loss="ciou",
 ):
     """Eq. 1 to 5 over images, cells, anchors and truths: the loss, its parts, the counts.
 
     Heads that know their heading alone have its loss in the place of L_pose.
     """
-    sums = dict.fromkeys(("xy", "wh", "obj", "cls", "pose", "heading"), 0.0)
+    sums = dict.fromkeys(("xy", "wh", "iou", "obj", "cls", "pose", "heading"), 0.0)
     counts = {"positives": 0, "posed": 0, "headed": 0, "shadowed": 0, "neutral": 0}
     num_classes = outputs[0].shape[-1] - 5 - pose_size
     for b in range(len(truths.boxes)):
@@ -266,6 +293,7 @@ def multitask_loss(
                 (sigmoid(raw[0]) - target_x) ** 2 + (sigmoid(raw[1]) - target_y) ** 2
             )
             sums["wh"] += factor * ((raw[2] - np.log(w / aw)) ** 2 + (raw[3] - np.log(h / ah)) ** 2)
+            sums["iou"] += iou_losses(box_of(raw, place, size, anchors), boxes[i])[iou_loss]
             for c in range(num_classes):
                 sums["cls"] += bce(raw[5 + c], float(truths.labels[b, i] == c))
             if truths.has_pose[b, i]:
@@ -285,6 +313,7 @@ def multitask_loss(
     bbox = (
         weights.xy * parts["xy"]
         + weights.wh * parts["wh"]
+        + weights.iou * parts["iou"]
         + weights.obj * parts["obj"]
         + weights.cls * parts["cls"]
     )

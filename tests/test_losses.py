@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.anchors import make_grid
 from mtnet_jax.data.batches import touched_cells
-from mtnet_jax.losses import LossWeights, heading_loss, multitask_loss
+from mtnet_jax.losses import IOU_LOSSES, LossWeights, heading_loss, multitask_loss
 from mtnet_jax.representations import VECTOR_LOSSES, make_representation
 from mtnet_jax.targets import AssignOptions, Truths
 from tests import slow_loops
@@ -23,8 +23,8 @@ GRID = make_grid(SIZE)
 IMAGES, SLOTS, CLASSES = 2, 6, 2
 POSE = 5 + CLASSES  # the first pose channel
 POSE_SIZE = {"euler": 3, "vectors": 9, "sixd": 6, "quaternion": 4}
-WEIGHTS = LossWeights(alpha=0.3, xy=1.5, wh=0.7, obj=1.2, cls=0.4, heading=0.6)
-PARTS = ("xy", "wh", "obj", "cls", "pose", "heading")
+WEIGHTS = LossWeights(alpha=0.3, xy=1.5, wh=0.7, obj=1.2, cls=0.4, heading=0.6, iou=0.9)
+PARTS = ("xy", "wh", "iou", "obj", "cls", "pose", "heading")
 
 
 @cache
@@ -34,7 +34,12 @@ def compiled(name, kind="squared"):
 
     def loss(outputs, truths, weights):
         return multitask_loss(
-            outputs, truths, grid=GRID, representation=representation, weights=weights
+            outputs,
+            truths,
+            grid=GRID,
+            representation=representation,
+            weights=weights,
+            iou_loss="giou",  # all of whose gradient the loops' differences see
         )
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -108,7 +113,13 @@ def place_of(box):
 
 def slow(outputs, truths, name, weights=WEIGHTS):
     return slow_loops.multitask_loss(
-        outputs, truths, size=SIZE, pose_size=POSE_SIZE[name], name=name, weights=weights
+        outputs,
+        truths,
+        size=SIZE,
+        pose_size=POSE_SIZE[name],
+        name=name,
+        weights=weights,
+        iou_loss="giou",
     )
 
 
@@ -123,6 +134,36 @@ def check(outputs, truths, name, weights=WEIGHTS):
     np.testing.assert_allclose(loss, expected_loss, rtol=2e-5)
     assert all(np.isfinite(g).all() for g in gradient)
     return counts, [np.asarray(g) for g in gradient]
+
+
+@pytest.mark.parametrize("kind", IOU_LOSSES)
+def test_losses_of_overlap_are_as_in_the_loops(kind):
+    rng = np.random.default_rng(4)
+    outputs, truths = random_outputs(rng, "vectors"), random_truths(rng)
+    put_predictions_on_truths(rng, outputs, truths)
+    weights = LossWeights(alpha=1.0, xy=0.0, wh=0.0, obj=0.0, cls=0.0, iou=2.0)
+
+    def loss(outputs, truths):
+        return multitask_loss(
+            outputs,
+            truths,
+            grid=GRID,
+            representation=make_representation("vectors"),
+            weights=weights,
+            iou_loss=kind,
+        )[0]
+
+    found, gradient = jax.jit(jax.value_and_grad(loss))(outputs, truths)
+    expected, parts, _ = slow_loops.multitask_loss(
+        outputs, truths, size=SIZE, pose_size=9, name="vectors", weights=weights, iou_loss=kind
+    )
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    assert found == pytest.approx(2 * parts["iou"], rel=1e-4)
+    assert 0 < parts["iou"] < 2
+    # A step along the gradient makes the boxes better, by about as much as it says.
+    step = 1e-3 / sum((np.asarray(g) ** 2).sum() for g in gradient)
+    moved = [o - step * np.asarray(g) for o, g in zip(outputs, gradient, strict=True)]
+    assert loss(moved, truths) == pytest.approx(float(found) - 1e-3, abs=2e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -212,7 +253,7 @@ def test_gradient_against_differences_of_the_loops(name):
 
 
 def test_default_weights():
-    assert LossWeights() == (0.5, 1.0, 1.0, 1.0, 0.5, 1.0)
+    assert LossWeights() == (0.5, 1.0, 1.0, 1.0, 0.5, 1.0, 0.0)
     rng = np.random.default_rng(7)
     check(random_outputs(rng, "vectors"), random_truths(rng), "vectors", LossWeights())
 
@@ -544,7 +585,7 @@ def test_a_heading_trains_where_its_head_is_and_nothing_else(name):
     alone = truths_of(boxes[1], has_pose=False, headings=[-100])
     (loss, parts), gradient = compiled(name)(outputs, alone)
     assert (parts["posed"], parts["headed"], parts["pose"]) == (0, 1, 0)
-    bbox = sum(getattr(WEIGHTS, part) * parts[part] for part in ("xy", "wh", "obj", "cls"))
+    bbox = sum(getattr(WEIGHTS, part) * parts[part] for part in ("xy", "wh", "iou", "obj", "cls"))
     expected = WEIGHTS.alpha * bbox + (1 - WEIGHTS.alpha) * WEIGHTS.heading * parts["heading"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     answer = at(outputs, place_of(boxes[1]))[POSE:]
@@ -609,7 +650,7 @@ def test_without_headings_the_loss_is_that_of_the_paper(name):
     for one, two in zip(gradient, other_gradient, strict=True):
         np.testing.assert_array_equal(one, two)
     assert parts["posed"] > 2
-    bbox = sum(getattr(WEIGHTS, part) * parts[part] for part in ("xy", "wh", "obj", "cls"))
+    bbox = sum(getattr(WEIGHTS, part) * parts[part] for part in ("xy", "wh", "iou", "obj", "cls"))
     expected = WEIGHTS.alpha * bbox + (1 - WEIGHTS.alpha) * parts["pose"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 

@@ -45,6 +45,7 @@ def make_train_step(
             representation=system.representation,
             weights=phase.weights,
             assign=system.assign,
+            iou_loss=system.iou_loss,
         )
         return loss, (updated["batch_stats"], parts)
 
