@@ -22,6 +22,7 @@ CONVERTERS = {
     "biwi": ("data_prep.sets.biwi", "BIWI Kinect head pose database"),
     "pointing04": ("data_prep.sets.pointing04", "Pointing'04 head pose database"),
     "coco": ("data_prep.own.coco", "COCO json, with Euler angles or without: own data"),
+    "crops": ("data_prep.own.crops", "a record set, each of its heads as an image of its own"),
     "csv": ("data_prep.own.csv_heads", "a table of heads as CSV: own data"),
     "directmhp": ("data_prep.sets.directmhp", "CMU-HPE and AGORA-HPE as DirectMHP publishes them"),
     "panoptic": ("data_prep.panoptic.converter", "CMU Panoptic: 31 HD cameras, 360 degrees"),
