@@ -32,6 +32,7 @@ FLOORS = (
     ("mtnet_jax.evaluation",),
     ("mtnet_jax.training",),
     ("mtnet_jax.inspection",),
+    ("mtnet_jax.ablation",),
     ("data_prep.engine",),
     ("data_prep.own",),
     ("data_prep.sets",),

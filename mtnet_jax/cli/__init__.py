@@ -14,11 +14,19 @@ from typing import NoReturn
 # OpenCV and libpng speak of damaged images on standard error; what matters is said by the commands.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from mtnet_jax.cli import data, evaluate, export, page, predict, quickstart, studio, train
+from mtnet_jax.cli import ablate, data, evaluate, export, page, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError, Terminated, Unavailable
 from mtnet_jax.version import __version__
 
-COMPILING = ("quickstart", "train", "eval", "predict", "export")  # commands that run the network
+COMPILING = (
+    "quickstart",
+    "train",
+    "ablate",
+    "eval",
+    "predict",
+    "export",
+)  # commands that run the network
+CONFIGURED = ("train", "ablate")  # commands that take --config.KEY=VALUE
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
 
 
@@ -29,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (quickstart, train, evaluate, predict, export, page, data, studio):
+    for command in (quickstart, train, ablate, evaluate, predict, export, page, data, studio):
         command.add_parser(commands)
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "train":
+    if rest and args.command not in CONFIGURED:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         with _sigterm_like_ctrl_c():
@@ -42,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
                 keep_compiled_programs()
                 if not getattr(args, "distributed", False):  # JAX starts later then
                     _check_platform()
-            code = args.run(args, rest) if args.command == "train" else args.run(args)
+            code = args.run(args, rest) if args.command in CONFIGURED else args.run(args)
             sys.stdout.flush()
             return code
     except BrokenPipeError:  # whoever reads the output has read enough

@@ -96,7 +96,7 @@ def differences_of(mine: Evaluation, theirs: Evaluation, group: str = "") -> lis
     if not both:
         return []
     names, my_rows, their_rows = zip(*both, strict=True)
-    groups = np.repeat([_group(name, group) for name in names], [len(rows) for rows in my_rows])
+    groups = np.repeat([group_of(name, group) for name in names], [len(rows) for rows in my_rows])
     first, second = np.concatenate(my_rows), np.concatenate(their_rows)
     return [_difference(measure, first, second, groups) for measure in MEASURES]
 
@@ -114,12 +114,14 @@ def _difference(
     )
 
 
-def _group(name: str, pattern: str) -> str:
+def group_of(name: str, pattern: str) -> str:
+    """What an image stands or falls together with in a bootstrap: the first group that a regular
+    expression finds in its name, or all that it finds; an empty one takes the image itself."""
     if not pattern:
         return name
     found = re.search(pattern, name)
     if found is None:
-        raise BadInput(f"--group {pattern}: it finds nothing in the image name {name!r}.")
+        raise BadInput(f"The group {pattern!r} finds nothing in the image name {name!r}.")
     return found.group((found.lastindex and 1) or 0)
 
 

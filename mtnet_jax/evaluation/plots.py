@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from mtnet_jax.evaluation.tables import Results, bin_name, cell
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_INK, _GRID = "#222222", "#DDDDDD"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK, _GRID = "#222222", "#DDDDDD"
 
 
 def plot_precision_recall(results: Results) -> Figure:
     """Interpolated precision over recall at IoU .5; the area is AP50."""
-    figure, axes = _new_plot("Recall at IoU 0.5", "Precision")
+    figure, axes = new_plot("Recall at IoU 0.5", "Precision")
     for colour, (name, result) in _coloured(results):
         precision = result["curves"]["precision50"]
         if precision is not None:
@@ -23,7 +23,7 @@ def plot_precision_recall(results: Results) -> Figure:
             recall = result["curves"]["recall"]
             axes.step(recall, precision, where="pre", color=colour, lw=2, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    _legend(axes, "lower left")
+    legend(axes, "lower left")
     return figure
 
 
@@ -35,14 +35,14 @@ def plot_by_yaw(results: Results) -> Figure:
 
 def plot_pose_by_yaw(results: Results) -> Figure:
     """Mean geodesic error by bins of |yaw|, with the number of poses behind every bar."""
-    figure, axes = _new_plot("|Yaw| of the true pose", "Mean geodesic error")
+    figure, axes = new_plot("|Yaw| of the true pose", "Mean geodesic error")
     _bars(axes, results, "pose", "yaw_bins", "geodesic_mean")
     return figure
 
 
 def plot_heading(results: Results) -> Figure:
     """Mean error of the heading by bins of |heading|, with the number of heads behind every bar."""
-    figure, axes = _new_plot("|Heading| of the true head", "Mean error of the heading")
+    figure, axes = new_plot("|Heading| of the true head", "Mean error of the heading")
     _bars(axes, results, "heading", "heading_bins", "mean")
     return figure
 
@@ -64,16 +64,16 @@ def _bars(axes: Any, results: Results, section: str, bins: str, key: str) -> Non
             label=f"{name} (n = {result[section]['evaluated']})",
         )
         counts = [f"{b['evaluated']}" for _, b in filled]
-        axes.bar_label(bars, counts, padding=2, fontsize=7, color=_INK)
+        axes.bar_label(bars, counts, padding=2, fontsize=7, color=INK)
     axes.set_xticks(range(len(names)), names)
     axes.yaxis.set_major_formatter("{x:g}°")
     axes.grid(visible=False, axis="x")
-    _legend(axes, "above")
+    legend(axes, "above")
 
 
 def plot_geodesic(results: Results) -> Figure:
     """Fraction of evaluated poses with a geodesic error of at most x degrees."""
-    figure, axes = _new_plot("Geodesic error at most", "Fraction of evaluated poses")
+    figure, axes = new_plot("Geodesic error at most", "Fraction of evaluated poses")
     furthest = 30
     for colour, (name, result) in _coloured(results):
         fraction = result["curves"]["geodesic_fraction"]
@@ -87,31 +87,35 @@ def plot_geodesic(results: Results) -> Figure:
         furthest = max(furthest, reached)
     axes.set(xlim=(0, min(180, furthest * 1.05)), ylim=(0, 1.02))
     axes.xaxis.set_major_formatter("{x:g}°")
-    _legend(axes, "lower right")
+    legend(axes, "lower right")
     return figure
 
 
-def _new_plot(x_label: str, y_label: str) -> tuple[Figure, Any]:
+def new_plot(
+    x_label: str, y_label: str, *, size: tuple[float, float] = (5.2, 3.6)
+) -> tuple[Figure, Any]:
+    """An empty plot in the style of all of them: figure and axes; inches wide and high."""
     # A Figure of its own, without pyplot: no global state, no display, nothing to close.
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
     axes.grid(color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, length=0)
+    axes.tick_params(colors=INK, length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_INK)
+    axes.spines["bottom"].set_color(INK)
     return figure, axes
 
 
 def _coloured(results: Results) -> list[tuple[str, tuple[str, Mapping[str, Any]]]]:
-    return [(_COLOURS[i % len(_COLOURS)], item) for i, item in enumerate(results.items())]
+    return [(COLOURS[i % len(COLOURS)], item) for i, item in enumerate(results.items())]
 
 
-def _legend(axes: Any, location: str) -> None:
+def legend(axes: Any, location: str) -> None:
+    """Says what is what, inside (a place of matplotlib) or "above"; or that there is nothing."""
     labels = axes.get_legend_handles_labels()[1]
     if labels and location == "above":
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(len(labels), 2)}

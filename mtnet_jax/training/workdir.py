@@ -49,6 +49,19 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+def is_locked(workdir: str | os.PathLike) -> bool:
+    """Whether a process trains in a work directory."""
+    path = Path(workdir) / LOCK
+    if not path.is_file():
+        return False
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def claim(
     workdir: str | os.PathLike,
     config: ConfigDict,

@@ -1,0 +1,99 @@
+"""What a trained run says of every head of a test set, kept beside it: intervals need single heads.
+
+A file WORKDIR/RUN/measured/SET.npz holds the metrics' state (`evaluation.metrics.State`) with the
+image that each row belongs to, so that images or persons can be drawn anew.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtnet_jax.ablation.spec import HeldOut
+from mtnet_jax.data.records import RecordSet
+from mtnet_jax.evaluation.metrics import (
+    EMPTY,
+    Settings,
+    State,
+    image_state,
+    merge_states,
+)
+from mtnet_jax.evaluation.predicted import predict_split
+
+FOLDER = "measured"
+SETTINGS = Settings()  # stated in every report
+
+
+class Measured(NamedTuple):
+    """A run on a test set.
+
+    Attributes:
+      state: of all images together.
+      image_of_row: (truths,) index of the image of each row of the state.
+      image_of_prediction: (predictions,) the same for its predictions.
+      image_ids: (images,) str.
+      identity: of records and split, so that another set of the same name is noticed.
+    """
+
+    state: State
+    image_of_row: np.ndarray
+    image_of_prediction: np.ndarray
+    image_ids: np.ndarray
+    identity: str
+
+
+def measured_path(run_folder: Path, name: str) -> Path:
+    """The file of a run for a test set of this name."""
+    return run_folder / FOLDER / f"{name}.npz"
+
+
+def measure(run_folder: Path, name: str, test_set: HeldOut) -> None:
+    """Predicts a test set with a trained run and keeps what it says; done already, does nothing."""
+    path = measured_path(run_folder, name)
+    if path.is_file() and read_measured(path).identity == identity_of(test_set):
+        return
+    _, _, pairs = predict_split(
+        run_folder, test_set.path, test_set.split, batch_size=32, limit=test_set.limit
+    )
+    states = [image_state(prediction, truth, SETTINGS) for prediction, truth in pairs]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    arrays: dict[str, Any] = {
+        **merge_states(states)._asdict(),
+        "image_of_row": _repeated([len(state.rows) for state in states]),
+        "image_of_prediction": _repeated([len(state.scores) for state in states]),
+        "image_ids": np.array([truth["image_id"] for _, truth in pairs], str),
+        "identity": identity_of(test_set),
+    }
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def read_measured(path: Path) -> Measured:
+    """What `measure` kept."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    fields: dict[str, Any] = {
+        name: int(arrays[name]) if isinstance(empty, int) else arrays[name]
+        for name, empty in EMPTY._asdict().items()
+    }
+    return Measured(
+        State(**fields),
+        arrays["image_of_row"],
+        arrays["image_of_prediction"],
+        arrays["image_ids"],
+        str(arrays["identity"]),
+    )
+
+
+def identity_of(test_set: HeldOut) -> str:
+    """Which images a test set holds, wherever they lie."""
+    records = RecordSet.open(test_set.path)
+    lengths = records.shard_lengths.get(test_set.split)
+    return f"{records.name} {records.version} {test_set.split} {lengths} {test_set.limit}"
+
+
+def _repeated(counts: Sequence[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(counts)), counts)

@@ -1,0 +1,191 @@
+"""Runs the grid: what is finished is left alone, what was stopped goes on, in turn or side by side.
+
+A run is a process of its own, so that one that ends badly ends alone. Several commands may work on
+one grid at the same time, also from several hosts on a common file system: a run belongs to whoever
+holds the lock of its work directory, and the others take the next one.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtnet_jax.ablation.measure import measure
+from mtnet_jax.ablation.spec import Ablation, Run, config_of, runs_of
+from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.saved_config import read_config
+from mtnet_jax.training.config_changes import differences, how_it_runs
+from mtnet_jax.training.workdir import LOCK, is_locked
+
+FINISHED = "finished.json"  # of a run's work directory: it is trained, and what it cost
+OUTPUT = "output.txt"  # what a run says, where several run at once
+_WAIT = 2.0  # seconds between two looks at what is running
+
+
+def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[str]) -> None:
+    """Trains a run, or goes on with it, and measures it on all test sets.
+
+    Args:
+      ablation: what is compared.
+      run: one of its runs.
+      workdir: of the ablation.
+      overrides: `--config.KEY=VALUE` for all runs.
+
+    Raises:
+      Unavailable: another process trains it.
+    """
+    from mtnet_jax.training.loop import train
+
+    if run.arm and ablation.detector_phases:
+        _await_detector(ablation, Run("", run.seed), workdir, overrides)
+    folder = workdir / run.name
+    config = config_of(ablation, run, workdir, overrides)
+    if not is_finished(folder, config):
+        started = time.perf_counter()
+        variables = train(config, folder)
+        _write_finished(folder, variables, time.perf_counter() - started)
+    if run.arm:
+        for name, test_set in ablation.test_sets.items():
+            measure(folder, name, test_set)
+
+
+def is_finished(folder: Path, config: Any) -> bool:
+    """Whether a run is trained with this configuration; one of another raises when it is begun."""
+    found = read_config(folder)
+    if found is None or not (folder / FINISHED).is_file():
+        return False
+    return all(how_it_runs(name) for name in differences(found, config))
+
+
+def _await_detector(
+    ablation: Ablation, detector: Run, workdir: Path, overrides: Sequence[str]
+) -> None:
+    """Trains the detector of a seed unless that is done, or waits for whoever does."""
+    while not is_finished(workdir / detector.name, config_of(ablation, detector, workdir)):
+        try:
+            return train_run(ablation, detector, workdir, overrides)
+        except Unavailable:
+            if not is_locked(workdir / detector.name):
+                raise
+            time.sleep(_WAIT)
+
+
+def _write_finished(folder: Path, variables: Any, seconds: float) -> None:
+    import jax
+
+    sizes = {
+        group: sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+        for group, tree in variables["params"].items()
+    }
+    partial = folder / f"{FINISHED}.partial"
+    partial.write_text(json.dumps({"seconds": seconds, "parameters": sizes}, indent=1) + "\n")
+    partial.replace(folder / FINISHED)
+
+
+# --- Many runs ------------------------------------------------------------------------------------
+
+
+def train_all(
+    ablation: Ablation, command: Sequence[str], workdir: Path, at_once: int
+) -> dict[str, str]:
+    """Trains every run in a process of its own.
+
+    Args:
+      ablation: what is compared.
+      command: of `mtnet ablate` for this grid; `--run N` is added to it.
+      workdir: of the ablation.
+      at_once: so many runs side by side. Where there are more than one, the k-th of them sees the
+        k-th accelerator alone.
+
+    Returns:
+      Name of a run -> why it is not done; empty where all are.
+    """
+    waiting = list(enumerate(runs_of(ablation), start=1))
+    running: dict[int, tuple[Run, subprocess.Popen]] = {}  # by place
+    failed = {}
+    with _ending_all(running):
+        while waiting or running:
+            for place in [p for p in range(at_once) if p not in running]:
+                if waiting and _may_start(waiting[0][1], running):
+                    number, run = waiting.pop(0)
+                    print(f"run {number} of {len(runs_of(ablation))}: {run.name}", flush=True)
+                    running[place] = run, _start(command, number, run, workdir, place, at_once)
+            time.sleep(_WAIT if running else 0)
+            for place, (run, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[place]
+                    if process.returncode:
+                        failed[run.name] = f"ended with code {process.returncode}"
+    return failed
+
+
+def _may_start(run: Run, running: dict[int, tuple[Run, subprocess.Popen]]) -> bool:
+    """Arms wait for the detectors that are still being trained here."""
+    return not run.arm or all(other.arm for other, _ in running.values())
+
+
+def _start(
+    command: Sequence[str], number: int, run: Run, workdir: Path, place: int, at_once: int
+) -> subprocess.Popen:
+    line = [sys.executable, "-m", "mtnet_jax.cli", *command, "--run", str(number)]
+    # In a session of its own a run gets no Ctrl-C of the terminal, but one signal of this process:
+    # a second one would end it without a checkpoint.
+    if at_once == 1:
+        return subprocess.Popen(line, start_new_session=True)
+    folder = workdir / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    seen = {name: str(place) for name in ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")}
+    with (folder / OUTPUT).open("ab") as file:
+        return subprocess.Popen(
+            line,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **seen},
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def _ending_all(running: dict[int, tuple[Run, subprocess.Popen]]) -> Iterator[None]:
+    """Ends what runs when the block is left early: each with a checkpoint."""
+    try:
+        yield
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+
+
+def run_of_number(ablation: Ablation, number: int) -> Run:
+    """The run that a job of an array trains, counted from 1.
+
+    Raises:
+      BadInput: there is none of that number.
+    """
+    runs = runs_of(ablation)
+    if not 1 <= number <= len(runs):
+        raise BadInput(f"--run {number}: the runs are numbered from 1 to {len(runs)}.")
+    return runs[number - 1]
+
+
+def status(
+    ablation: Ablation, workdir: Path, overrides: Sequence[str]
+) -> list[tuple[int, Run, str]]:
+    """Number, run and state of all runs: finished, running, stopped, or not begun."""
+    lines = []
+    for number, run in enumerate(runs_of(ablation), start=1):
+        folder = workdir / run.name
+        if is_finished(folder, config_of(ablation, run, workdir, overrides)):
+            state = "finished"
+        elif is_locked(folder):
+            state = "running"
+        else:
+            state = "stopped" if (folder / LOCK).is_file() else "not begun"
+        lines.append((number, run, state))
+    return lines

@@ -1,0 +1,327 @@
+"""An ablation: what runs there are, what their configurations are, and what their numbers say."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtnet_jax.ablation.comparing import average_precision, compare
+from mtnet_jax.ablation.measure import SETTINGS, Measured
+from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
+from mtnet_jax.ablation.running import run_of_number
+from mtnet_jax.ablation.spec import (
+    Ablation,
+    HeldOut,
+    Run,
+    config_of,
+    grid,
+    load_ablation,
+    runs_of,
+)
+from mtnet_jax.ablation.tables import as_csv, as_latex, as_text, verdict
+from mtnet_jax.cli import main
+from mtnet_jax.errors import BadInput
+from mtnet_jax.evaluation.figures import interpolated_precision
+from mtnet_jax.evaluation.metrics import image_state, merge_states, summarise
+from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees
+
+TWO_ARMS = {"euler": {"model.representation": "euler"}, "vectors": {}}
+
+
+def ablation(**changes) -> Ablation:
+    content = {
+        "config": "quickstart",
+        "arms": TWO_ARMS,
+        "seeds": (0, 1, 2),
+        "reference": "vectors",
+        "test_sets": {"demo": HeldOut("demo/studio_demo")},
+    }
+    return Ablation(**{**content, **changes})
+
+
+def written(tmp_path: Path, **changes) -> Path:
+    """A spec file that gives `ablation(**changes)`."""
+    path = tmp_path / "spec.py"
+    path.write_text(
+        "from mtnet_jax.ablation.spec import Ablation, HeldOut\n"
+        f"def get_ablation():\n    return {ablation(**changes)!r}\n"
+    )
+    return path
+
+
+def test_a_grid_has_all_combinations():
+    arms = grid({"model.representation": ("euler", "sixd"), "model.version": ("v1", "v2")})
+    assert list(arms) == ["euler v1", "euler v2", "sixd v1", "sixd v2"]
+    assert arms["sixd v1"] == {"model.representation": "sixd", "model.version": "v1"}
+
+
+def test_runs_come_seed_by_seed_and_detectors_first():
+    shared = ablation(detector_phases=("phase1", "phase2"))
+    assert [run.name for run in runs_of(shared)][:5] == [
+        *("detector-seed0", "detector-seed1", "detector-seed2"),
+        *("euler-seed0", "vectors-seed0"),
+    ]
+    assert len(runs_of(shared)) == 9
+    assert run_of_number(shared, 4) == Run("euler", 0)
+    with pytest.raises(BadInput, match="numbered from 1 to 9"):
+        run_of_number(shared, 10)
+
+
+def test_arms_differ_in_their_options_alone(tmp_path):
+    one, other = (
+        config_of(ablation(), Run(arm, 1), tmp_path, ["--config.model.width=0.5"])
+        for arm in TWO_ARMS
+    )
+    assert (one.model.representation, other.model.representation) == ("euler", "vectors")
+    assert one.seed == other.seed == 1
+    assert one.model.width == 0.5
+    one.model.representation = "vectors"
+    assert one.to_dict() == other.to_dict()
+
+
+def test_a_shared_detector_is_trained_in_its_phases_alone(tmp_path):
+    shared = ablation(detector_phases=("phase1", "phase2"))
+    detector = config_of(shared, Run("", 2), tmp_path)
+    arm = config_of(shared, Run("euler", 2), tmp_path)
+    assert [phase.epochs > 0 for phase in detector.phases.values()] == [True, True, False]
+    assert [phase.epochs > 0 for phase in arm.phases.values()] == [False, False, True]
+    assert arm.init.weights == str(tmp_path / "detector-seed2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reference": "sixd"}, "reference 'sixd' is none of the arms"),
+        ({"seeds": (0, 0)}, "seeds must differ"),
+        ({"arms": {"a b": {}, "a_b": {}}, "reference": "a b"}, "names of arms must differ"),
+        ({"test_sets": {}}, "nothing to measure on"),
+        (
+            {
+                "arms": {"v1": {"model.version": "v1"}, "vectors": {}},
+                "detector_phases": ("phase1",),
+            },
+            "arm 'v1' changes model.version, which a shared detector depends on",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, changes, said):
+    with pytest.raises(BadInput, match=said):
+        load_ablation(written(tmp_path, **changes))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "other.py").write_text("def get_config(): pass\n")
+    with pytest.raises(BadInput, match=r"no function get_ablation"):
+        load_ablation(tmp_path / "other.py")
+    with pytest.raises(BadInput, match=r"neither a file nor one of .*representations"):
+        load_ablation("nothing")
+
+
+def test_an_unknown_option_of_an_arm_is_named(tmp_path):
+    wrong = ablation(arms={"vectors": {"model.wdth": 1.0}})
+    with pytest.raises(BadInput, match=r"Arm 'vectors'.*wdth"):
+        config_of(wrong, Run("vectors", 0), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["representations", "table2"])
+def test_the_specs_that_ship(name, tmp_path):
+    spec = load_ablation(name)
+    assert len(spec.seeds) >= 3
+    for run in runs_of(spec):
+        config_of(spec, run, tmp_path)
+
+
+# --- Numbers --------------------------------------------------------------------------------------
+
+
+def measured(error: float, *, seed: int, images: int = 40, missed: int = 0) -> Measured:
+    """One head an image, its yaw all round; predictions turn it by about `error` degrees."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for i in range(images):
+        truth = euler_to_rotation(np.array([-180 + 360 * i / images, 0, 0]), convention="canonical")
+        by = error + rng.normal(0, 0.1)
+        turned = euler_to_rotation(np.array([0, 0, by]), convention="canonical") @ truth
+        box = np.array([[10.0, 10, 50, 60]])
+        found = i >= missed
+        prediction = {
+            "boxes": np.concatenate([box, box + 100])[0 if found else 1 :],
+            "scores": np.array([0.9, rng.uniform(0, 0.8)])[0 if found else 1 :],
+            "rotations": np.array([turned, turned])[0 if found else 1 :],
+        }
+        pairs.append(
+            (
+                prediction,
+                {
+                    "boxes": box,
+                    "rotations": truth[None],
+                    "has_pose": np.ones(1, bool),
+                    "ignore": np.zeros(1, bool),
+                },
+            )
+        )
+    states = [image_state(p, t, SETTINGS) for p, t in pairs]
+    return Measured(
+        merge_states(states),
+        np.repeat(np.arange(images), [len(s.rows) for s in states]),
+        np.repeat(np.arange(images), [len(s.scores) for s in states]),
+        np.array([f"person{i % 12:02d}-{i}" for i in range(images)]),
+        "demo",
+    )
+
+
+def result_of(seeds=(0, 1, 2)) -> dict:
+    """What `report.gather` gives, of an arm that is 5 degrees worse than the reference."""
+    runs = {
+        "vectors": {s: {"demo": measured(10 + s, seed=s)} for s in seeds},
+        "euler": {s: {"demo": measured(15 + s, seed=s + 10, missed=20)} for s in seeds},
+    }
+    sets = compare(runs, "vectors", {"demo": r"person\d\d"})
+    cost = {"parameters": 7, "flop_of_image": 1e6, "images": 640, "seconds_of_1000_images": 1.0}
+    line = {"step": 2, "images": 32, "geodesic_mean": 40.0}
+    return {
+        "name": "demo",
+        "arms": TWO_ARMS,
+        "seeds": list(seeds),
+        "reference": "vectors",
+        "settings": SETTINGS._asdict(),
+        "missing": [],
+        "costs": {arm: {**cost, "runs": len(seeds)} for arm in runs},
+        "curves": {arm: {str(s): {"eval/demo": [line]} for s in seeds} for arm in runs},
+        "sets": sets,
+    }
+
+
+RESULT = result_of()
+
+
+def test_figures_of_an_arm_are_those_of_its_runs():
+    run = measured(10, seed=0)
+    alone = compare({"a": {0: {"demo": run}}}, "a", {"demo": ""})["demo"]["arms"]["a"]
+    summary = summarise(run.state, SETTINGS)
+    assert alone["overall"]["geodesic_mean"]["value"] == summary["pose"]["geodesic_mean"]
+    assert alone["overall"]["ap50"]["by_seed"] == {"0": summary["detection"]["ap50"]}
+    assert alone["yaw_bins"][2]["roll"]["value"] == summary["yaw_bins"][2]["roll"]
+
+
+def test_a_difference_is_that_of_the_means_with_both_intervals():
+    difference = RESULT["sets"]["demo"]["differences"]["euler"]["overall"]["geodesic_mean"]
+    assert difference["over_seeds"]["value"] == pytest.approx(5, abs=0.2)
+    assert difference["over_groups"]["value"] == pytest.approx(5, abs=0.2)
+    assert difference["over_groups"]["support"] == 12  # persons, not images
+    assert verdict(difference) == "higher"
+    ap = RESULT["sets"]["demo"]["differences"]["euler"]["overall"]["ap50"]
+    assert ap["over_groups"]["value"] == pytest.approx(ap["over_seeds"]["value"], abs=1e-9)
+    assert verdict(ap) == "lower"
+
+
+def test_average_precision_of_resampled_images_is_that_of_a_set_made_of_them():
+    run = measured(5, seed=3, images=30, missed=12)
+    counts = np.random.default_rng(0).integers(0, 3, (5, 30)).astype(float)
+    found = average_precision(run, counts, np.arange(30))
+    for drawn, value in zip(counts.astype(int), found, strict=True):
+        times = drawn[run.image_of_prediction]
+        scores = np.repeat(run.state.scores, times)
+        outcomes = np.repeat(run.state.outcomes[:, 0], times)
+        precision = interpolated_precision(scores, outcomes, int(drawn[run.image_of_row].sum()))
+        assert value == pytest.approx(np.mean(precision), abs=0.02)  # ties: the order of copies
+
+
+def test_two_seeds_are_said_to_be_too_few():
+    result = result_of(seeds=(0, 1))
+    text = as_text(result)
+    assert "none: 2 seeds" in text
+    assert "too few" in text
+    assert "(2)" in text.split("geodesic")[1]
+    assert "(2 seeds)" in as_latex(result)
+
+
+def test_csv_has_what_the_result_has():
+    rows = list(csv.DictReader(io.StringIO(as_csv(RESULT))))
+    (row,) = (
+        r for r in rows if (r["arm"], r["figure"], r["abs_yaw"]) == ("euler", "geodesic_mean", "")
+    )
+    euler = RESULT["sets"]["demo"]["arms"]["euler"]["overall"]["geodesic_mean"]
+    assert float(row["mean"]) == euler["value"]
+    assert float(row["seed_1"]) == euler["by_seed"]["1"]
+    assert float(row["t_low"]) < float(row["difference"]) < float(row["t_high"])
+    assert float(row["bootstrap_low"]) < float(row["bootstrap_high"])
+    assert len(rows) == 2 * (10 + 6 * 8)  # arms; figures, and those by bins of yaw
+
+
+def test_what_is_written_is_whole():
+    text = as_text(RESULT)
+    assert "euler: geodesic" in text
+    assert "higher" in text
+    json.dumps(RESULT, allow_nan=False)
+    latex = as_latex(RESULT)
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
+
+
+def test_plots_show_every_arm():
+    of_set = RESULT["sets"]["demo"]
+    for figure in (plot_by_yaw(of_set), plot_curves(RESULT, "eval/demo", "geodesic_mean")):
+        labels = figure.axes[0].get_legend_handles_labels()[1]
+        assert labels == ["vectors", "euler"]
+    for figure in (plot_arms(of_set), plot_differences(of_set, "vectors")):
+        names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        assert any("euler" in name for name in names)
+        figure.canvas.draw()
+
+
+def test_the_geodesic_error_of_the_fixture():
+    run = measured(10, seed=0)
+    assert geodesic_degrees(np.eye(3), np.eye(3)) == 0
+    assert np.nanmean(run.state.rows["geodesic"]) == pytest.approx(10, abs=0.1)
+
+
+# --- From end to end ------------------------------------------------------------------------------
+
+TINY = """
+from mtnet_jax.ablation.spec import Ablation, HeldOut
+from tests.tiny import DEMO_RECORDS
+
+
+def get_ablation():
+    return Ablation(
+        config="{config}",
+        arms={{"euler": {{"model.representation": "euler"}}, "vectors": {{}}}},
+        seeds=(0,),
+        reference="vectors",
+        test_sets={{"demo": HeldOut(str(DEMO_RECORDS), "test", limit=4)}},
+        detector_phases=("a",),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_a_grid_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path, capsys):
+    config = tmp_path / "tiny.py"
+    config.write_text("from tests.tiny import tiny_config as get_config\n")
+    spec = tmp_path / "grid.py"
+    spec.write_text(TINY.format(config=config))
+    workdir = tmp_path / "runs"
+    command = ["ablate", str(spec), "--workdir", str(workdir)]
+    # Run 2 of 3 is an arm: it trains the detector that it starts from, and then itself.
+    assert main([*command, "--run", "2"]) == 0
+    trained = {path.parent: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}
+    assert {path.name for path in trained} == {"detector-seed0", "euler-seed0"}
+    assert "backbone, face, neck; fresh: pose" in capsys.readouterr().out
+
+    assert main([*command, "--list"]) == 0
+    states = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["finished", "finished", "begun"]  # not begun
+
+    assert main(command) == 0
+    for folder, time in trained.items():
+        assert (folder / "finished.json").stat().st_mtime_ns == time
+    report = workdir / "report-grid"
+    result = json.loads((report / "report.json").read_text())
+    assert list(result["sets"]["demo"]["arms"]) == ["euler", "vectors"]
+    assert result["missing"] == []
+    assert result["costs"]["euler"]["images"] == 3 * 4
+    assert (report / "by_yaw_demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (report / "report.html").read_text().count("data:image/png") == 4
