@@ -18,10 +18,12 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from mtnet_jax.errors import BadInput, Failed, MissingFile, Unavailable
+from mtnet_jax.fingerprints import fingerprint, sealed, unsealed
 from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "checkpoints-damaged"  # beside it: what could not be read
+_FINGERPRINTS = "fingerprints"  # of the metadata: name of a checkpointable -> its `fingerprint`
 _LONGEST = 200  # characters of a library's message that are passed on
 
 
@@ -86,8 +88,9 @@ class Checkpoints:
           DamagedCheckpoint: it cannot be read.
         """
         with self._reading(step):
-            metadata = self._checkpointer.checkpointables_metadata(step)
-            return Position(**metadata.custom_metadata)
+            metadata = self._metadata(step)
+            metadata.pop(_FINGERPRINTS, None)
+            return Position(**metadata)
 
     def latest_phase(self) -> int | None:
         """The phase of the latest checkpoint that says it, None where none does."""
@@ -117,13 +120,15 @@ class Checkpoints:
         latest = self._checkpointer.latest
         if latest is not None and latest.step == position.total_step:
             return
+        tree = {"model": _model_tree(state), "opt": state.opt_state}
+        fingerprints = {name: fingerprint(part) for name, part in tree.items()}
         with self._writing():
             self._checkpointer.save_checkpointables_async(
                 position.total_step,
-                {"model": _model_tree(state), "opt": state.opt_state},
+                tree,
                 # Without it a checkpoint is skipped in silence while the one before is written.
                 force=True,
-                custom_metadata=position._asdict(),
+                custom_metadata=sealed({**position._asdict(), _FINGERPRINTS: fingerprints}),
             )
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
@@ -135,31 +140,34 @@ class Checkpoints:
         tree = {"model": _model_tree(abstract), "opt": abstract.opt_state}
         with self._reading(step):
             loaded = self._checkpointer.load_checkpointables(step, tree)
-        self._check_finite(step, loaded["model"])
+        self._check(step, loaded)
         return TrainState(opt_state=loaded["opt"], **loaded["model"])
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """Reads {"params", "batch_stats"} of a checkpoint; see `restore`."""
         with self._reading(step):
-            loaded = self._checkpointer.load_checkpointables(step, {"model": abstract})["model"]
-        self._check_finite(step, loaded)
-        return loaded
+            loaded = self._checkpointer.load_checkpointables(step, {"model": abstract})
+        self._check(step, loaded)
+        return loaded["model"]
 
-    def _check_finite(self, step: int, model: Any) -> None:
-        if not all_finite(model):
+    def _check(self, step: int, loaded: dict[str, Any]) -> None:
+        """Raises DamagedCheckpoint where values are not those that were saved, or no numbers."""
+        with self._reading(step):
+            saved = self._metadata(step).get(_FINGERPRINTS, {})  # older ones have none
+        for name, tree in loaded.items():
+            found = fingerprint(tree)
+            if saved.get(name, found) != found:
+                raise DamagedCheckpoint(
+                    f"{self._folder / str(step)} holds other values of {name!r} than were saved"
+                )
+        if not all_finite(loaded["model"]):
             raise DamagedCheckpoint(f"{self._folder / str(step)} holds values that are no numbers")
 
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        try:
-            yield
-        # Files that are cut short, changed or gone show as whatever orbax trips over.
-        except Exception as error:
-            if isinstance(error, PermissionError):
-                raise
-            raise DamagedCheckpoint(
-                f"{self._folder / str(step)} cannot be read ({_first_line(error)})"
-            ) from error
+    def _metadata(self, step: int) -> dict[str, Any]:
+        return unsealed(self._checkpointer.checkpointables_metadata(step).custom_metadata)
+
+    def _reading(self, step: int) -> contextlib.AbstractContextManager[None]:
+        return _reading(self._folder / str(step))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -203,19 +211,30 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
 
 def save_exported(folder: Path, variables: dict[str, Any], metadata: dict[str, str]) -> None:
     """Writes {"params", "batch_stats"} alone, for any program that reads orbax: as `model`."""
+    stated = sealed({**metadata, _FINGERPRINTS: fingerprint(variables)})
     ocp.save_checkpointables(
-        folder.resolve(), {"model": variables}, overwrite=True, custom_metadata=metadata
+        folder.resolve(), {"model": variables}, overwrite=True, custom_metadata=stated
     )
 
 
-def exported_metadata(folder: Path) -> dict[str, str] | None:
-    """What `save_exported` was told to say."""
-    return ocp.checkpointables_metadata(folder.resolve()).custom_metadata
+def exported_metadata(folder: Path) -> dict[str, Any]:
+    """What `save_exported` was told to say.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read.
+    """
+    with _reading(folder):
+        return unsealed(ocp.checkpointables_metadata(folder.resolve()).custom_metadata or {})
 
 
 def load_exported(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
     """What `save_exported` wrote, in the shapes and shardings of `abstract`."""
-    model = ocp.load_checkpointables(folder.resolve(), {"model": abstract})["model"]
+    metadata = exported_metadata(folder)
+    with _reading(folder):
+        model = ocp.load_checkpointables(folder.resolve(), {"model": abstract})["model"]
+    found = fingerprint(model)
+    if metadata.get(_FINGERPRINTS, found) != found:
+        raise DamagedCheckpoint(f"{folder} holds other values than were exported: export it again")
     if not all_finite(model):
         raise DamagedCheckpoint(f"{folder} holds values that are no numbers: export it again")
     return model
@@ -231,6 +250,18 @@ def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
 def all_finite(tree: Any) -> bool:
     """Whether every floating-point value of a tree of arrays is a finite number."""
     return bool(_all_finite(tree))
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Raises DamagedCheckpoint for whatever the block trips over."""
+    try:
+        yield
+    # Files that are cut short, changed or gone show as whatever orbax trips over.
+    except Exception as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise DamagedCheckpoint(f"{folder} cannot be read ({_first_line(error)})") from error
 
 
 @jax.jit

@@ -5,6 +5,11 @@ slip of this project or of a library: it keeps its traceback, which says more th
 kind is also the built-in exception that Python code would expect.
 """
 
+import json
+
+# What json.loads raises: for text that is no JSON, and for lists nested to do harm.
+NOT_JSON = (json.JSONDecodeError, RecursionError)
+
 
 class MtnetError(Exception):
     """Something that the user can mend; the message names what is wrong and a cure."""

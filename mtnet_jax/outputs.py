@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
+from mtnet_jax.errors import NOT_JSON, BadInput, FileInTheWay, Unavailable
 
 MADE = ".mtnet-made.jsonl"
 PARTIAL = ".partial"
@@ -240,7 +240,7 @@ def _read_made(folder: Path) -> dict[str, list[dict]]:
     made: dict[str, list[dict]] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for line in (folder / MADE).read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+            with contextlib.suppress(*NOT_JSON):
                 entry = json.loads(line)
                 made.setdefault(entry["file"], []).append(entry)
     return made

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import NOT_JSON, BadInput
 
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
@@ -37,7 +37,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict | None:
     path = Path(workdir) / CONFIG
     if not path.exists():
         return None
-    return _parsed(path.read_text())
+    return _parsed(path.read_text(errors="replace"), path)
 
 
 def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> ConfigDict:
@@ -48,11 +48,15 @@ def config_of(metadata: Mapping[str, Any] | None, source: str | os.PathLike) -> 
     """
     if metadata is None or CONFIG_KEY not in metadata:
         raise BadInput(f"{source} was not written by `mtnet export`: it lacks {CONFIG_KEY!r}.")
-    return _parsed(metadata[CONFIG_KEY])
+    return _parsed(metadata[CONFIG_KEY], source)
 
 
-def _parsed(text: str) -> ConfigDict:
+def _parsed(text: str, source: str | os.PathLike) -> ConfigDict:
     """A saved configuration, its options by the names of today."""
-    return ConfigDict(
-        {_OLD_NAMES.get(name, name): value for name, value in json.loads(text).items()}
-    )
+    try:
+        options = json.loads(text)
+    except NOT_JSON as error:
+        raise BadInput(f"{source} is not valid JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise BadInput(f"{source} is no configuration: it holds no options by name.")
+    return ConfigDict({_OLD_NAMES.get(name, name): value for name, value in options.items()})

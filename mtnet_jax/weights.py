@@ -7,7 +7,6 @@ file; computing stays in float32. A `.safetensors` file and an orbax folder, whi
 can write too, hold the same arrays with the configuration in their metadata.
 """
 
-import json
 import os
 import zipfile
 import zlib
@@ -23,6 +22,7 @@ from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, config_text, read_config
+from mtnet_jax.sums import SUMS, check_sum, write_sums
 from mtnet_jax.system import abstract_variables, at_size, build_system
 
 _NEEDED = (
@@ -94,7 +94,7 @@ def export_weights(
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
     outputs = outputs or Outputs("export")
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG, WEIGHTS, SUMS):
         outputs.check(Path(out) / name)
     config, variables = load_weights(workdir)
     if size is not None:
@@ -119,6 +119,7 @@ def write_weights(
     with outputs.writing(path) as file:
         np.savez_compressed(file, **arrays)
     outputs.write(Path(out) / CONFIG, config_text(prediction_config(config)))
+    write_sums(outputs, Path(out), (CONFIG, WEIGHTS))
     return path
 
 
@@ -143,10 +144,8 @@ def _halve(name: str, value: np.ndarray) -> np.ndarray:
 
 def _read_config(folder: Path) -> ConfigDict:
     path = folder / CONFIG
-    try:
-        config = read_config(folder)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path} is not valid JSON: {error}") from error
+    check_sum(path)
+    config = read_config(folder)
     if config is None:
         raise MissingFile(
             f"{path} does not exist: give the work directory of `mtnet train` or a folder of "
@@ -165,6 +164,7 @@ def _load_safetensors(path: Path) -> tuple[ConfigDict, dict[str, Any]]:
 
     if not path.is_file():
         raise MissingFile(f"There is no file {path}.")
+    check_sum(path)
     try:
         with safe_open(path, framework="numpy") as stored:
             metadata = stored.metadata()
@@ -195,10 +195,15 @@ def _on_one_device(abstract: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_npz(path: Path, abstract: dict[str, Any]) -> dict[str, Any]:
+    check_sum(path)
     try:
         # An open file: given a path, NumPy forgets to close what turns out to be no archive.
         with path.open("rb") as file, np.load(file) as stored:
+            # What is not of this network is not decompressed: it may be larger than the memory.
+            _check_shapes(path, _shapes_in(stored), abstract)
             found = {name: stored[name] for name in stored.files}
+    except BadInput:
+        raise
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{path} is damaged, copy or export it again: {error}") from error
     return _as_variables(path, found, abstract)
@@ -208,15 +213,41 @@ def _as_variables(
     path: Path, found: dict[str, np.ndarray], abstract: dict[str, Any]
 ) -> dict[str, Any]:
     """Arrays by path as the variables of a network, if they are its own."""
+    _check_shapes(path, {name: value.shape for name, value in found.items()}, abstract)
+    for name, value in found.items():
+        if not np.isfinite(value).all():
+            raise BadInput(f"{path}: {name} holds values that are no numbers: export it again.")
+    return unflatten_dict(
+        {name: jax.numpy.asarray(value, np.float32) for name, value in found.items()}, sep="/"
+    )
+
+
+def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], abstract: dict[str, Any]) -> None:
+    """Raises BadInput unless arrays of these shapes are those of a network."""
     expected = flatten_dict(abstract, sep="/")
     for name in sorted(expected.keys() ^ found.keys()):
         where = "lacks" if name in expected else "has an unexpected"
         raise BadInput(f"{path} {where} {name}: it belongs to another configuration.")
     for name, leaf in expected.items():
-        if found[name].shape != leaf.shape:
-            raise BadInput(f"{path}: {name} has shape {found[name].shape}, not {leaf.shape}.")
-        if not np.isfinite(found[name]).all():
-            raise BadInput(f"{path}: {name} holds values that are no numbers: export it again.")
-    return unflatten_dict(
-        {name: jax.numpy.asarray(value, np.float32) for name, value in found.items()}, sep="/"
-    )
+        if found[name] != leaf.shape:
+            raise BadInput(f"{path}: {name} has shape {found[name]}, not {leaf.shape}.")
+
+
+def _shapes_in(stored: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the arrays of an .npz, from their headers.
+
+    Raises:
+      ValueError: one that holds no floating-point numbers.
+    """
+    shapes = {}
+    for name in stored.files:
+        with stored.zip.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0
+            shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(
+                member
+            )
+        if dtype.kind != "f":
+            raise ValueError(f"{name} holds {dtype}, no floating-point numbers")
+        shapes[name] = shape
+    return shapes

@@ -9,10 +9,11 @@ import pytest
 
 from mtnet_jax import Predictor
 from mtnet_jax.cli import main
-from mtnet_jax.export.metadata import WEIGHTS_KEY, sha256_of
+from mtnet_jax.export.metadata import WEIGHTS_KEY
 from mtnet_jax.predict.onnx_runtime import open_heads
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
+from mtnet_jax.sums import sha256_of
 from tests.conftest import REPOSITORY
 from tests.image_files import written
 from tests.tiny import SCORE

@@ -273,6 +273,8 @@ def _build(description: Description, index: Index, folder: Path, run: runners.Ru
 
 
 def _put_in_place(built: Path, out: Path, replaced: Path) -> None:
+    for unfinished in built.glob("*.unfinished"):  # of a worker that died, whose task was repeated
+        unfinished.unlink()
     if out.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         os.rename(out, replaced)

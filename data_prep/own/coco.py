@@ -38,7 +38,7 @@ from data_prep.own.labelled import (
     read_labelled,
     require_images,
 )
-from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 
 NO_POSES = "none"
 
@@ -286,7 +286,7 @@ def _read_json(path: Path) -> dict:
         content = json.loads(read_text(path))
     except FileNotFoundError:
         raise MissingFile(f"{path} is missing: --split NAME=JSON:IMAGES names it") from None
-    except json.JSONDecodeError as error:
+    except NOT_JSON as error:
         raise BadInput(
             f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"
         ) from error

@@ -163,7 +163,8 @@ def read_names(path: Path) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names:
+    scalars = isinstance(names, list) and not any(isinstance(n, list | dict) for n in names)
+    if not scalars or not names:
         raise BadInput(
             f"{path} has no usable 'names': expected names: ['head', 'helmet'] "
             "or {0: head, 1: helmet}"
@@ -335,7 +336,7 @@ def _read_yaml(path: Path) -> dict:
         raise MissingFile(
             f"{path} is missing: write one with a line such as names: ['head']"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"{path} is not valid YAML: {error}") from error
     return content if isinstance(content, dict) else {}
 

@@ -94,7 +94,7 @@ def read_calibration(path: Path) -> dict[int, Camera]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON (cut short?): {error}") from error
     cameras = {}
     for entry in content.get("cameras", ()) if isinstance(content, dict) else ():

@@ -153,7 +153,7 @@ def _head(
 def _entries(path: Path, key: str) -> list:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"not valid JSON, cut short? ({error})") from error
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):

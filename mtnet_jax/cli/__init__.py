@@ -13,6 +13,8 @@ from typing import NoReturn
 
 # OpenCV and libpng speak of damaged images on standard error; what matters is said by the commands.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# A few bytes can ask for gigabytes of pixels; `data.images` has the same limit for JPEG and PNG.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 from mtnet_jax.cli import ablate, data, evaluate, export, page, predict, quickstart, studio, train
 from mtnet_jax.errors import MtnetError, Terminated, Unavailable

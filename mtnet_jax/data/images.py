@@ -20,6 +20,7 @@ _JPEG_JUDGED = (0xC0, 0xC1, 0xC2)  # kinds of coding that FFmpeg knows too: with
 _END_MARKER = bytes((0xFF, _JPEG_END))
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # beginning of a file, place of the bits a channel
 _BITS = (8, 10, 12, 14, 16)  # that sensors give, in 16 of a file
+MAX_PIXELS = 1 << 28  # more, and an image would take a GB: it was made to do harm, or by mistake
 # The gray flags alone, with the flag of RGB: the colour flags that shrink hold the one of BGR.
 _SHRUNK = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
@@ -39,6 +40,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
       BadRecord: not an image, or a damaged one. A JPEG with a hole is one: OpenCV would fill it
         with grey. One that only lacks its end marker is whole.
     """
+    _refuse_huge(encoded)
     encoded = _with_end(encoded)
     _check_jpeg(encoded)
     return _decode(encoded, cv2.IMREAD_COLOR_RGB)
@@ -88,6 +90,7 @@ def decode_shrunk(encoded: bytes, longest: float) -> ShrunkImage:
       encoded: the image.
       longest: its longer side keeps at least so many pixels, where it has them.
     """
+    _refuse_huge(encoded)
     width, height, may_be_turned = _jpeg_header(encoded)
     ended = _with_end(encoded)
     if ended is not encoded:
@@ -134,6 +137,15 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
             "or of a format that OpenCV does not know"
         )
     return image if image.dtype == np.uint8 else _to_eight_bits(image)
+
+
+def _refuse_huge(encoded: bytes) -> None:
+    """Raises BadRecord for a JPEG or PNG whose header asks for more pixels than any camera has."""
+    width, height, _ = _jpeg_header(encoded)
+    if encoded[:8] == _PNG:
+        width, height = int.from_bytes(encoded[16:20]), int.from_bytes(encoded[20:24])
+    if width * height > MAX_PIXELS:
+        raise BadRecord(f"the image has {width} x {height} pixels, more than {MAX_PIXELS}")
 
 
 def _to_eight_bits(image: np.ndarray) -> np.ndarray:

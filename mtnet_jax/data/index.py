@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mtnet_jax.data.tfrecord import index_file, masked_crc32c, places_of, size_of
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import NOT_JSON, BadInput
 from mtnet_jax.places import Place, write_whole
 
 MAGIC = b"mtnet-index 1\n"
@@ -65,9 +65,12 @@ def decode_index(path: Place, content: bytes) -> list[tuple[str, np.ndarray]]:
     if masked_crc32c(content[: -_FOOTER.size]) != _FOOTER.unpack(content[-_FOOTER.size :])[0]:
         raise StaleIndex.at(path, "is damaged, its checksum does not match")
     head, _, body = content[len(MAGIC) : -_FOOTER.size].partition(b"\n")
-    table = json.loads(head)["shards"]
+    try:
+        table = json.loads(head)["shards"]
+        ends = np.cumsum([records for _, records, _ in table])
+    except (*NOT_JSON, KeyError, TypeError, ValueError) as error:
+        raise StaleIndex.at(path, f"has no table of shards ({type(error).__name__})") from error
     lengths = np.frombuffer(body, _LENGTHS)
-    ends = np.cumsum([records for _, records, _ in table])
     return list(zip((row[0] for row in table), np.split(lengths, ends[:-1]), strict=True))
 
 
@@ -97,9 +100,8 @@ def read_index(
                 path, f"has {len(lengths)} records of {name}, dataset_info.json says {count}"
             )
         if size_of(lengths) != sizes[name]:
-            short = ", cut short (copy it again) or of other records" * (
-                sizes[name] < size_of(lengths)
-            )
+            shorter = sizes[name] < size_of(lengths)
+            short = ", cut short (copy it again) or of other records" if shorter else ""
             raise StaleIndex.at(
                 path, f"is of a {name} of {size_of(lengths)} bytes, which has {sizes[name]}{short}"
             )

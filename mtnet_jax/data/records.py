@@ -15,8 +15,8 @@ from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.data.example import CAMERA_FEATURE, decode_record, example_message
 from mtnet_jax.data.index import index_path, read_index, scan_shards
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
-from mtnet_jax.errors import BadInput, BadRecord, MissingFile
-from mtnet_jax.places import Place, is_address, place, sizes_of_files
+from mtnet_jax.errors import NOT_JSON, BadInput, BadRecord, MissingFile
+from mtnet_jax.places import Place, inside, is_address, place, sizes_of_files
 
 FRAMES = ("camera", "ray")
 METADATA_KEYS = ("box_rule", "label_names")
@@ -60,6 +60,11 @@ class RecordSet:
         """
         directory = _builder_directory(place(path))
         info = _read_json(directory / "dataset_info.json")
+        for name in (info["name"], *(split["name"] for split in info["splits"])):
+            if not inside(name) or "/" in name or "\\" in name:
+                raise BadInput(
+                    f"{directory / 'dataset_info.json'} names {name!r}, which is no name of a file"
+                )
         if info.get("fileFormat", "tfrecord") != "tfrecord":
             raise BadInput(
                 f"{directory} is stored as {info['fileFormat']!r}; only 'tfrecord' can be read"
@@ -283,5 +288,5 @@ def _read_json(path: Place) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFile(f"{path} is missing: the record set is not complete") from None
-    except json.JSONDecodeError as error:
+    except NOT_JSON as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from error

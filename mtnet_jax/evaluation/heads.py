@@ -66,7 +66,7 @@ def read_head_errors(path: str | os.PathLike) -> tuple[str, list[dict[str, Any]]
         frame, heads = content["frame"], content["heads"]
         for entry in heads:
             _ = [entry[field] for field in _FIELDS]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
             f"{path} is not the {HEADS_FILE} of `mtnet eval` (WORKDIR/eval/SET-SPLIT) of this "
             f"version: {error}"

@@ -12,9 +12,9 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.export.card import CARD, card, evaluations_of
 from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
-from mtnet_jax.export.metadata import sha256_of
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.saved_config import CONFIG, read_config
+from mtnet_jax.sums import sha256_of, write_sums
 from mtnet_jax.weights import export_weights, load_weights
 
 
@@ -63,6 +63,8 @@ def export(
         options = {"calibration": calibration} if name == CALIBRATED else {}
         with outputs.placing(written[-1]) as partial:
             writer.write(partial, config, variables, **options, **stated)
+    # A folder says by itself what it holds.
+    write_sums(outputs, out, [path.name for path in written if path.is_file()])
     outputs.write(out / CARD, _card_of(source, config, license, formats))
     return written
 

@@ -3,9 +3,7 @@
 Reading them needs no JAX.
 """
 
-import hashlib
 import json
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -51,8 +49,3 @@ def describe(config: ConfigDict, *, weights_sha256: str = "", license: str = "")
         ),
         "license": license or "not stated",
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file; "" where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

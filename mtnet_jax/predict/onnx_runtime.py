@@ -17,6 +17,7 @@ from mtnet_jax.export.metadata import (
 )
 from mtnet_jax.heads import Heads
 from mtnet_jax.saved_config import config_of
+from mtnet_jax.sums import check_sum
 
 
 def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:
@@ -67,6 +68,8 @@ def make_session(model: Path | bytes) -> Any:
 
     if isinstance(model, Path) and not model.is_file():
         raise MissingFile(f"There is no file {model}.")
+    if isinstance(model, Path):
+        check_sum(model)
     options = onnxruntime.SessionOptions()
     # The cores this process may use. Left alone, onnxruntime takes those of the whole machine.
     options.intra_op_num_threads = usable_cores()

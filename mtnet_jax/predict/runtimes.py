@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 from mtnet_jax.cpu.allocator import accelerator_installed
 from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import HEADS
-from mtnet_jax.export.metadata import WEIGHTS_KEY, sha256_of
+from mtnet_jax.export.metadata import WEIGHTS_KEY
 from mtnet_jax.heads import Heads
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.places import Place
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, open_heads
 from mtnet_jax.saved_config import WEIGHTS
+from mtnet_jax.sums import sha256_of
 
 RUNTIMES = ("auto", "jax", "onnxruntime")
 DEVICES = ("cpu", "gpu", "tpu")

@@ -12,7 +12,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mtnet_jax.errors import Unavailable
+from mtnet_jax.errors import NOT_JSON, Unavailable
 
 METRICS = "metrics.jsonl"
 RESUME = "resume"  # the kind of a line that says from which step training goes on
@@ -109,7 +109,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     for text in path.read_text(errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except NOT_JSON:
             continue
         if line["kind"] == RESUME:
             lines = [earlier for earlier in lines if earlier["step"] <= line["step"]]

@@ -1,0 +1,1 @@
+"""Faults on purpose: `python -m benchmarks.faults` does to runs what machines do to them."""
