@@ -14,7 +14,7 @@ from mtnet_jax.config import default_config
 from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadInput, BadRecord
 from tests.augmentation import NO_AUGMENTATION
 from tests.test_batches import Numbered, assert_same, record, stream
 
@@ -315,6 +315,22 @@ def test_heads_of_unknown_heading_come_less_often(unlabelled, weight):
     np.testing.assert_allclose(found, expected / expected.sum(), atol=0.04)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_heads_with_a_heading_alone_come_less_often(share):
+    """16 posed ones and 16 with a heading, of one sector; a source without posed ones is alike."""
+    heads = numbered(one_head_each([0.0] * 16, posed=True), one_head_each([0.0] * 16))
+    options = PLAIN._replace(heading_only=share)
+    expected = np.array([1, share]) / (1 + share)
+    np.testing.assert_allclose(shares([heads], options=options)[:2], expected, atol=0.04)
+    if share:
+        alone = numbered([], one_head_each([0.0] * 16))
+        found = shares([heads, alone], options=options)
+        np.testing.assert_allclose(found[1], 0.5 + expected[1] / 2, atol=0.04)
+    else:
+        with pytest.raises(BadInput, match=r"config\.pack\.share .*no record has a head"):
+            Packer([one_head_each([0.0] * 3)], [1.0], options, NO_AUGMENTATION)
+
+
 def test_where_nothing_is_known_all_heads_are_alike():
     heads = numbered(one_head_each([None] * 12), one_head_each([None] * 4))
     found = shares([heads], options=PLAIN._replace(unlabelled=0.0))
@@ -357,6 +373,7 @@ def test_small_and_ignored_heads_are_never_drawn():
         {"shift": 1.2},
         {"shift": -0.1},
         {"occlude": 2.0},
+        {"heading_only": -0.1},
         {"unlabelled": -1.0},
         {"unlabelled": 1.1},
         {"tiles": ()},

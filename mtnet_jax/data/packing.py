@@ -30,6 +30,7 @@ class PackOptions(NamedTuple):
     head_max: float = 0.9  # log-uniform between the two
     shift: float = 0.12  # of the head's centre from the tile's, in parts of the tile, either way
     occlude: float = 0.1  # probability that a patch hides a part of the head
+    heading_only: float = 1.0  # how often heads with a heading alone come, against posed ones
     unlabelled: float = 0.1  # how often heads without pose and heading come, against others
 
 
@@ -37,7 +38,7 @@ def check_pack_options(options: PackOptions) -> None:
     """Raises ValueError for an option out of its range, by its name in a configuration."""
     faults = {
         name: "must be from 0 to 1"
-        for name in ("share", "shift", "occlude", "unlabelled")
+        for name in ("share", "shift", "occlude", "heading_only", "unlabelled")
         if not 0 <= getattr(options, name) <= 1
     }
     if not options.tiles or any(int(n) != n or n < 1 for n in options.tiles):
@@ -77,7 +78,7 @@ class Packer:
         self._sources, self._augment = sources, augment
         places, chances = [], []
         for number, (source, weight) in enumerate(zip(sources, weights, strict=True)):
-            found, chance = _heads_of(source, options.unlabelled)
+            found, chance = _heads_of(source, options)
             places.append(np.column_stack([np.full(len(found), number), found]))
             chances.append(chance * weight)
         self._places = np.concatenate(places).astype(np.int32)  # (n, 3) source, record, head
@@ -142,10 +143,11 @@ class Packer:
         return geometry.similarity_map(scale, turn, flip, centre, target)
 
 
-def _heads_of(source: Records, unlabelled: float) -> tuple[np.ndarray, np.ndarray]:
+def _heads_of(source: Records, options: PackOptions) -> tuple[np.ndarray, np.ndarray]:
     """(n, 2) record and head of all that can be packed, and (n,) chances of sum 1 (or none)."""
     places: list[tuple[int, int]] = []
     sector_of: list[int] = []
+    posed: list[bool] = []
     for index in range(len(source)):
         record = source[index]
         boxes = record["boxes"]
@@ -157,6 +159,7 @@ def _heads_of(source: Records, unlabelled: float) -> tuple[np.ndarray, np.ndarra
         sector[~(record["has_pose"] | record["has_heading"])] = -1
         places += [(index, head) for head in np.flatnonzero(fit).tolist()]
         sector_of += sector[fit].tolist()
+        posed += record["has_pose"][fit].tolist()
     if not places:
         return np.zeros((0, 2), int), np.zeros(0)
     sectors = np.array(sector_of)
@@ -166,8 +169,9 @@ def _heads_of(source: Records, unlabelled: float) -> tuple[np.ndarray, np.ndarra
     chances = np.array([of_sector[s] for s in sectors.tolist()])
     known = sectors >= 0
     if known.any():
-        chances[~known] = unlabelled * chances[known].mean()
-    return np.array(places), chances / chances.sum()
+        chances[~known] = options.unlabelled * chances[known].mean()
+        chances[known & ~np.array(posed)] *= options.heading_only
+    return np.array(places), chances / (chances.sum() or 1.0)
 
 
 def _occlude(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
