@@ -40,6 +40,7 @@ FLOORS = (
     ("data_prep.panoptic",),
     ("data_prep.studio",),
     ("data_prep.convert",),
+    ("mtnet_jax.protocols",),
     ("mtnet_jax.cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

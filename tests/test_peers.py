@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,6 +14,7 @@ from benchmarks.peers import (
     _outline,
     as_input,
     crop_of,
+    main,
     mediapipe_head,
     pose_of,
 )
@@ -89,6 +91,50 @@ def test_poses_of_networks_are_read_back(tmp_path):
     angles = rotation_to_euler(heads["rotations"][0], convention="canonical")
     np.testing.assert_allclose(angles, [-2, 3, 1], atol=1e-9)
     np.testing.assert_allclose(heads["rotations"][1], turn)
+
+
+def test_the_two_stages_from_images_to_predictions(tmp_path, monkeypatch):
+    """A detector that says where, and a network that answers with the mean colour of its crop."""
+    onnx = pytest.importorskip("onnx")
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[30:70, 80:120] = (250, 100, 50)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), image[..., ::-1])
+
+    class Detector:
+        def setInputSize(self, size):
+            assert size == (200, 100)
+
+        def detect(self, bgr):
+            assert bgr[50, 100].tolist() == [50, 100, 250]
+            return 1, np.array([[80.0, 30.0, 40.0, 40.0, *[0.0] * 10, 0.75]], np.float32)
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: Detector())
+    kind, shape = onnx.TensorProto.FLOAT, [1, 3, 16, 16]
+    node = onnx.helper.make_node("GlobalAveragePool", ["crop"], ["angles"])
+    values = [
+        onnx.helper.make_tensor_value_info(name, kind, size)
+        for name, size in (("crop", shape), ("angles", [1, 3, 1, 1]))
+    ]
+    graph = onnx.helper.make_graph([node], "pose", values[:1], values[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset), tmp_path / "pose.onnx")
+
+    words = ["two-stage", "--images", tmp_path / "images", "--out", tmp_path / "out.json"]
+    words += ["--yunet", "none.onnx", "--pose", tmp_path / "pose.onnx", "--size", "16"]
+    words += ["--grow", "0", "--order", "pitch,yaw,roll", "--convention", "opal"]
+    monkeypatch.setattr("sys.argv", ["peers", *map(str, words)])
+    main()
+    (heads,) = read_predictions(tmp_path / "out.json").of_images(["a"])
+    assert heads["boxes"].tolist() == [[80, 30, 120, 70]]
+    assert heads["scores"].tolist() == [0.75]
+    pitch, yaw, roll = (np.array([250, 100, 50]) / 255 - [0.485, 0.456, 0.406]) / [
+        0.229,
+        0.224,
+        0.225,
+    ]
+    found = rotation_to_euler(heads["rotations"][0], convention="opal")
+    np.testing.assert_allclose(found, [yaw, pitch, roll], atol=1e-4)
 
 
 def test_the_canonical_face_is_a_part_of_the_npm_package(tmp_path):

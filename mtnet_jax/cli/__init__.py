@@ -16,19 +16,32 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 # A few bytes can ask for gigabytes of pixels; `data.images` has the same limit for JPEG and PNG.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
-from mtnet_jax.cli import ablate, data, evaluate, export, page, predict, quickstart, studio, train
+from mtnet_jax.cli import (
+    ablate,
+    data,
+    evaluate,
+    export,
+    page,
+    predict,
+    protocol,
+    quickstart,
+    studio,
+    train,
+)
 from mtnet_jax.errors import MtnetError, Terminated, Unavailable
 from mtnet_jax.version import __version__
 
+COMMANDS = (quickstart, train, ablate, protocol, evaluate, predict, export, page, data, studio)
 COMPILING = (
     "quickstart",
     "train",
     "ablate",
+    "protocol",
     "eval",
     "predict",
     "export",
 )  # commands that run the network
-CONFIGURED = ("train", "ablate")  # commands that take --config.KEY=VALUE
+CONFIGURED = ("train", "ablate", "protocol")  # commands that take --config.KEY=VALUE
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
 
 
@@ -39,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mtnet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (quickstart, train, ablate, evaluate, predict, export, page, data, studio):
+    for command in COMMANDS:
         command.add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in CONFIGURED:
