@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mtnet_jax.ablation import running
 from mtnet_jax.ablation.comparing import average_precision, compare
 from mtnet_jax.ablation.measure import SETTINGS, Measured
 from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
-from mtnet_jax.ablation.running import run_of_number
+from mtnet_jax.ablation.running import Outcome, run_of_number
 from mtnet_jax.ablation.spec import (
     Ablation,
     HeldOut,
@@ -132,6 +135,59 @@ def test_the_specs_that_ship(name, tmp_path):
     assert len(spec.seeds) >= 3
     for run in runs_of(spec):
         config_of(spec, run, tmp_path)
+
+
+# --- Processes ------------------------------------------------------------------------------------
+
+
+def train_all_with(monkeypatch, workdir, program, at_once=1) -> Outcome:
+    """`train_all`, each run a process of this Python program; NAME, WORKDIR are its arguments."""
+
+    def start(command, number, run, workdir, place, at_once):
+        line = [sys.executable, "-c", program, run.name, str(workdir)]
+        return subprocess.Popen(line, start_new_session=True)
+
+    monkeypatch.setattr(running, "_start", start)
+    monkeypatch.setattr(running, "_WAIT", 0.02)
+    return running.train_all(ablation(), [], workdir, [], at_once)
+
+
+def test_a_run_that_fails_ends_alone(monkeypatch, tmp_path):
+    program = "import sys; open(sys.argv[2] + '/' + sys.argv[1], 'w'); sys.exit("
+    program += "{'euler-seed1': 3, 'vectors-seed2': 75}.get(sys.argv[1], 0))"
+    outcome = train_all_with(monkeypatch, tmp_path, program)
+    assert outcome == Outcome({"euler-seed1": "ended with code 3"}, ["vectors-seed2"])
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_as_many_run_at_once_as_were_asked_for(monkeypatch, tmp_path):
+    program = (
+        "import os, sys, time; mine = sys.argv[2] + '/' + sys.argv[1]; open(mine, 'w').close(); "
+        "time.sleep(.3); n = len([f for f in os.listdir(sys.argv[2]) if 'seed' in f]); "
+        "open(sys.argv[2] + '/most' + str(n), 'w').close(); os.remove(mine)"
+    )
+    train_all_with(monkeypatch, tmp_path, program, at_once=3)
+    seen = {int(path.name.removeprefix("most")) for path in tmp_path.glob("most*")}
+    assert 2 <= max(seen) <= 3
+
+
+def test_a_stopped_grid_leaves_no_process(monkeypatch, tmp_path):
+    began = []
+
+    def interrupted(_):
+        began.append(len(list(tmp_path.iterdir())))
+        if began[-1]:
+            raise KeyboardInterrupt
+
+    program = (
+        "import signal, sys, time; mine = sys.argv[2] + '/' + sys.argv[1]; "
+        "signal.signal(signal.SIGTERM, lambda *_: (open(mine + '-saved', 'w'), sys.exit(143))); "
+        "open(mine, 'w').close(); time.sleep(60)"
+    )
+    monkeypatch.setattr(running.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_all_with(monkeypatch, tmp_path, program)
+    assert {path.name for path in tmp_path.iterdir()} == {"euler-seed0", "euler-seed0-saved"}
 
 
 # --- Numbers --------------------------------------------------------------------------------------

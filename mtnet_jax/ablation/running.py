@@ -13,17 +13,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mtnet_jax.ablation.measure import measure
+from mtnet_jax.ablation.measure import measure, measured_path
 from mtnet_jax.ablation.spec import Ablation, Run, config_of, runs_of
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.workdir import LOCK, is_locked
 
-FINISHED = "finished.json"  # of a run's work directory: it is trained, and what it cost
+FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 OUTPUT = "output.txt"  # what a run says, where several run at once
+BUSY = 75  # exit code of a run that another process trains: sysexits' "try again later"
 _WAIT = 2.0  # seconds between two looks at what is running
 
 
@@ -46,9 +47,7 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
     folder = workdir / run.name
     config = config_of(ablation, run, workdir, overrides)
     if not is_finished(folder, config):
-        started = time.perf_counter()
-        variables = train(config, folder)
-        _write_finished(folder, variables, time.perf_counter() - started)
+        _write_finished(folder, train(config, folder))
     if run.arm:
         for name, test_set in ablation.test_sets.items():
             measure(folder, name, test_set)
@@ -66,7 +65,8 @@ def _await_detector(
     ablation: Ablation, detector: Run, workdir: Path, overrides: Sequence[str]
 ) -> None:
     """Trains the detector of a seed unless that is done, or waits for whoever does."""
-    while not is_finished(workdir / detector.name, config_of(ablation, detector, workdir)):
+    config = config_of(ablation, detector, workdir, overrides)
+    while not is_finished(workdir / detector.name, config):
         try:
             return train_run(ablation, detector, workdir, overrides)
         except Unavailable:
@@ -75,7 +75,7 @@ def _await_detector(
             time.sleep(_WAIT)
 
 
-def _write_finished(folder: Path, variables: Any, seconds: float) -> None:
+def _write_finished(folder: Path, variables: Any) -> None:
     import jax
 
     sizes = {
@@ -83,45 +83,71 @@ def _write_finished(folder: Path, variables: Any, seconds: float) -> None:
         for group, tree in variables["params"].items()
     }
     partial = folder / f"{FINISHED}.partial"
-    partial.write_text(json.dumps({"seconds": seconds, "parameters": sizes}, indent=1) + "\n")
+    partial.write_text(json.dumps({"parameters": sizes}, indent=1) + "\n")
     partial.replace(folder / FINISHED)
 
 
 # --- Many runs ------------------------------------------------------------------------------------
 
 
+class Outcome(NamedTuple):
+    """What became of a grid.
+
+    Attributes:
+      failed: name of a run -> how it ended.
+      elsewhere: names of runs that other processes train.
+    """
+
+    failed: dict[str, str]
+    elsewhere: list[str]
+
+
 def train_all(
-    ablation: Ablation, command: Sequence[str], workdir: Path, at_once: int
-) -> dict[str, str]:
-    """Trains every run in a process of its own.
+    ablation: Ablation,
+    command: Sequence[str],
+    workdir: Path,
+    overrides: Sequence[str],
+    at_once: int,
+) -> Outcome:
+    """Trains every run that is not done, each in a process of its own.
 
     Args:
       ablation: what is compared.
       command: of `mtnet ablate` for this grid; `--run N` is added to it.
       workdir: of the ablation.
+      overrides: `--config.KEY=VALUE` for all runs; they are in `command` too.
       at_once: so many runs side by side. Where there are more than one, the k-th of them sees the
         k-th accelerator alone.
-
-    Returns:
-      Name of a run -> why it is not done; empty where all are.
     """
-    waiting = list(enumerate(runs_of(ablation), start=1))
+    every = list(enumerate(runs_of(ablation), start=1))
+    waiting = [(n, run) for n, run in every if not _is_done(ablation, run, workdir, overrides)]
     running: dict[int, tuple[Run, subprocess.Popen]] = {}  # by place
-    failed = {}
+    outcome = Outcome({}, [])
     with _ending_all(running):
         while waiting or running:
             for place in [p for p in range(at_once) if p not in running]:
                 if waiting and _may_start(waiting[0][1], running):
                     number, run = waiting.pop(0)
-                    print(f"run {number} of {len(runs_of(ablation))}: {run.name}", flush=True)
+                    print(f"run {number} of {len(every)}: {run.name}", flush=True)
                     running[place] = run, _start(command, number, run, workdir, place, at_once)
             time.sleep(_WAIT if running else 0)
             for place, (run, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[place]
-                    if process.returncode:
-                        failed[run.name] = f"ended with code {process.returncode}"
-    return failed
+                if process.poll() is None:
+                    continue
+                del running[place]
+                if process.returncode == BUSY:
+                    outcome.elsewhere.append(run.name)
+                elif process.returncode:
+                    outcome.failed[run.name] = f"ended with code {process.returncode}"
+    return outcome
+
+
+def _is_done(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[str]) -> bool:
+    """Whether a run is trained, and measured on every test set."""
+    folder = workdir / run.name
+    if not is_finished(folder, config_of(ablation, run, workdir, overrides)):
+        return False
+    return not run.arm or all(measured_path(folder, n).is_file() for n in ablation.test_sets)
 
 
 def _may_start(run: Run, running: dict[int, tuple[Run, subprocess.Popen]]) -> bool:

@@ -1,11 +1,11 @@
 """`mtnet ablate`."""
 
 import argparse
-import shlex
+import sys
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.errors import Failed
+from mtnet_jax.errors import Unavailable
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from mtnet_jax.ablation import running
     from mtnet_jax.ablation.report import write_report
     from mtnet_jax.ablation.spec import load_ablation
+    from mtnet_jax.training.workdir import is_locked
 
     ablation, workdir = load_ablation(args.spec), args.workdir.resolve()
     if args.list:
@@ -50,18 +51,24 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             print(f"{number:4}  {each.name:40}  {state}")
         return 0
     if args.number:
-        running.train_run(
-            ablation, running.run_of_number(ablation, args.number), workdir, overrides
-        )
+        each = running.run_of_number(ablation, args.number)
+        try:
+            running.train_run(ablation, each, workdir, overrides)
+        except Unavailable as error:
+            if not is_locked(workdir / each.name):
+                raise
+            print(f"mtnet ablate: {error}", file=sys.stderr)
+            return running.BUSY
         return 0
-    failed = {}
+    outcome = running.Outcome({}, [])
     if not args.report:
         command = ["ablate", args.spec, "--workdir", str(workdir), *overrides]
-        failed = running.train_all(ablation, command, workdir, args.at_once)
+        outcome = running.train_all(ablation, command, workdir, overrides, args.at_once)
+    if outcome.failed:
+        reasons = "; ".join(f"{name} {why}" for name, why in outcome.failed.items())
+        print(f"mtnet ablate: not done: {reasons}; the same command tries again", file=sys.stderr)
+    if outcome.elsewhere:
+        print(f"other processes train {', '.join(outcome.elsewhere)}: --report when they are done")
     folder = write_report(ablation, Path(args.spec).stem, workdir, overrides)
     print(f"tables, plots and the page: {folder}")
-    if failed:
-        reasons = "; ".join(f"{name} {why}" for name, why in failed.items())
-        again = shlex.join(["mtnet", "ablate", args.spec, "--workdir", str(args.workdir)])
-        raise Failed(f"not done: {reasons}. `{again}` goes on with them.")
-    return 0
+    return 1 if outcome.failed else 0
