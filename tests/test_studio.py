@@ -12,7 +12,7 @@ pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install 
 from data_prep.engine.report import Report
 from data_prep.studio.assets import read_assets, read_obj
 from data_prep.studio.bend import place_part
-from data_prep.studio.figure import LANDMARKS, cut_mesh, make_figure, to_head_axes
+from data_prep.studio.figure import LANDMARKS, cut_mesh, make_figure, opacity, to_head_axes
 from data_prep.studio.people import make_person
 from data_prep.studio.person import Part, Person
 from data_prep.studio.random_scene import PoseSpread, SceneOptions, nod_and_tilt, random_scene
@@ -399,6 +399,39 @@ def test_rooms_have_their_walls_where_rays_meet_them():
             gaps = np.concatenate([hit - room.low, room.high - hit])
             assert gaps.min() > -1e-3  # inside
             assert abs(gaps).min() < 1e-3  # and on a wall
+
+
+def test_fringes_against_triangles_filled_one_by_one(figure):
+    """What hair hides of the face, drawn from the front, 200 pixels a decimetre."""
+    points = figure.assets.base.vertices[LANDMARKS[17:]]
+    pixels = lambda xyz: np.round(200 * (xyz[..., :2] - [-1.5, 6.0])).astype(np.int32)  # noqa: E731
+    for hair in figure.hair:
+        fitted = hair.garment.fit(figure.assets.base.vertices)
+        triangles = np.concatenate(list(hair.garment.mesh.faces.values()))
+        opaque = (opacity(hair.garment)[triangles] > 0.5).all(axis=1)
+        front = np.full((900, 600), -np.inf)
+        for corners in fitted[triangles[opaque]]:
+            mask = np.zeros(front.shape, np.uint8)
+            x, y = pixels(corners).min(axis=0)
+            if not (0 <= x < 600 and 0 <= y < 900):
+                continue
+            cv2.fillConvexPoly(mask, pixels(corners), 1)
+            front[mask > 0] = np.maximum(front[mask > 0], corners[:, 2].mean())
+        column, row = pixels(points).T
+        hidden = (front[row, column] > points[:, 2]).mean()
+        assert hair.fringe == pytest.approx(hidden, abs=0.05), hair.garment.name
+    assert max(hair.fringe for hair in figure.hair) > 0.3
+
+
+def test_hair_that_hides_the_face_is_rare(figure):
+    """Of eight styles, each as likely as any other, one would be an eighth."""
+    hides = {h.garment.texture for h in figure.hair if h.fringe > 0.3}
+    people = [make_person(figure, identity, seed=8) for identity in range(150)]
+    textures = [part.texture for person in people for part in person.parts if part.texture]
+    worn = [texture[1] for texture in textures if texture[0] == "hair"]
+    assert len(hides) == 1
+    assert len(worn) > 80
+    assert 0 < sum(path in hides for path in worn) < 0.09 * len(worn)
 
 
 def test_a_cut_mesh_ends_on_the_line_where_the_field_is_zero():

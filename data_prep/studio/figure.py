@@ -94,6 +94,7 @@ class Hair:
       in_outline: (n,) bool, vertices that belong to the outline of the head.
       scalp: (19158,) from 0 to 1, how far it covers each vertex of the base mesh.
       bulk: dm, how far it stands off the skin; little enough goes under a hat.
+      fringe: 0 to 1, how much of brows, eyes, nose and mouth it hides from the front.
     """
 
     garment: Garment
@@ -101,6 +102,7 @@ class Hair:
     in_outline: np.ndarray
     scalp: np.ndarray
     bulk: float
+    fringe: float
 
 
 def make_figure(assets: Assets, targets: Targets | None = None) -> Figure:
@@ -117,10 +119,11 @@ def make_figure(assets: Assets, targets: Targets | None = None) -> Figure:
         share = np.maximum(head_share_of(fitted), 0.75)  # long hair slides over the shoulders
         distance = _distance(fitted, vertices[outline])
         above = fitted[:, 1] > EAR_LOBES
-        in_outline = above & (distance < _HAIR_OF_OUTLINE) & (_opacity(garment) > 0.2)
+        in_outline = above & (distance < _HAIR_OF_OUTLINE) & (opacity(garment) > 0.2)
         bulk = float(np.quantile(distance[above], 0.9))
         scalp = _covered(vertices, triangles, outline, fitted)
-        hair.append(Hair(garment, share, in_outline, scalp, bulk))
+        fringe = _hides(vertices[LANDMARKS[17:]], fitted, garment)
+        hair.append(Hair(garment, share, in_outline, scalp, bulk, fringe))
     return Figure(
         assets=assets,
         vertices=arms_down(vertices),
@@ -326,7 +329,7 @@ def _simplified(assets: Assets) -> tuple[np.ndarray, np.ndarray]:
     return kept[whole], np.where(moved, uv_of[kept], uv_triangles)[whole]
 
 
-def _opacity(garment: Garment) -> np.ndarray:
+def opacity(garment: Garment) -> np.ndarray:
     """(n,) from 0 to 1: how opaque the texture is round each vertex."""
     alpha = cv2.blur(read_texture(garment.texture)[..., 3].astype(np.float32) / 255, (7, 7))
     mesh = garment.mesh
@@ -336,6 +339,22 @@ def _opacity(garment: Garment) -> np.ndarray:
     place = np.mod(uv * [1, -1] + [0, 1], 1) * alpha.shape[::-1]
     columns, rows = np.minimum(place.astype(int), np.array(alpha.shape[::-1]) - 1).T
     return alpha[rows, columns]
+
+
+def _hides(points: np.ndarray, fitted: np.ndarray, garment: Garment) -> float:
+    """Share of the points (n, 3) that opaque hair lies before, seen from the front."""
+    triangles = np.concatenate(list(garment.mesh.faces.values()))
+    triangles = triangles[(opacity(garment)[triangles] > 0.5).all(axis=1)]
+    corner, right, left = np.moveaxis(fitted[triangles], 1, 0)
+    right, left = right - corner, left - corner
+    across = right[:, 0] * left[:, 1] - right[:, 1] * left[:, 0]  # 0: seen from its edge
+    across = np.where(np.abs(across) > 1e-12, across, np.inf)
+    aside = points[:, None] - corner  # (n, m, 3)
+    u = (aside[..., 0] * left[:, 1] - aside[..., 1] * left[:, 0]) / across
+    v = (right[:, 0] * aside[..., 1] - right[:, 1] * aside[..., 0]) / across
+    before = u * right[:, 2] + v * left[:, 2] - aside[..., 2] > 0
+    hidden = (u > 0) & (v > 0) & (u + v < 1) & before
+    return float(hidden.any(axis=1).mean())
 
 
 def _covered(

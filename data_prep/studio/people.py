@@ -69,7 +69,9 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
     if rng.random() >= _BALD and not covered:
         flat = [hair for hair in figure.hair if hair.bulk < _UNDER_A_HAT] or figure.hair
         choice = figure.hair if plane is None else flat
-        hair = choice[rng.integers(len(choice))]
+        # Few people see the world through their hair.
+        seen = np.array([max(1 - 2 * hair.fringe, 0.1) for hair in choice])
+        hair = choice[rng.choice(len(choice), p=seen / seen.sum())]
         scalp = hair.scalp
         part = _hair(hair, shape, plane, look)
         parts.append(part)
