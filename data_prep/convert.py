@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--runner",
             default="",
             metavar="NAME",
-            help="do the work on Apache Beam instead: DirectRunner, FlinkRunner, SparkRunner, "
-            "DataflowRunner (docs/data.md)",
+            help="do the work on Apache Beam instead: DirectRunner, DaskRunner, FlinkRunner, "
+            "SparkRunner, DataflowRunner (docs/data.md)",
         )
         converter.add_argument(
             "--runner-options",

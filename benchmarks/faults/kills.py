@@ -89,6 +89,7 @@ def _campaign(
         places.update(map(_part, killed))
         found = children.in_child(state_of, run) if last.code == 0 else last.output[-2000:]
         if found == expected:
+            yield f"  {run.name}: the same after {len(killed)} kills, at {'; '.join(killed)}"
             shutil.rmtree(run)
         else:
             faults.append(

@@ -37,6 +37,8 @@ _WORKER_MODULES = (
     "data_prep.engine.heads",
     "tensorflow_datasets.proto.tf_example_pb2",
 )
+# Runners that Beam does not know by their short names.
+_FULL_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 _LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
 
 
@@ -149,16 +151,22 @@ class Beam:
           processes: of the DirectRunner, unless the options say otherwise.
           folder: for the tasks; made and removed.
         """
-        direct = [
-            "--direct_running_mode=multi_processing",
-            f"--direct_num_workers={processes}",
-            "--default_sdk_harness_log_level=WARNING",
-        ]
-        self._options = [*(direct if runner == "DirectRunner" else []), *options]
-        self._runner, self._folder = runner, folder
+        usual = {
+            "DirectRunner": [
+                "--direct_running_mode=multi_processing",
+                f"--direct_num_workers={processes}",
+                "--default_sdk_harness_log_level=WARNING",
+            ],
+            # Else a worker gets 128 tasks as one, all of them again where a worker is lost.
+            "DaskRunner": ["--dask_partition_size=1"],
+        }
+        chosen = any(option.startswith("--dask_npartitions") for option in options)
+        self._options = [*([] if chosen else usual.get(runner, [])), *options]
+        self._runner, self._folder = _FULL_NAMES.get(runner, runner), folder
+        self._yielded: set[str] = set()
 
     def __call__(self, function: Task, tasks: Iterable[Any]) -> Iterator[Any]:
-        """Yields results as they come.
+        """Yields results as they come, each once: a runner repeats tasks of workers that it lost.
 
         Raises:
           ChildProcessError: a task failed (its error is told), or Beam did.
@@ -167,6 +175,7 @@ class Beam:
         beam, pipeline_options = _import_beam()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
+        self._yielded.clear()
         count = 0
         for count, task in enumerate(tasks, start=1):
             _write(self._folder / f"{count - 1}.task", task)
@@ -191,8 +200,11 @@ class Beam:
 
     def _new_results(self) -> Iterator[Any]:
         for path in self._folder.glob("*.result"):
-            yield pickle.loads(path.read_bytes())
+            result = pickle.loads(path.read_bytes())
             path.unlink()
+            if path.name not in self._yielded:
+                self._yielded.add(path.name)
+                yield result
 
 
 class _TaskFile:
