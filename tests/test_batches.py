@@ -1,12 +1,6 @@
-"""Records in the network's input, padding, and the stream of training batches with its position."""
+"""One record augmented and padded, against the image itself."""
 
-import functools
-import json
-import shutil
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,66 +8,18 @@ import pytest
 
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, random_map
-from mtnet_jax.data.batches import augment_record, pad_heads, training_batches, truths_of
+from mtnet_jax.data.batches import augment_record, pad_heads
 from mtnet_jax.data.fitting import MIN_VISIBLE, fit_heads
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import RecordSource
-from mtnet_jax.data.tfrecord import DamagedRecord
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import axis_rotation
 from tests.augmentation import NO_AUGMENTATION
-
-DEMO = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
-
-
-@functools.cache
-def plain_image(width: int, height: int) -> bytes:
-    return cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
+from tests.batched import plain_image, record
 
 
 def letterboxed(fields: dict, width: int, height: int, size: int) -> dict[str, np.ndarray]:
     """The heads of a record in an input that is not augmented."""
     return fit_heads(fields, geometry.letterbox_map(width, height, size), size)
-
-
-def record(boxes, *, width=100, height=80, **fields) -> dict:
-    """A record with these boxes and a plain image; everything else plain unless given."""
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    n = len(boxes)
-    return {
-        "image": plain_image(width, height),
-        "boxes": boxes,
-        "rotations": np.tile(np.eye(3, dtype=np.float32), (n, 1, 1)),
-        "has_pose": np.ones(n, bool),
-        "ignore": np.zeros(n, bool),
-        "labels": np.arange(n, dtype=np.int32),
-        "headings": np.zeros(n, np.float32),
-        "has_heading": np.zeros(n, bool),
-        "intrinsics": np.zeros(4, np.float32),
-        "image_id": "image",
-        "source": "test",
-        **fields,
-    }
-
-
-class Numbered:
-    """A source of small records; the label of the one head is the record's number.
-
-    grain shuffles sets of a few records slowly (milliseconds a record), so these have dozens.
-    """
-
-    def __init__(self, count: int, first: int = 0):
-        self._numbers = range(first, first + count)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: int) -> dict:
-        labels = np.array([self._numbers[index]], np.int32)
-        return record([[10, 10, 22, 24]], width=32, height=28, labels=labels)
-
-    def __repr__(self) -> str:
-        return f"Numbered({len(self)} records)"
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
@@ -82,30 +28,6 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     tiff += struct.pack("<HHIHHI", 0x112, 3, 1, orientation, 0, 0)
     exif = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
-
-
-def stream(sources, weights=None, *, batch_size=4, seed=3, threads=1, **options):
-    arguments = {"size": 32, "max_heads": 2, "options": NO_AUGMENTATION, **options}
-    return training_batches(
-        sources,
-        weights or [1.0] * len(sources),
-        batch_size=batch_size,
-        seed=seed,
-        threads=threads,
-        **arguments,
-    )
-
-
-def numbers(batches, count: int) -> list[int]:
-    """The records of the next `count` batches, in order."""
-    return [int(v) for _ in range(count) for v in next(batches)["labels"][:, 0]]
-
-
-def assert_same(a: list[dict], b: list[dict]) -> None:
-    for one, other in zip(a, b, strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 # --- one record ----------------------------------------------------------------------------------
@@ -292,168 +214,7 @@ def test_padding_keeps_the_fields_of_a_head_together():
     assert padded["has_heading"].tolist() == [False, True, True, False]
 
 
-# --- the stream ----------------------------------------------------------------------------------
-
-
-def test_batches_have_fixed_shapes_and_give_truths():
-    batch = next(stream([Numbered(6)]))
-    shapes = {name: (value.shape, value.dtype.name) for name, value in batch.items()}
-    assert shapes == {
-        "image": ((4, 32, 32, 3), "uint8"),
-        "boxes": ((4, 2, 4), "float32"),
-        "rotations": ((4, 2, 3, 3), "float32"),
-        "has_pose": ((4, 2), "bool"),
-        "ignore": ((4, 2), "bool"),
-        "labels": ((4, 2), "int32"),
-        "headings": ((4, 2), "float32"),
-        "has_heading": ((4, 2), "bool"),
-        "valid": ((4, 2), "bool"),
-        "unlabelled": ((4, 21), "bool"),
-        "dropped": ((4,), "int32"),
-    }
-    truths = truths_of(batch)
-    assert truths.valid.sum() == 4
-    np.testing.assert_array_equal(truths.boxes, batch["boxes"])
-    np.testing.assert_array_equal(truths.headings, batch["headings"])
-    np.testing.assert_array_equal(truths.has_heading, batch["has_heading"])
-
-
-def test_stream_does_not_depend_on_the_number_of_threads():
-    """Order and augmentation are of the seed alone."""
-
-    def first(threads, seed=3):
-        sources = [Numbered(70), Numbered(50, first=100)]
-        batches = stream(sources, [2.0, 1.0], seed=seed, threads=threads, options=AugmentOptions())
-        return [next(batches) for _ in range(6)]
-
-    alone = first(0)
-    assert_same(first(1), alone)
-    assert_same(first(3), alone)
-    other = first(1, seed=4)
-    assert any((a["labels"] != b["labels"]).any() for a, b in zip(other, alone, strict=True))
-
-
-@pytest.mark.parametrize("done", [0, 1, 35])
-def test_stream_goes_on_where_it_was(done):
-    """The position survives JSON, as in a checkpoint, and another number of threads."""
-
-    def new(threads):
-        sources = [Numbered(70), Numbered(50, first=100)]
-        return stream(sources, [2.0, 1.0], threads=threads, options=AugmentOptions())
-
-    batches = new(2)
-    for _ in range(done):
-        next(batches)
-    position = json.loads(json.dumps(batches.get_state()))
-    expected = [next(batches) for _ in range(6)]
-    again = new(1)
-    next(again)
-    again.set_state(position)
-    assert_same([next(again) for _ in range(6)], expected)
-
-
-def test_each_epoch_holds_every_record_once_in_another_order():
-    batches = stream([Numbered(12)])
-    epochs = [numbers(batches, 3) for _ in range(4)]
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(12))
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-
-
-def test_augmentation_differs_between_epochs():
-    batches = stream([Numbered(1)], batch_size=1, options=AugmentOptions())
-    images = [next(batches)["image"] for _ in range(6)]
-    assert len({image.tobytes() for image in images}) == 6
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 70])
-def test_any_batch_size_with_one_or_two_sources(batch_size):
-    for sources in ([Numbered(60)], [Numbered(60), Numbered(50)]):
-        batches = stream(sources, batch_size=batch_size)
-        assert next(batches)["image"].shape[0] == batch_size
-
-
-def test_sources_are_mixed_by_weight():
-    batches = stream([Numbered(90), Numbered(20, first=100)], [3.0, 1.0])
-    seen = np.array(numbers(batches, 60))
-    assert (seen >= 100).mean() == pytest.approx(0.25, abs=0.01)
-    # Within each source every record comes about equally often.
-    small = np.bincount(seen[seen >= 100] - 100, minlength=20)
-    assert np.ptp(small) <= 1
-    large = np.bincount(seen[seen < 100], minlength=90)
-    assert np.ptp(large) <= 1
-
-
-def test_hosts_share_the_records():
-    slices = []
-    for host in range(3):
-        batches = stream([Numbered(8)], batch_size=1, host=host, hosts=3)
-        slices.append(set(numbers(batches, 9)))  # three passes
-    assert sorted(map(len, slices)) == [2, 3, 3]
-    assert set.union(*slices) == set(range(8))
-
-
-def test_hosts_do_not_repeat_each_others_changes():
-    class Alike(Numbered):
-        def __getitem__(self, index):
-            return super().__getitem__(0)
-
-    images = [
-        next(stream([Alike(4)], batch_size=2, host=h, hosts=2, options=AugmentOptions()))["image"]
-        for h in range(2)
-    ]
-    assert (images[0] != images[1]).any(axis=(1, 2, 3)).all()
-
-
-def test_a_host_without_records_is_refused():
-    with pytest.raises(ValueError, match=r"Numbered\(2 records\).*3 host"):
-        stream([Numbered(5), Numbered(2)], hosts=3)
-    with pytest.raises(ValueError, match="0 records"):
-        stream([Numbered(0)])
-
-
-def test_bad_options_are_refused_at_once():
-    with pytest.raises(ValueError, match=r"config\.augment\.scale_min"):
-        stream([Numbered(5)], options=AugmentOptions(scale_min=0))
-
-
 # --- real files ----------------------------------------------------------------------------------
-
-
-def test_batches_of_a_record_set():
-    source = RecordSource(DEMO, "test", decode=False)
-    batches = stream([source], threads=2, size=64, max_heads=4)
-    seen = [next(batches) for _ in range(3)]
-    assert all(batch["valid"][:, 0].all() for batch in seen)
-    assert all(batch["has_pose"][:, 0].all() for batch in seen)
-    assert np.std(seen[0]["image"]) > 10
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
-    damaged = tmp_path / "records"
-    shutil.copytree(DEMO, damaged)
-    shard = next(damaged.glob("*-test.tfrecord-*"))
-    source = RecordSource(damaged, "test", decode=False)
-    offset, length = (int(v) for v in source._files[0].index[7])
-    content = bytearray(shard.read_bytes())
-    content[offset + length // 2] ^= 1
-    shard.write_bytes(content)
-
-    batches = stream([source], batch_size=8, threads=threads)
-    with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
-        numbers(batches, -(-len(source) // 8))  # one epoch
-
-
-def test_reading_threads_import_nothing_large():
-    """What decoding needs is there once a source is open."""
-    code = (
-        "import sys; from mtnet_jax.data.records import RecordSource;"
-        f"source = RecordSource({str(DEMO)!r}, 'test'); before = set(sys.modules); source[0];"
-        "print(sorted(set(sys.modules) - before))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "[]"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mtnet_jax.data.mixture import describe, open_sources, stream_weights
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord, write_records
 from tests.augmentation import NO_AUGMENTATION
-from tests.test_batches import record
+from tests.batched import record
 
 
 def write_set(
