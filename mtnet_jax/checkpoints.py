@@ -1,15 +1,19 @@
 """Checkpoints by orbax: model, optimizer, position. The only file that knows orbax.
 
-A step's folder holds the checkpointables `model` ({"params", "batch_stats"}) and `opt`, and as
-metadata the `Position`. They are separate so that predicting reads the model alone. The
-configuration lies beside the checkpoints in `config.json` of the work directory.
+A step's folder holds the checkpointables `model` ({"params", "batch_stats"}), `opt` and, where the
+weights are averaged, `ema`, and as metadata the `Position`. They are separate so that predicting
+reads one of them alone. The configuration lies beside the checkpoints in `config.json` of the work
+directory.
+
+All processes of a run call the same methods at the same steps: each writes what lies on its
+devices, and what was written is read by any number of processes and devices.
 """
 
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +21,18 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from mtnet_jax import hosts
 from mtnet_jax.errors import BadInput, Failed, MissingFile, Unavailable
 from mtnet_jax.fingerprints import fingerprint, sealed, unsealed
+from mtnet_jax.run_metrics import best_step, read_metrics
+from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "checkpoints-damaged"  # beside it: what could not be read
 _FINGERPRINTS = "fingerprints"  # of the metadata: name of a checkpointable -> its `fingerprint`
+LAST, BEST = "last", "best"
+Step = int | str  # number of a step, `LAST` or `BEST`
 _LONGEST = 200  # characters of a library's message that are passed on
 
 
@@ -59,9 +68,12 @@ class Checkpoints:
             behind is removed. None only reads, also beside a run that is writing.
         """
         self._folder = Path(workdir).resolve() / CHECKPOINTS
+        self._protected = _Protected()
+        policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
-            preservation_policy=keep and ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=keep
+            and policies.AnyPreservationPolicy([policies.LatestN(keep), self._protected]),
             cleanup_tmp_directories=keep is not None,
         )
 
@@ -80,6 +92,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps of the checkpoints, the latest first."""
         return [checkpoint.step for checkpoint in reversed(self._checkpointer.checkpoints)]
+
+    def protect(self, step: int | None) -> None:
+        """Keeps this one beside the latest, and no longer the one before it."""
+        self._protected.step = step
 
     def position(self, step: int) -> Position:
         """Position of a checkpoint.
@@ -102,9 +118,11 @@ class Checkpoints:
     def set_aside(self, step: int) -> Path:
         """Moves a checkpoint that cannot be read out of the way; returns where it lies now."""
         folder = self._folder.with_name(DAMAGED)
-        folder.mkdir(exist_ok=True)
         place = folder / f"{step}-{time.time_ns()}"
-        (self._folder / str(step)).rename(place)
+        if hosts.is_first():
+            folder.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(place)
+        hosts.wait_for_all("set aside")
         self._checkpointer.reload()
         return place
 
@@ -120,7 +138,7 @@ class Checkpoints:
         latest = self._checkpointer.latest
         if latest is not None and latest.step == position.total_step:
             return
-        tree = {"model": _model_tree(state), "opt": state.opt_state}
+        tree = _parts(state)
         fingerprints = {name: fingerprint(part) for name, part in tree.items()}
         with self._writing():
             self._checkpointer.save_checkpointables_async(
@@ -137,18 +155,22 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: it cannot be read, or holds what is no number.
         """
-        tree = {"model": _model_tree(abstract), "opt": abstract.opt_state}
         with self._reading(step):
-            loaded = self._checkpointer.load_checkpointables(step, tree)
+            loaded = self._checkpointer.load_checkpointables(step, _parts(abstract))
         self._check(step, loaded)
-        return TrainState(opt_state=loaded["opt"], **loaded["model"])
+        return TrainState(opt_state=loaded["opt"], ema=loaded.get("ema"), **loaded["model"])
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-        """Reads {"params", "batch_stats"} of a checkpoint; see `restore`."""
+        """Reads {"params", "batch_stats"} for use: their average, where there is one."""
+        part, wanted = "model", dict(abstract)
+        if (self._folder / str(step) / "ema").is_dir():
+            place = jax.tree.leaves(abstract)[0].sharding
+            count = jax.ShapeDtypeStruct((), jnp.int32, sharding=place)
+            part, wanted = "ema", {**abstract, "count": count}
         with self._reading(step):
-            loaded = self._checkpointer.load_checkpointables(step, {"model": abstract})
+            loaded = self._checkpointer.load_checkpointables(step, {part: wanted})
         self._check(step, loaded)
-        return loaded["model"]
+        return {name: loaded[part][name] for name in abstract}
 
     def _check(self, step: int, loaded: dict[str, Any]) -> None:
         """Raises DamagedCheckpoint where values are not those that were saved, or no numbers."""
@@ -160,7 +182,7 @@ class Checkpoints:
                 raise DamagedCheckpoint(
                     f"{self._folder / str(step)} holds other values of {name!r} than were saved"
                 )
-        if not all_finite(loaded["model"]):
+        if not all_finite(loaded):
             raise DamagedCheckpoint(f"{self._folder / str(step)} holds values that are no numbers")
 
     def _metadata(self, step: int) -> dict[str, Any]:
@@ -181,16 +203,29 @@ class Checkpoints:
             ) from error
 
 
-def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str, Any]:
-    """Reads {"params", "batch_stats"} of the latest checkpoint of a work directory.
+class _Protected:
+    """A preservation policy of orbax: keeps one step."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+def load_model(
+    workdir: str | os.PathLike, abstract: dict[str, Any], step: Step = LAST
+) -> dict[str, Any]:
+    """Reads {"params", "batch_stats"} of a checkpoint of a work directory, averaged where it is.
 
     Args:
       workdir: of a training run.
       abstract: the shapes to read, with shardings (`with_sharding`).
+      step: which one; `LAST` is the latest that is whole.
 
     Raises:
-      FileNotFoundError: no checkpoint there.
+      FileNotFoundError: no checkpoint there, or not this one.
       DamagedCheckpoint: none that is whole.
+      BadInput: no best one is known.
     """
     folder = Path(workdir) / CHECKPOINTS
     if not folder.is_dir():
@@ -199,14 +234,35 @@ def load_model(workdir: str | os.PathLike, abstract: dict[str, Any]) -> dict[str
         steps = checkpoints.steps()
         if not steps:
             raise MissingFile(f"No complete checkpoint in {folder} yet.")
-        for step in steps:
+        if step != LAST:
+            return checkpoints.model(_chosen(Path(workdir), step, steps), abstract)
+        for latest in steps:
             try:
-                return checkpoints.model(step, abstract)
+                return checkpoints.model(latest, abstract)
             except DamagedCheckpoint as error:
-                if step == steps[-1]:
+                if latest == steps[-1]:
                     raise
                 print(f"{error}: the one before it is taken", file=sys.stderr)
     raise AssertionError("the last checkpoint was read or raised")
+
+
+def _chosen(workdir: Path, step: Step, steps: list[int]) -> int:
+    """The number of the step that was asked for."""
+    there = ", ".join(map(str, reversed(steps)))
+    if step == BEST:
+        name = (read_config(workdir) or {}).get("best_metric")
+        if not name:
+            raise BadInput(
+                f"{workdir} was trained without config.best_metric, so none of its checkpoints is "
+                f"the best: choose one of the steps {there}."
+            )
+        best = best_step(read_metrics(workdir), name, steps)
+        if best is None:
+            raise BadInput(f"{workdir}: no checkpoint has a {name} yet; there are steps {there}.")
+        return best
+    if step not in steps:
+        raise MissingFile(f"No checkpoint of step {step} in {workdir}: there are {there}.")
+    return int(step)
 
 
 def save_exported(folder: Path, variables: dict[str, Any], metadata: dict[str, str]) -> None:
@@ -247,6 +303,15 @@ def with_sharding(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     )
 
 
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """As `with_sharding`, each leaf with its own."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        abstract,
+        shardings,
+    )
+
+
 def all_finite(tree: Any) -> bool:
     """Whether every floating-point value of a tree of arrays is a finite number."""
     return bool(_all_finite(tree))
@@ -275,5 +340,8 @@ def _first_line(error: Exception) -> str:
     return text if len(text) < _LONGEST else text[:_LONGEST] + "..."
 
 
-def _model_tree(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
+def _parts(state: TrainState) -> dict[str, Any]:
+    """A state as the parts of its checkpoint."""
+    model = {"params": state.params, "batch_stats": state.batch_stats}
+    average = {} if state.ema is None else {"ema": state.ema}
+    return {"model": model, "opt": state.opt_state, **average}

@@ -58,6 +58,9 @@ def phase(
     learning_rate: float,
     schedule: str = "constant",
     warmup_steps: int = 0,
+    accumulate: int = 1,
+    rate_rule: str = "none",
+    rate_batch: int = 0,
     **weights: float,
 ) -> ConfigDict:
     """One entry of `config.phases`.
@@ -66,9 +69,14 @@ def phase(
       trainable: groups that learn: "backbone", "neck", "face", "pose". The others are frozen.
       epochs: passes over the training images; fractions are allowed.
       batch_size: images a step, over all devices and hosts.
-      learning_rate: of Adam, at its highest.
+      learning_rate: of Adam, at its highest, in batches of `rate_batch` images.
       schedule: "constant", or "cosine" down to 1 % at the end of the phase.
       warmup_steps: of linear rise from 0.
+      accumulate: parts in which a batch is computed, one after another, for one step: of larger
+        batches than fit in memory.
+      rate_rule: how the learning rate grows from `rate_batch` to `batch_size`: "none", "linear", or
+        with the root, "sqrt".
+      rate_batch: images of the batch that `learning_rate` is for; 0 with the rule "none".
       **weights: of the loss, see `mtnet_jax.losses.LossWeights`. alpha = 1 leaves the pose out.
     """
     return ConfigDict(
@@ -79,6 +87,9 @@ def phase(
             "learning_rate": float(learning_rate),
             "schedule": schedule,
             "warmup_steps": warmup_steps,
+            "accumulate": accumulate,
+            "rate_rule": rate_rule,
+            "rate_batch": rate_batch,
             "loss": {k: float(v) for k, v in LossWeights(**weights)._asdict().items()},
         }
     )
@@ -135,6 +146,12 @@ def default_config() -> ConfigDict:
         everything, epochs=50, batch_size=16, learning_rate=1e-4, alpha=0.5
     )
     config.clip_norm = 0.0  # clips the global gradient norm; 0 does not
+    # Of an average of the weights, which is then what is evaluated and exported; 0: none.
+    config.ema_decay = 0.0  # such as 0.999
+
+    config.mesh = ConfigDict()  # of all devices of all hosts
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; 1: each has its own
+    config.mesh.shard_above = 65536  # numbers; smaller arrays are on every device all the same
 
     config.init = ConfigDict()
     config.init.darknet_weights = ""  # darknet53.conv.74 or yolov3.weights for width = depth = 1
@@ -149,7 +166,10 @@ def default_config() -> ConfigDict:
     config.save_every_steps = 500
     config.eval_every_epochs = 5.0  # and after each phase; 0: after each phase only
     config.eval_images = 0  # at most so many of each set while training; 0: all
+    config.eval_batch_size = 16  # images a device while training
     config.keep_checkpoints = 2
+    config.best_metric = ""  # SET/METRIC: the best checkpoint is kept too; "demo/ap50"
+    config.peak_tflops = 0.0  # of a device, for "mfu" in the log; 0: known chips' own, no CPU's
     return config
 
 
@@ -199,13 +219,15 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
 _RANGES = (
     (
         "log_every_steps save_every_steps keep_checkpoints loader_threads input.max_heads "
-        "decode.max_heads decode.candidates phases.*.batch_size",
+        "decode.max_heads decode.candidates phases.*.batch_size phases.*.accumulate "
+        "eval_batch_size mesh.fsdp",
         lambda value: value >= 1,
         "must be at least 1",
     ),
     (
         "seed eval_every_epochs eval_images clip_norm data.*.weight pose_loss.orthogonality "
-        "phases.*.epochs phases.*.warmup_steps phases.*.loss.*",
+        "phases.*.epochs phases.*.warmup_steps phases.*.rate_batch phases.*.loss.* "
+        "mesh.shard_above peak_tflops",
         lambda value: value >= 0,
         "must not be negative",
     ),
@@ -219,6 +241,7 @@ _RANGES = (
         lambda value: 0 <= value <= 1,
         "must be from 0 to 1",
     ),
+    ("ema_decay", lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
 )
 
 

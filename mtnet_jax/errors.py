@@ -47,5 +47,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a command as Ctrl-C does, so that what was written is whole."""
 
 
+class Preempted(Terminated):
+    """SIGTERM while training, after the step it was in was saved."""
+
+
 class WorkerDied(MtnetError, ChildProcessError):
     """A process that worked for this one ended without a result."""

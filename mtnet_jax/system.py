@@ -103,3 +103,4 @@ class TrainState(NamedTuple):
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: Any  # of optax
+    ema: Any = None  # of the weights, see `mtnet_jax.training.ema`; None without

@@ -15,7 +15,7 @@ PAPER = "rotations boxes camera heads representations anchors targets losses dec
 FLOORS = (
     ("mtnet_jax.version",),
     ("mtnet_jax.errors",),
-    ("mtnet_jax.places",),
+    ("mtnet_jax.hosts", "mtnet_jax.places"),
     ("mtnet_jax.outputs", "mtnet_jax.mirror"),
     ("mtnet_jax.shipped",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),
@@ -23,7 +23,7 @@ FLOORS = (
     ("mtnet_jax.cpu",),
     ("mtnet_jax.data",),
     ("mtnet_jax.config", "mtnet_jax.saved_config", "mtnet_jax.sums"),
-    ("mtnet_jax.system",),
+    ("mtnet_jax.system", "mtnet_jax.run_metrics"),
     ("mtnet_jax.fingerprints",),
     ("mtnet_jax.checkpoints",),
     ("mtnet_jax.weights",),

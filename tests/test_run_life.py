@@ -235,8 +235,8 @@ def test_an_overflow_at_a_save_step_is_not_kept(monkeypatch, tmp_path, where):
     """The loss of the step is still finite; what it left behind is not."""
     make = loop.make_train_step
 
-    def overflowing(*args):
-        step = make(*args)
+    def overflowing(*args, **options):
+        step = make(*args, **options)
 
         def train_step(state, batch):
             state, metrics = step(state, batch)
@@ -382,13 +382,13 @@ def test_a_signal_saves_the_step_and_ends(monkeypatch, tmp_path, number):
 def test_a_second_signal_does_not_wait(capfd):
     with Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stopping.asked
+        assert stopping.asked(1)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert "stopping after this step" in capfd.readouterr().err
     with Stopping() as stopping:
         assert list(stopping.watch([1, 2])) == [1, 2]
-        stopping.check()
+        assert not stopping.asked(1)
 
 
 # --- a full disk ---------------------------------------------------------------------------------

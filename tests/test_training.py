@@ -86,7 +86,7 @@ def test_a_finished_run_is_read_and_not_trained_again(monkeypatch, whole_run):
     def no_step(*_):
         raise AssertionError("a finished run took another step")
 
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: no_step)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: no_step)
     assert_same(train(tiny_config(), workdir), variables)
 
 

@@ -28,7 +28,7 @@ from mtnet_jax.cli import (
     studio,
     train,
 )
-from mtnet_jax.errors import MtnetError, Terminated, Unavailable
+from mtnet_jax.errors import MtnetError, Preempted, Terminated, Unavailable
 from mtnet_jax.version import __version__
 
 COMMANDS = (quickstart, train, ablate, protocol, evaluate, predict, export, page, data, studio)
@@ -43,6 +43,7 @@ COMPILING = (
 )  # commands that run the network
 CONFIGURED = ("train", "ablate", "protocol")  # commands that take --config.KEY=VALUE
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
+PREEMPTED = 75  # sysexits.h: a temporary failure, the same command goes on
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
                 from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
 
                 keep_compiled_programs()
-                if not getattr(args, "distributed", False):  # JAX starts later then
+                if args.command != "train" or not (args.distributed or args.coordinator):
                     _check_platform()
             code = args.run(args, rest) if args.command in CONFIGURED else args.run(args)
             sys.stdout.flush()
@@ -76,6 +77,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as signalled:
+        if isinstance(signalled, Preempted):
+            print(
+                f"\nmtnet {args.command}: saved and ended; the same command goes on",
+                file=sys.stderr,
+            )
+            return PREEMPTED
         terminated = isinstance(signalled, Terminated)
         print(
             f"\nmtnet {args.command}: {'terminated' if terminated else 'interrupted'}",

@@ -1,8 +1,13 @@
 """`mtnet train`."""
 
 import argparse
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
 
-from mtnet_jax.errors import BadInput, Failed
+from mtnet_jax.cli import arguments
+from mtnet_jax.errors import BadInput, Failed, MtnetError
 from mtnet_jax.places import is_address, place_argument
 
 
@@ -22,31 +27,80 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--workdir", required=True, type=place_argument, metavar="DIR")
     parser.add_argument(
+        "--profile",
+        type=arguments.positive,
+        default=0,
+        metavar="STEPS",
+        help="trace so many steps with JAX's profiler, into DIR/profile",
+    )
+    several = parser.add_argument_group("several processes, each started with this command")
+    several.add_argument(
         "--distributed",
         action="store_true",
-        help="several hosts: calls jax.distributed.initialize()",
+        help="SLURM, Open MPI, Kubernetes or Cloud TPU says where the others are",
     )
+    several.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="of process 0, where no cluster manager does"
+    )
+    several.add_argument("--processes", type=arguments.positive, metavar="N")
+    several.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs what was parsed; returns the exit code."""
-    import jax
-
+    from mtnet_jax import hosts
     from mtnet_jax.config import load_config
     from mtnet_jax.mirror import mirrored
     from mtnet_jax.training.loop import train
 
-    if args.distributed:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise Failed(f"--distributed finds no cluster: {error}") from error
-    if is_address(args.workdir) and jax.process_count() > 1:
-        raise BadInput(
-            f"--workdir {args.workdir}: several hosts write to one work directory, so it must be a "
-            "folder that all of them see: mount the bucket (gcsfuse, mountpoint-s3)."
-        )
-    with mirrored(args.workdir) as workdir:
-        train(load_config(args.config, overrides), workdir)
+    _join(args)
+    with _leaving_together():
+        if is_address(args.workdir) and hosts.several():
+            raise BadInput(
+                f"--workdir {args.workdir}: several hosts write to one work directory, so it must "
+                "be a folder that all of them see: mount the bucket (gcsfuse, mountpoint-s3)."
+            )
+        with mirrored(args.workdir) as workdir:
+            train(load_config(args.config, overrides), workdir, profile_steps=args.profile)
     return 0
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Makes this process one of several, where it is asked for."""
+    from mtnet_jax import hosts
+
+    told = (args.coordinator, args.processes, args.process)
+    if any(value is not None for value in told):
+        if None in told:
+            raise BadInput("--coordinator, --processes and --process go together: give all three.")
+        if not 0 <= args.process < args.processes:
+            raise BadInput(f"--process {args.process}: from 0 to {args.processes - 1}.")
+        hosts.join(*told)
+    elif args.distributed:
+        hosts.join()
+
+
+@contextlib.contextmanager
+def _leaving_together() -> Iterator[None]:
+    """What ends one process of several with an error is said, and ends it at once.
+
+    Else it would wait at its end for the others, and they for its part of the computation.
+    """
+    import jax
+
+    from mtnet_jax import hosts
+
+    try:
+        yield
+    except (OSError, MtnetError, jax.errors.JaxRuntimeError) as error:
+        if not hosts.several():
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            traceback.print_exc()
+            error = Failed(
+                "another process has ended, or a device failed: start all again with the same "
+                "command, they go on from the last whole checkpoint"
+            )
+        print(f"mtnet train, process {jax.process_index()}: {error}", file=sys.stderr)
+        hosts.leave(1)

@@ -130,22 +130,23 @@ def training_batches(
       sources: record sources (random access, images still encoded), mixed for each batch.
       weights: relative share of each source in the stream.
       size: side of the network's input.
-      batch_size: images a batch on this host.
+      batch_size: images a batch, of all hosts together.
       max_heads: slots an image.
       options: augmentation.
       seed: of order and augmentation.
       threads: that read, decode and augment.
       pack: how a share of the images is packed from crops of several records; None packs none.
       host: number of this host.
-      hosts: how many share the records; each sees its own slice.
+      hosts: how many share each batch, alike: each has its rows of it.
 
     Returns:
-      An iterator with `get_state()` and `set_state(state)`: the exact position. A record that
-      cannot be read raises (see `RecordSource`) when its batch is due.
+      An iterator with `get_state()` and `set_state(state)`: the exact position, which is the same
+      for any number of hosts. A record that cannot be read raises (see `RecordSource`) when its
+      batch is due.
 
     Raises:
-      ValueError: an option of augmentation or packing out of its range, or a host that would have
-        no record.
+      ValueError: an option of augmentation or packing out of its range, or a source without
+        records.
     """
     check_options(options)
     packer = None
@@ -156,21 +157,22 @@ def training_batches(
     # Records are worked on side by side: threads of OpenCV's own would only be in the way.
     cv2.setNumThreads(1)
     for source in sources:
-        if len(source) < hosts:
-            raise BadInput(f"{source!r}: {len(source)} records are too few for {hosts} host(s).")
+        if not len(source):
+            raise BadInput(f"{source!r}: it has 0 records.")
+    # The [:] selects all: without it grain would derive other seeds, and with them another order,
+    # than runs of before had.
+    #
     # grain orders the places of records; their content first comes in with a whole batch. So its
     # work for each element of each stage stays small.
     places = [
-        grain.MapDataset.source(_Places(number, source)).seed(seed + number)[host::hosts]
+        grain.MapDataset.source(_Places(number, source)).seed(seed + number)[:]
         for number, source in enumerate(sources)
     ]
     streams = [place.shuffle().repeat() for place in places]
     mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     return iter(
-        # Endless, so there is no remainder; keeping one would overflow the length at batch size 1.
-        mixed.batch(batch_size, drop_remainder=True)
-        # Hosts must not repeat each other's changes.
-        .seed(seed + 1_000_003 * host)
+        grain.MapDataset.source(_Rows(mixed, batch_size, host, hosts))
+        .seed(seed)
         .random_map(_ReadBatch(sources, size, max_heads, options, packer))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
@@ -195,6 +197,25 @@ class _Places:
         return repr(self._source)
 
 
+class _Rows:
+    """The rows of each batch that are this host's: places, and which rows of how many they are.
+
+    Each host orders its own rows alone, out of the one order of all: work that would grow with the
+    number of hosts stays small.
+    """
+
+    def __init__(self, places: grain.MapDataset, batch_size: int, host: int, hosts: int):
+        self._places, self._batch_size = places, batch_size
+        self._rows = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)
+
+    def __len__(self) -> int:
+        return len(self._places) // self._batch_size
+
+    def __getitem__(self, number: int) -> tuple[list[tuple[int, int]], range, int]:
+        first = number * self._batch_size
+        return [self._places[first + row] for row in self._rows], self._rows, self._batch_size
+
+
 class _ReadBatch(grain.transforms.RandomMap):
     """Reads, augments and pads the records of a batch of places."""
 
@@ -209,12 +230,14 @@ class _ReadBatch(grain.transforms.RandomMap):
         self._sources, self._packer = sources, packer
         self._size, self._max_heads, self._options = size, max_heads, options
 
-    def random_map(self, places: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Batch:
-        numbers, indices = places
+    def random_map(
+        self, batch: tuple[list[tuple[int, int]], range, int], rng: np.random.Generator
+    ) -> Batch:
+        places, mine, batch_size = batch
+        # Seeds for the rows of all hosts: a record is changed alike whichever host it is on.
+        seeds = rng.integers(0, 2**63, batch_size)[mine.start : mine.stop]
         rows = []
-        for number, index, seed in zip(
-            numbers, indices, rng.integers(0, 2**63, len(numbers)), strict=True
-        ):
+        for (number, index), seed in zip(places, seeds, strict=True):
             record_rng = np.random.Generator(np.random.SFC64(int(seed)))
             if self._packer is not None and record_rng.random() < self._packer.options.share:
                 changed = self._packer(record_rng, self._size)

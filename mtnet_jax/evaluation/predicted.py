@@ -125,6 +125,8 @@ def predict_records(
     threads: int = 2,
     limit: int = 0,
     far_look: float | None = None,
+    host: int = 0,
+    hosts: int = 1,
 ) -> Iterator[tuple[dict, dict]]:
     """Predicts every record in order.
 
@@ -137,12 +139,14 @@ def predict_records(
       limit: at most so many records, spread evenly over the source; 0 takes all.
       far_look: second looks are taken (`predict.far_look`), and two heads that overlap by more
         are one; None takes none.
+      host: number of this host, from 0.
+      hosts: how many share the records; each has every so many-th of them.
 
     Yields:
       (prediction, truth) in pixels of the image; the truth is the record without its image.
     """
     prepared = (
-        grain.MapDataset.source(_spread(len(source), limit))
+        grain.MapDataset.source(_spread(len(source), limit)[host::hosts])
         .map(lambda i: _prepare(source[i], size))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)

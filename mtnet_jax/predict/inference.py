@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from mtnet_jax.cpu import choice
@@ -21,13 +22,16 @@ EVAL_SCORE_THRESHOLD = 0.01
 Detector = Callable[[Mapping[str, Any]], Callable[[Any], Heads]]
 
 
-def make_detector(system: System, config: ConfigDict, score_threshold: float) -> Detector:
+def make_detector(
+    system: System, config: ConfigDict, score_threshold: float, *, over: Mesh | None = None
+) -> Detector:
     """The way from a network's input to heads.
 
     Args:
       system: the network, its grid and its representation.
       config: for `config.decode`.
       score_threshold: heads of a lower score are left out.
+      over: see `make_network`.
 
     Returns:
       detector(variables), which folds the weights and returns the function images -> Heads. Both
@@ -40,17 +44,22 @@ def make_detector(system: System, config: ConfigDict, score_threshold: float) ->
             outputs, grid=system.grid, representation=system.representation, options=options
         )
 
-    return make_network(system, then=to_heads)
+    return make_network(system, then=to_heads, over=over)
 
 
 def make_network(
-    system: System, then: Callable[[list[jax.Array]], Any] = lambda outputs: outputs
+    system: System,
+    then: Callable[[list[jax.Array]], Any] = lambda outputs: outputs,
+    *,
+    over: Mesh | None = None,
 ) -> Callable[[Mapping[str, Any]], Callable[[Any], Any]]:
     """As `make_detector`, with anything else made of the network's three maps.
 
     Args:
       system: the network.
       then: compiled together with the network.
+      over: devices that share each batch, each as if its images were all; the variables must lie on
+        all of them. None: one device.
 
     Returns:
       variables -> (images (B, size, size, 3) uint8 -> what `then` returns).
@@ -58,11 +67,16 @@ def make_network(
     model, convolution = choice.fastest(system.model), choice.folded_convolution(system.model.dtype)
     prepare = jax.jit(partial(fold, model, convolution=convolution))
 
-    @compile_for_prediction
     def run(folded: Folded, images: jax.Array) -> Any:
         return then(apply_folded(model, folded, normalise_images(images), convolution))
 
-    return lambda variables: partial(run, prepare(variables))
+    if over is not None:
+        whole, split = PartitionSpec(), PartitionSpec(over.axis_names)
+        run = jax.shard_map(
+            run, mesh=over, in_specs=(whole, split), out_specs=split, check_vma=False
+        )
+    compiled = compile_for_prediction(run)
+    return lambda variables: partial(compiled, prepare(variables))
 
 
 def compile_for_prediction(function: Callable) -> Callable:

@@ -13,6 +13,7 @@ _HOW_IT_RUNS = (
     *("loader_threads", "model.remat", "keep_checkpoints", "mix_box_rules"),
     *("log_every_steps", "save_every_steps", "eval_every_epochs", "eval_images"),
     *("data.*.path", "data.*.eval_split", "decode.*"),
+    *("eval_batch_size", "mesh.*", "best_metric", "peak_tflops"),
 )
 
 

@@ -12,10 +12,8 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mtnet_jax.errors import NOT_JSON, Unavailable
-
-METRICS = "metrics.jsonl"
-RESUME = "resume"  # the kind of a line that says from which step training goes on
+from mtnet_jax.errors import Unavailable
+from mtnet_jax.run_metrics import METRICS, RESUME, read_metrics
 
 
 class TrainingLog:
@@ -27,15 +25,15 @@ class TrainingLog:
 
     def __init__(self, workdir: str | os.PathLike, resume_step: int, total_steps: int, main: bool):
         self._main = main  # one host of many writes
-        self._lines: list[dict[str, Any]] = read_metrics(workdir)
+        before = read_metrics(workdir)
+        self.lines = [line for line in before if line["step"] <= resume_step]
         if not main:
             return
         path = Path(workdir) / METRICS
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file = path.open("a+b")
-        if any(line["step"] > resume_step for line in self._lines):
-            self._lines = [line for line in self._lines if line["step"] <= resume_step]
+        if len(self.lines) < len(before):
             self._write({"kind": RESUME, "step": resume_step, "time": time.time()})
         self._board = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=resume_step + 1, flush_secs=30
@@ -63,12 +61,12 @@ class TrainingLog:
 
     def metrics(self, kind: str, step: int, phase: str, values: Mapping[str, float | None]) -> None:
         """Records named numbers (`kind` "train" or the name of an evaluation)."""
-        if not self._main:
-            return
         numbers = {name: _json_number(value) for name, value in values.items()}
         line = {"kind": kind, "step": step, "phase": phase, "time": time.time(), **numbers}
+        self.lines.append(line)
+        if not self._main:
+            return
         self._write(line)
-        self._lines.append(line)
         for name, value in numbers.items():
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -79,7 +77,7 @@ class TrainingLog:
 
     def has(self, kind: str, step: int) -> bool:
         """Whether numbers of a kind were recorded at a step, in an earlier run too."""
-        return any(line["kind"] == kind and line["step"] == step for line in self._lines)
+        return any(line["kind"] == kind and line["step"] == step for line in self.lines)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         try:
@@ -98,24 +96,6 @@ class TrainingLog:
         """Prints without tearing the progress line."""
         if self._main:
             tqdm.write(text)
-
-
-def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, each step once; lines that a crash cut short are left out."""
-    path = Path(workdir) / METRICS
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except NOT_JSON:
-            continue
-        if line["kind"] == RESUME:
-            lines = [earlier for earlier in lines if earlier["step"] <= line["step"]]
-        else:
-            lines.append(line)
-    return lines
 
 
 def _json_number(value: Any) -> float | None:

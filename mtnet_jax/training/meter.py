@@ -9,6 +9,7 @@ import numpy as np
 from mtnet_jax.checkpoints import NotFinite, Position
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.phases import Phase
+from mtnet_jax.training.utilisation import memory_gb
 
 
 class Meter:
@@ -16,6 +17,7 @@ class Meter:
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
+        self.least_seconds: float | None = None  # of a step at the chips' peak, where it is known
         self._pending: tuple[Position, Any, dict[str, float]] | None = None
         self.restart()
 
@@ -46,7 +48,11 @@ class Meter:
         rates = {
             "images_per_second": self._batch_size * self._steps / elapsed,
             "wait_share": self._waited / elapsed,
+            "step_seconds": elapsed / self._steps,
+            "memory_gb": memory_gb(),
         }
+        if self.least_seconds is not None:
+            rates["mfu"] = self.least_seconds * self._steps / elapsed
         self.restart()
         self.flush(log, phase)
         self._pending = (position, metrics, rates)

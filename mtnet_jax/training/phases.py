@@ -12,6 +12,10 @@ from mtnet_jax.network import GROUPS
 
 Params = dict[str, Any]
 
+# How the learning rate grows with the batch, as a power of it. "linear": Goyal et al. 2017
+# (arXiv:1706.02677), of SGD; "sqrt": Malladi et al. 2022 (arXiv:2205.10287), derived for Adam.
+RATE_RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+
 
 class Phase(NamedTuple):
     """One phase; see `mtnet_jax.config.phase` for the fields."""
@@ -24,6 +28,15 @@ class Phase(NamedTuple):
     schedule: str
     warmup_steps: int
     weights: LossWeights
+    accumulate: int = 1
+    rate_rule: str = "none"
+    rate_batch: int = 0
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate at its highest, by the rule for this batch size."""
+        larger = self.batch_size / (self.rate_batch or self.batch_size)
+        return self.learning_rate * larger ** RATE_RULES[self.rate_rule]
 
     def steps(self, images: float) -> int:
         """Steps of the phase for an epoch of so many images: one at least, none in 0 epochs."""
@@ -72,7 +85,7 @@ def make_optimizer(
 
 def learning_rate(phase: Phase, steps: int) -> optax.Schedule:
     """The learning rate at each step of a phase."""
-    peak, warmup = phase.learning_rate, phase.warmup_steps
+    peak, warmup = phase.peak_rate, phase.warmup_steps
     if phase.schedule == "constant":
         main = optax.constant_schedule(peak)
     else:
@@ -112,6 +125,16 @@ def _check(phase: Phase, version: str) -> None:
         raise BadInput(
             f"config.phases.{phase.name}.schedule is {phase.schedule!r}: 'constant' or 'cosine'."
         )
+    if phase.rate_rule not in RATE_RULES:
+        raise BadInput(
+            f"config.phases.{phase.name}.rate_rule is {phase.rate_rule!r}: "
+            f"one of {', '.join(RATE_RULES)}."
+        )
+    if phase.rate_rule != "none" and not phase.rate_batch:
+        raise BadInput(
+            f"config.phases.{phase.name}.rate_rule is {phase.rate_rule!r}, but rate_batch does not "
+            "say for which batch size the learning_rate is."
+        )
     if version == "v2" and "pose" not in phase.trainable and phase.weights.alpha < 1:
         raise BadInput(
             f"config.phases.{phase.name} freezes the pose branch but weighs its loss: the gradient "
@@ -123,8 +146,10 @@ def check_devices(phases: tuple[Phase, ...]) -> None:
     """Raises BadInput where the devices cannot share a phase's batches alike."""
     devices = jax.device_count()
     for phase in phases:
-        if phase.batch_size % devices:
+        parts = devices * phase.accumulate
+        if phase.batch_size % parts:
             raise BadInput(
                 f"config.phases.{phase.name}.batch_size is {phase.batch_size}: it must be a "
-                f"multiple of the {devices} devices."
+                f"multiple of the {devices} devices"
+                + (f" times accumulate, {parts}." if phase.accumulate > 1 else ".")
             )

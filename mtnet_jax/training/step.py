@@ -12,22 +12,38 @@ from mtnet_jax.data.batches import truths_of
 from mtnet_jax.losses import multitask_loss
 from mtnet_jax.network import normalise_images
 from mtnet_jax.system import System, TrainState
+from mtnet_jax.training import ema
+from mtnet_jax.training.accumulation import accumulated
 from mtnet_jax.training.phases import Phase
 
 Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-    system: System, phase: Phase, optimizer: optax.GradientTransformation
+    system: System,
+    phase: Phase,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float = 0.0,
+    whole: jax.sharding.Sharding | None = None,
 ) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
     """The step of a phase: (state, batch) -> (state, metrics), to be jitted with the state donated.
 
     Frozen groups are cut out of the gradient before anything reads it, so no backward pass runs
     through them; their parameters and BatchNorm statistics come out as the very arrays that went
     in.
+
+    Args:
+      system: the network and what its outputs answer.
+      phase: what learns, for which loss.
+      optimizer: of the phase.
+      ema_decay: of the average in the state, see `training.ema`.
+      whole: sharding in which the network reads parameters that lie sharded; None: as they lie.
     """
 
     def loss_of(params, batch_stats, batch):
+        if whole is not None:
+            params = jax.lax.with_sharding_constraint(params, whole)
         params = {
             group: tree if group in phase.trainable else jax.lax.stop_gradient(tree)
             for group, tree in params.items()
@@ -50,7 +66,7 @@ def make_train_step(
         return loss, (updated["batch_stats"], parts)
 
     def train_step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
-        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        gradient_of = accumulated(jax.value_and_grad(loss_of, has_aux=True), phase.accumulate)
         (loss, (batch_stats, parts)), gradients = gradient_of(
             state.params, state.batch_stats, batch
         )
@@ -61,14 +77,12 @@ def make_train_step(
         }
         metrics = {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
         metrics["dropped_heads"] = batch["dropped"].sum()
-        return (
-            TrainState(
-                params=keep_frozen(moved, state.params),
-                batch_stats=keep_frozen(batch_stats, state.batch_stats),
-                opt_state=opt_state,
-            ),
-            metrics,
-        )
+        variables = {
+            "params": keep_frozen(moved, state.params),
+            "batch_stats": keep_frozen(batch_stats, state.batch_stats),
+        }
+        average = state.ema and ema.update(state.ema, variables, ema_decay)
+        return TrainState(**variables, opt_state=opt_state, ema=average), metrics
 
     return train_step
 
@@ -85,8 +99,8 @@ def compile_step(
       train_step: from `make_train_step`.
       state: arrays, or their shapes with shardings.
       batch: the same.
-      replicated: sharding of the state that comes out, so that it fits in again, and of the
-        metrics.
+      replicated: sharding of the metrics. The state comes out as it went in, so that it fits in
+        again.
 
     Returns:
       The compiled step. It works in the state's own memory (donated): the state that went in is
@@ -95,7 +109,7 @@ def compile_step(
     compiled = jax.jit(
         train_step,
         donate_argnums=0,
-        out_shardings=replicated,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), replicated),
         compiler_options=choice.training_options(),
     )
     with choice.compiling():

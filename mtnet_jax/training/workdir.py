@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
+from mtnet_jax import hosts
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.saved_config import read_config, write_config
@@ -29,7 +29,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     Raises:
       Unavailable: another process trains there.
     """
-    if jax.process_index():  # the first of many hosts speaks for all
+    if not hosts.is_first():  # which speaks for all
         yield
         return
     path = Path(workdir) / LOCK
@@ -95,7 +95,8 @@ def claim(
         said = [f"{n} is {changed[n][1]!r} now, was {changed[n][0]!r}" for n in sorted(free)]
     elif found is not None and differences(found, config):
         said = [f"{workdir} holds no checkpoint yet: its run starts anew, with these options"]
-    if jax.process_index() == 0:
+    hosts.wait_for_all("claim")  # every process has looked at what was there
+    if hosts.is_first():
         write_config(workdir, config)
         _write_whole(Path(workdir) / RECORDS, json.dumps(records, indent=1) + "\n")
     return said
