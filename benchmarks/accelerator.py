@@ -25,13 +25,6 @@ from typing import Any
 from benchmarks.timing import machine
 from benchmarks.train_step import prepare_step
 
-# 10^12 dense FLOP/s a chip in bfloat16, and in float32 as XLA multiplies it by default (TensorFloat
-# on GPUs from Ampere, bfloat16 on TPUs). By a part of jax's `device_kind`.
-PEAKS = {
-    "H100": (989, 494), "A100": (312, 156), "L4": (121, 60), "T4": (65, 8.1), "V100": (125, 15.7),
-    "TPU v2": (45, 45), "TPU v3": (123, 123), "TPU v4": (275, 275), "TPU v5 lite": (197, 197),
-    "TPU v5e": (197, 197), "TPU v5": (459, 459), "TPU v6 lite": (918, 918), "TPU v6e": (918, 918),
-}  # fmt: skip
 NOT_ON_DEVICE = ("callback", "infeed", "outfeed", "send(", "recv(", "f64")
 
 
@@ -97,17 +90,6 @@ def faults_of(program: str) -> list[str]:
     return faults if "input_output_alias" in program else [*faults, "memory that is not used again"]
 
 
-def peak_tflops(kind: str, dtype: str, given: float | None) -> float:
-    """10^12 FLOP/s of a chip; NaN where it is not known."""
-    if given:
-        return given
-    # The longest name first: "TPU v5 lite" is no "TPU v5".
-    for name in sorted(PEAKS, key=len, reverse=True):
-        if name.lower() in kind.lower():
-            return float(PEAKS[name][dtype != "bfloat16"])
-    return float("nan")
-
-
 def _plain_convolutions() -> Any:
     """XLA counts the FLOPs of its own convolutions alone."""
     from unittest import mock
@@ -120,6 +102,7 @@ def main() -> None:
     import jax
 
     from mtnet_jax.cpu.allocator import keep_large_buffers
+    from mtnet_jax.training.utilisation import peak_tflops
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)
@@ -138,7 +121,7 @@ def main() -> None:
     print("dtype     batch  images/s   ms a step  TFLOP/s  of peak  memory GB  compile s")
     results = []
     for dtype in args.dtypes.split(","):
-        peak = count * peak_tflops(kind, dtype, args.peak)
+        peak = count * (peak_tflops(kind, dtype, args.peak) or float("nan"))
         for batch in map(int, args.batches.split(",")):
             try:
                 found = measure_training(

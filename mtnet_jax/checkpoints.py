@@ -24,15 +24,13 @@ from orbax.checkpoint import v1 as ocp
 from mtnet_jax import hosts
 from mtnet_jax.errors import BadInput, Failed, MissingFile, Unavailable
 from mtnet_jax.fingerprints import fingerprint, sealed, unsealed
-from mtnet_jax.run_metrics import best_step, read_metrics
+from mtnet_jax.run_metrics import BEST, LAST, Step, best_step, read_metrics
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import TrainState
 
 CHECKPOINTS = "checkpoints"
 DAMAGED = "checkpoints-damaged"  # beside it: what could not be read
 _FINGERPRINTS = "fingerprints"  # of the metadata: name of a checkpointable -> its `fingerprint`
-LAST, BEST = "last", "best"
-Step = int | str  # number of a step, `LAST` or `BEST`
 _LONGEST = 200  # characters of a library's message that are passed on
 
 

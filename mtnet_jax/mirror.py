@@ -78,10 +78,10 @@ def mirrored(workdir: Any, every: float = _EVERY) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def weights_here(path: Any) -> Iterator[Path]:
+def weights_here(path: Any, *, latest: bool = True) -> Iterator[Path]:
     """Weights to read: themselves, or for an address a copy of what using them needs.
 
-    Of a work directory that is its configuration and its latest checkpoint.
+    Of a work directory that is its configuration and its latest checkpoint, or all of them.
 
     Raises:
       MissingFile: nothing at the address.
@@ -93,7 +93,7 @@ def weights_here(path: Any) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="mtnet-") as temporary:
         local = Path(temporary) / (source.name or "weights")
-        pull(source, local, latest=True)
+        pull(source, local, latest=latest)
         if not any(local.iterdir()):
             raise MissingFile(f"There is nothing at {source}.")
         yield local

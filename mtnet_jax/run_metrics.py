@@ -15,6 +15,9 @@ from mtnet_jax.errors import NOT_JSON, BadInput
 
 METRICS = "metrics.jsonl"
 RESUME = "resume"  # the kind of a line that says from which step training goes on
+LAST, BEST = "last", "best"  # which checkpoint is asked for
+Step = int | str  # number of a step, `LAST` or `BEST`
+
 HIGHER_IS_BETTER = ("ap50", "recall", "mean_iou_matched")
 LOWER_IS_BETTER = ("mae", "geodesic_mean", "geodesic_median", "heading_mean", "heading_beyond_90")
 

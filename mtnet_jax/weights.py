@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, config_text, read_config
 from mtnet_jax.sums import SUMS, check_sum, write_sums
 from mtnet_jax.system import abstract_variables, at_size, build_system
@@ -35,35 +36,39 @@ _NEEDED = (
 )
 
 
-def load_weights(folder: Any) -> tuple[ConfigDict, dict[str, Any]]:
+def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any]]:
     """Configuration and {"params", "batch_stats"} of weights in any form that holds arrays.
 
     Args:
       folder: a work directory, an exported folder, its .safetensors file or its orbax folder; or
         the address of one.
+      step: of a work directory: a number, the last, or the best by its `config.best_metric`. Of
+        averaged weights (`config.ema_decay`) the average is taken.
 
     Raises:
-      FileNotFoundError: no configuration or no weights there.
-      ValueError: a configuration or exported weights that are damaged or of something else, or
-        weights that do not fit their configuration, by name.
+      FileNotFoundError: no configuration or no weights there, or not of this step.
+      ValueError: a configuration or exported weights that are damaged or of something else, weights
+        that do not fit their configuration, by name, or a step of what is no work directory.
     """
-    with weights_here(folder) as here:
-        return _load(here)
+    with weights_here(folder, latest=step == LAST) as here:
+        return _load(here, step)
 
 
-def _load(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
+    exported = folder / WEIGHTS
+    if step != LAST and (folder.is_file() or _is_orbax(folder) or exported.exists()):
+        raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return _load_safetensors(folder)
     if _is_orbax(folder):
         return _load_orbax(folder)
     config = _read_config(folder)
     abstract = abstract_variables(build_system(config))
-    exported = folder / WEIGHTS
     if exported.exists():
         return config, _read_npz(exported, abstract)
     from mtnet_jax.checkpoints import load_model  # orbax takes a second to import
 
-    return config, load_model(folder, _on_one_device(abstract))
+    return config, load_model(folder, _on_one_device(abstract), step)
 
 
 def export_weights(
@@ -72,9 +77,10 @@ def export_weights(
     *,
     half: bool,
     size: int | None = None,
+    step: Step = LAST,
     outputs: Outputs | None = None,
 ) -> Path:
-    """Writes the latest checkpoint of a work directory as an exported folder.
+    """Writes a checkpoint of a work directory as an exported folder.
 
     Args:
       workdir: of `mtnet train`.
@@ -82,6 +88,7 @@ def export_weights(
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
       size: side of the network's input in pixels; None: as trained.
+      step: see `load_weights`.
       outputs: of the command.
 
     Returns:
@@ -96,7 +103,7 @@ def export_weights(
     outputs = outputs or Outputs("export")
     for name in (CONFIG, WEIGHTS, SUMS):
         outputs.check(Path(out) / name)
-    config, variables = load_weights(workdir)
+    config, variables = load_weights(workdir, step)
     if size is not None:
         config = at_size(config, size)
     return write_weights(out, config, variables, half=half, outputs=outputs)

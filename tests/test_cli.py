@@ -17,8 +17,9 @@ import mtnet_jax.training.loop
 import mtnet_jax.training.meter
 from data_prep import convert
 from data_prep.sets import pointing04
-from mtnet_jax.cli import export, main
+from mtnet_jax.cli import PREEMPTED, export, main
 from mtnet_jax.config import load_config
+from mtnet_jax.errors import Preempted
 from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.shipped import shipped_names
 from tests.conftest import REPOSITORY
@@ -274,7 +275,7 @@ def test_train_without_its_configuration_file(fails, tmp_path):
 
 def test_overrides_reach_training_with_their_types(run, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call: calls.append(call))
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call, **_: calls.append(call))
     overrides = [
         "--config.model.width=0.5",
         "--config.seed",
@@ -296,7 +297,7 @@ def test_overrides_reach_training_with_their_types(run, monkeypatch, tmp_path):
 
 def test_a_shipped_configuration_is_trained_by_name(run, fails, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call: calls.append(call))
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *call, **_: calls.append(call))
     monkeypatch.chdir(tmp_path)
     code, _, _ = run("train", "--config", "small", "--workdir", tmp_path / "run")
     assert code == 0
@@ -314,7 +315,7 @@ def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
     position = mtnet_jax.training.loop.START
     log = argparse.Namespace(metrics=lambda *_: None)
 
-    def diverge(*_):
+    def diverge(*_, **__):
         meter.report(log, position, phase, {"loss": np.float32(np.nan)})
         meter.flush(log, phase)
 
@@ -324,12 +325,46 @@ def test_diverged_training_is_one_line(fails, monkeypatch, tmp_path):
 
 
 def test_no_cluster_is_one_line(fails, monkeypatch, tmp_path):
-    def initialize():
+    def initialize(*_, **__):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr("jax.distributed.initialize", initialize)
     words = ("--config", QUICKSTART, "--workdir", tmp_path / "run", "--distributed")
-    assert "coordinator_address" in fails("train", *words)
+    line = fails("train", *words)
+    assert "coordinator_address" in line
+    assert "--coordinator HOST:PORT --processes N --process I" in line
+
+
+def test_processes_are_told_of_each_other_without_a_cluster_manager(run, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda *call, **_: told.append(call))
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *_, **__: None)
+    words = ("train", "--config", QUICKSTART, "--workdir", tmp_path / "run")
+    together = ("--coordinator", "host:1234", "--processes", "2", "--process", "1")
+    assert run(*words, *together)[0] == 0
+    assert told == [("host:1234", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--coordinator", "host:1234"), "give all three"),
+        (("--process", "0"), "give all three"),
+        (("--coordinator", "h:1", "--processes", "2", "--process", "2"), "from 0 to 1"),
+    ],
+)
+def test_processes_that_cannot_be_are_named(fails, tmp_path, given, said):
+    assert said in fails("train", "--config", QUICKSTART, "--workdir", tmp_path / "run", *given)
+
+
+def test_a_preempted_run_ends_with_a_code_of_its_own(run, monkeypatch, tmp_path):
+    def preempt(*_, **__):
+        raise Preempted
+
+    monkeypatch.setattr(mtnet_jax.training.loop, "train", preempt)
+    code, _, err = run("train", "--config", QUICKSTART, "--workdir", tmp_path / "run")
+    assert code == PREEMPTED == 75
+    assert err == ["mtnet train: saved and ended; the same command goes on"]
 
 
 @pytest.mark.parametrize("name", shipped_names("configs"))

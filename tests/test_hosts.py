@@ -1,4 +1,5 @@
-"""Several processes, one run: started, evaluated, preempted, killed, gone on with by another number.
+"""Several processes, one run: started, evaluated, preempted, killed, gone on with by another number
+of them.
 
 The processes are real (gloo between CPUs). Each has a device, so numbers are sums over two devices.
 """

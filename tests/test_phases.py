@@ -7,7 +7,13 @@ import optax
 import pytest
 
 from mtnet_jax.config import default_config, load_config, phase
-from mtnet_jax.training.phases import group_labels, learning_rate, make_optimizer, read_phases
+from mtnet_jax.training.phases import (
+    check_devices,
+    group_labels,
+    learning_rate,
+    make_optimizer,
+    read_phases,
+)
 
 
 def test_the_phases_of_the_paper():
@@ -87,3 +93,33 @@ def test_optax_masked_alone_would_not_freeze():
     masked = optax.masked(optax.adam(1e-3), {"face": True, "backbone": False})
     updates, _ = masked.update(params, masked.init(params), params)
     assert float(updates["backbone"][0]) == 1.0
+
+
+@pytest.mark.parametrize(("rule", "peak"), [("none", 1e-4), ("sqrt", 8e-4), ("linear", 64e-4)])
+def test_the_learning_rate_grows_with_the_batch_by_its_rule(rule, peak):
+    config = default_config()
+    config.phases.phase3.update(
+        {"batch_size": 1024, "rate_batch": 16, "rate_rule": rule, "warmup_steps": 10}
+    )
+    rate = learning_rate(read_phases(config)[-1], steps=100)
+    assert float(rate(0)) == 0.0
+    assert float(rate(5)) == pytest.approx(peak / 2)
+    assert float(rate(10)) == pytest.approx(peak)
+
+
+def test_rules_of_the_learning_rate_that_cannot_be_are_named():
+    config = default_config()
+    config.phases.phase1.rate_rule = "cubic"
+    with pytest.raises(ValueError, match=r"phase1\.rate_rule is 'cubic': one of none, sqrt"):
+        read_phases(config)
+    config.phases.phase1.rate_rule = "linear"
+    with pytest.raises(ValueError, match=r"phase1\.rate_rule is 'linear', but rate_batch"):
+        read_phases(config)
+
+
+def test_a_batch_is_split_over_devices_and_parts():
+    config = default_config()
+    config.phases.phase1.batch_size = 6
+    config.phases.phase1.accumulate = 4
+    with pytest.raises(ValueError, match=r"phase1\.batch_size is 6.*times accumulate, 4"):
+        check_devices(read_phases(config))

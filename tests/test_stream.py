@@ -115,32 +115,27 @@ def test_sources_are_mixed_by_weight():
     assert np.ptp(large) <= 1
 
 
-def test_hosts_share_the_records():
-    slices = []
-    for host in range(3):
-        batches = stream([Numbered(8)], batch_size=1, host=host, hosts=3)
-        slices.append(set(numbers(batches, 9)))  # three passes
-    assert sorted(map(len, slices)) == [2, 3, 3]
-    assert set.union(*slices) == set(range(8))
-
-
-def test_hosts_do_not_repeat_each_others_changes():
-    class Alike(Numbered):
-        def __getitem__(self, index):
-            return super().__getitem__(0)
-
-    images = [
-        next(stream([Alike(4)], batch_size=2, host=h, hosts=2, options=AugmentOptions()))["image"]
-        for h in range(2)
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_each_batch_of_the_one_stream(hosts):
+    """Rows, order and changes are those of one host, so any number can go on from a position."""
+    sources = [Numbered(8), Numbered(5)]
+    options = {"batch_size": 4, "options": AugmentOptions()}
+    alone = stream(sources, [8.0, 10.0], **options)
+    together = [
+        stream(sources, [8.0, 10.0], host=host, hosts=hosts, **options) for host in range(hosts)
     ]
-    assert (images[0] != images[1]).any(axis=(1, 2, 3)).all()
+    for _ in range(3):
+        parts = [next(batches) for batches in together]
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        assert_same([rows], [next(alone)])
+    assert all(batches.get_state() == alone.get_state() for batches in together)
+    alone.set_state(together[-1].get_state())
+    assert numbers(alone, 1) == [n for batches in together for n in numbers(batches, 1)]
 
 
-def test_a_host_without_records_is_refused():
-    with pytest.raises(ValueError, match=r"Numbered\(2 records\).*3 host"):
-        stream([Numbered(5), Numbered(2)], hosts=3)
+def test_a_source_without_records_is_refused():
     with pytest.raises(ValueError, match="0 records"):
-        stream([Numbered(0)])
+        stream([Numbered(5), Numbered(0)])
 
 
 def test_bad_options_are_refused_at_once():

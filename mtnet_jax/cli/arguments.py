@@ -3,6 +3,8 @@
 import argparse
 import math
 
+from mtnet_jax.run_metrics import BEST, LAST
+
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
@@ -18,6 +20,27 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return number
+
+
+def step(text: str) -> int | str:
+    """A checkpoint: the number of its step, "last" or "best"."""
+    if text in (LAST, BEST):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not the number of a step, {LAST} or {BEST}")
+    return int(text)
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+    """Adds --step."""
+    parser.add_argument(
+        "--step",
+        type=step,
+        default=LAST,
+        metavar="N|best|last",
+        help="which checkpoint of a work directory (default: the last; the best is that of "
+        "config.best_metric)",
+    )
 
 
 def intrinsics(text: str) -> tuple[float, float, float, float]:

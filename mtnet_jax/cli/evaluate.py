@@ -9,6 +9,7 @@ from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.places import Place, is_address, place_argument, published
+from mtnet_jax.run_metrics import LAST
 
 if TYPE_CHECKING:
     from mtnet_jax.evaluation.run import Evaluation
@@ -77,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="of several weights: images in whose names this regular expression finds the same "
         "(persons, sequences) are resampled together",
     )
+    arguments.add_step(parser)
     parser.set_defaults(run=run)
 
 
@@ -143,7 +145,7 @@ def _evaluate(
     from mtnet_jax.evaluation.run import evaluate_split
     from mtnet_jax.mirror import weights_here
 
-    with weights_here(weights) as local:
+    with weights_here(weights, latest=args.step == LAST) as local:
         for name, (path, split) in sets.items():
             evaluation = evaluate_split(
                 local,
@@ -156,6 +158,7 @@ def _evaluate(
                 batch_size=args.batch_size,
                 limit=args.limit or 0,
                 size=args.size,
+                step=args.step,
                 outputs=outputs,
             )
             if args.worst:

@@ -6,6 +6,7 @@ from pathlib import Path
 from mtnet_jax.cli import arguments
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
 from mtnet_jax.places import place_argument, published
+from mtnet_jax.run_metrics import LAST
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -53,6 +54,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR[:SPLIT]",
         help="record sets on which the files that give heads are evaluated beside the weights",
     )
+    arguments.add_step(parser)
     parser.add_argument("--license", default="", metavar="NAME", help="of the weights, as in MIT")
     parser.set_defaults(run=run)
 
@@ -63,13 +65,18 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
 
-    with weights_here(weights_folder(args.workdir)) as source, published(args.out) as out:
+    latest = args.step == LAST
+    with (
+        weights_here(weights_folder(args.workdir), latest=latest) as source,
+        published(args.out) as out,
+    ):
         written = export(
             source,
             out,
             formats=args.format,
             half=args.half,
             size=args.size,
+            step=args.step,
             license=args.license,
             calibration=_calibration(args, source) if CALIBRATED in args.format else (),
         )

@@ -74,6 +74,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="show what was found in a window too: any key goes on, q or Esc ends it",
     )
+    arguments.add_step(parser)
     _add_input_options(parser)
     parser.add_argument(
         "--track",
@@ -155,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
         tile=args.tile,
         fov=args.fov,
         intrinsics=args.intrinsics,
+        step=args.step,
     )
     files = [source for source in videos if isinstance(source, Path)]
     outputs = Outputs("predict", [*images.images, *files])

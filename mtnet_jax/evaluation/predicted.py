@@ -20,6 +20,7 @@ from mtnet_jax.predict.far_look import far_look_iou, with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
+from mtnet_jax.run_metrics import LAST, Step
 
 
 class Predicted(NamedTuple):
@@ -44,6 +45,7 @@ def predict_split(
     split: str,
     *,
     size: int | None = None,
+    step: Step = LAST,
     batch_size: int = 8,
     limit: int = 0,
 ) -> Predicted:
@@ -55,6 +57,7 @@ def predict_split(
       data: record set.
       split: of the record set.
       size: side of the network's input in pixels; None: as trained.
+      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_weights`.
       batch_size: images a call.
       limit: at most so many images, evenly spread; 0: all.
 
@@ -70,6 +73,7 @@ def predict_split(
         runtime="auto" if path.suffix == ".onnx" else "jax",
         size=size,
         device=None,
+        step=step,
     )
     opened = open_weights(path, wanted)
     class_names = tuple(opened.config.class_names)

@@ -20,6 +20,7 @@ from mtnet_jax.evaluation.report import (
 )
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.run_metrics import LAST, Step
 
 
 class Evaluation(NamedTuple):
@@ -59,6 +60,7 @@ def evaluate_split(
     batch_size: int = 8,
     limit: int = 0,
     size: int | None = None,
+    step: Step = LAST,
     outputs: Outputs | None = None,
 ) -> Evaluation:
     """Evaluates weights on a split; prints the table, writes all files of a report.
@@ -72,7 +74,7 @@ def evaluate_split(
       out: the report goes to a folder in it named after set and split; numbered where another set
         of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
-      batch_size, limit, size: see `predicted.predict_split`.
+      batch_size, limit, size, step: see `predicted.predict_split`.
       outputs: of the run of the command, so that two sets of one name get two folders.
     """
     record_set = RecordSet.open(data)
@@ -80,7 +82,9 @@ def evaluate_split(
     folder = outputs.own_folder(out, f"{record_set.name}-{split}", of)
     for name in (*REPORT_FILES, HEADS_FILE):
         outputs.check(folder / name, of)  # before the work
-    predicted = predict_split(weights, data, split, size=size, batch_size=batch_size, limit=limit)
+    predicted = predict_split(
+        weights, data, split, size=size, step=step, batch_size=batch_size, limit=limit
+    )
     settings = Settings(protocol, iou_threshold, score_threshold)
     return report(predicted, settings, folder, outputs, of)
 

@@ -13,6 +13,7 @@ from mtnet_jax.export.card import CARD, card, evaluations_of
 from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import CONFIG, read_config
 from mtnet_jax.sums import sha256_of, write_sums
 from mtnet_jax.weights import export_weights, load_weights
@@ -25,6 +26,7 @@ def export(
     formats: Sequence[str] = (),
     half: bool = False,
     size: int | None = None,
+    step: Step = LAST,
     license: str = "",
     calibration: Sequence[np.ndarray] = (),
 ) -> list[Path]:
@@ -36,6 +38,7 @@ def export(
       formats: names in `FORMATS`.
       half: see `mtnet_jax.weights.write_weights`; the other formats hold the rounded numbers.
       size: side of the network's input in pixels; None: as trained.
+      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_weights`.
       license: of the weights; it is said in every file.
       calibration: inputs (side, side, 3) uint8 of the network, for 8 bits.
 
@@ -54,7 +57,7 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
-    written = [export_weights(source, out, half=half, size=size, outputs=outputs)]
+    written = [export_weights(source, out, half=half, size=size, step=step, outputs=outputs)]
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:

@@ -23,6 +23,7 @@ from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.tiles import merge, moved, windows
 from mtnet_jax.rotations import rotation_to_euler
+from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.shipped import weights_folder
 
 Image = Any  # an array, a PIL image, bytes or a path; see `Predictor.__call__`
@@ -50,6 +51,7 @@ class Predictor:
         tile: int | None = None,
         fov: float | None = None,
         intrinsics: Sequence[float] | None = None,
+        step: Step = LAST,
     ):
         """Opens weights; those that ship if none are named.
 
@@ -68,6 +70,7 @@ class Predictor:
             side, each as closely as a small image.
           fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
           intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.
+          step: which checkpoint of a work directory: a number, "last" or "best".
 
         Raises:
           FileNotFoundError: no weights there.
@@ -75,7 +78,7 @@ class Predictor:
             that cannot be.
           RuntimeError: a package that the runtime needs is not installed.
         """
-        wanted = Wanted(score_threshold, iou_threshold, runtime, size, device)
+        wanted = Wanted(score_threshold, iou_threshold, runtime, size, device, step)
         config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
         self.class_names = tuple(config.class_names)
         self.frame = config.frame

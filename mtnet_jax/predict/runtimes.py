@@ -20,6 +20,7 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.places import Place
 from mtnet_jax.predict.onnx_runtime import make_onnx_detector, open_heads
+from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import WEIGHTS
 from mtnet_jax.sums import sha256_of
 
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
     runtime: str  # of `RUNTIMES`
     size: int | None  # side of the input in pixels; None: as the configuration says
     device: str | None  # of `DEVICES`; None: the best that is there
+    step: Step = LAST  # of a work directory, see `mtnet_jax.weights.load_weights`
 
 
 def open_weights(weights: Place, wanted: Wanted) -> Opened:
@@ -67,6 +69,8 @@ def open_weights(weights: Place, wanted: Wanted) -> Opened:
 
 
 def _open(weights: Path, wanted: Wanted) -> Opened:
+    if wanted.step != LAST and (weights.suffix == ".onnx" or (weights / HEADS).is_file()):
+        raise BadInput(f"{weights} is no work directory: it holds one state, no {wanted.step}.")
     if weights.suffix == ".onnx":
         return _open_file(weights, wanted)
     if wanted.runtime == "jax" or (wanted.runtime == "auto" and _may_accelerate(wanted.device)):
@@ -153,7 +157,7 @@ def _load(folder: Path, wanted: Wanted) -> tuple[ConfigDict, dict[str, Any]]:
     from mtnet_jax.system import at_size
     from mtnet_jax.weights import load_weights
 
-    config, variables = load_weights(folder)
+    config, variables = load_weights(folder, wanted.step)
     if wanted.size is not None:
         config = at_size(config, wanted.size)
     if wanted.iou_threshold is not None:

@@ -48,7 +48,7 @@ class Meter:
         rates = {
             "images_per_second": self._batch_size * self._steps / elapsed,
             "wait_share": self._waited / elapsed,
-            "step_seconds": elapsed / self._steps,
+            "step_seconds": elapsed / max(self._steps, 1),
             "memory_gb": memory_gb(),
         }
         if self.least_seconds is not None:

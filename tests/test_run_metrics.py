@@ -1,0 +1,46 @@
+"""Which checkpoint is the best, and what the log says of speed."""
+
+import pytest
+
+from mtnet_jax.errors import BadInput
+from mtnet_jax.run_metrics import best_step, check_metric
+from mtnet_jax.training.utilisation import PEAKS, peak_tflops
+
+LINES = [
+    {"kind": "train", "step": 1, "loss": 3.0},
+    {"kind": "eval/a", "step": 2, "ap50": 0.5, "mae": None},
+    {"kind": "eval/a", "step": 4, "ap50": 0.7, "mae": 20.0},
+    {"kind": "eval/b", "step": 4, "ap50": 0.9, "mae": 5.0},
+    {"kind": "eval/a", "step": 6, "ap50": 0.7, "mae": 30.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "best"),
+    [
+        ("a/ap50", [2, 4, 6], 4),  # the earliest of equals
+        ("a/ap50", [2, 6], 6),
+        ("a/mae", [2, 4, 6], 4),  # lower is better; what has none does not take part
+        ("a/mae", [2], None),
+        ("b/ap50", [2, 4, 6], 4),
+        ("a/recall", [2, 4, 6], None),
+    ],
+)
+def test_the_best_step_of_those_that_are_kept(name, steps, best):
+    assert best_step(LINES, name, steps) == best
+
+
+@pytest.mark.parametrize("name", ["ap50", "c/ap50", "a/loss", "a/"])
+def test_a_metric_that_no_evaluation_has_is_named(name):
+    check_metric("", [])
+    check_metric("a/mae", ["a", "b"])
+    with pytest.raises(BadInput, match=rf"config\.best_metric is '{name}': .*\(a, b\).*ap50"):
+        check_metric(name, ["b", "a"])
+
+
+def test_peaks_of_chips_are_found_by_their_longest_name():
+    assert peak_tflops("TPU v5 lite", "bfloat16", None) == PEAKS["TPU v5 lite"][0]
+    assert peak_tflops("TPU v5p", "bfloat16", None) == PEAKS["TPU v5"][0]
+    assert peak_tflops("NVIDIA H100 80GB HBM3", "float32", None) == PEAKS["H100"][1]
+    assert peak_tflops("cpu", "float32", None) is None
+    assert peak_tflops("cpu", "float32", 0.5) == 0.5
