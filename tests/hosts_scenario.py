@@ -5,6 +5,7 @@
 A process of several is slow to start, so one start does all of STEP in turn.
 """
 
+import json
 import os
 import signal
 import sys
@@ -17,10 +18,15 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import Preempted
+from mtnet_jax.system import build_system
+from mtnet_jax.training.distribution import distribute, put_same
+from mtnet_jax.training.evaluating import Evaluator
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.loop import train
-from tests.tiny import tiny_config
+from mtnet_jax.training.stopping import Stopping
+from tests.tiny import DEMO_RECORDS, tiny_config, trained_variables
 
 
 def several_config() -> ConfigDict:
@@ -81,6 +87,19 @@ def endless(folder: Path) -> None:
     config.phases.b.epochs = 100.0
     config.save_every_steps = 1
     train(config, folder / "killed")
+
+
+def evaluated(folder: Path) -> None:
+    """An evaluation with weights that find something everywhere."""
+    config = several_config()
+    config.eval_images = 7
+    system, distribution = build_system(config), distribute(config)
+    variables = trained_variables(system.model, config.input.size)
+    placed = put_same(variables, distribution.of_state(variables))
+    source = RecordSource(DEMO_RECORDS, "test", label_ids=[0], frame=config.frame)
+    with Stopping() as stopping:
+        result = Evaluator(system, config, distribution).result(placed, source, stopping)
+    (folder / f"evaluated-{jax.process_index()}.json").write_text(json.dumps(result))
 
 
 def disagreeing(folder: Path) -> None:

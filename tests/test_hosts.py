@@ -4,6 +4,7 @@ of them.
 The processes are real (gloo between CPUs). Each has a device, so numbers are sums over two devices.
 """
 
+import json
 import os
 import random
 import shutil
@@ -115,7 +116,7 @@ def evaluations(workdir: Path) -> list[dict]:
 def two(tmp_path_factory) -> Path:
     """What two processes have done."""
     folder = tmp_path_factory.mktemp("two")
-    run(folder, 2, "whole", "started", "preempted", "disagreeing")
+    run(folder, 2, "whole", "started", "preempted", "evaluated", "disagreeing")
     return folder
 
 
@@ -123,7 +124,7 @@ def two(tmp_path_factory) -> Path:
 def one(tmp_path_factory) -> Path:
     """The same run by one process with one device."""
     folder = tmp_path_factory.mktemp("one")
-    run(folder, 1, "whole")
+    run(folder, 1, "whole", "evaluated")
     return folder
 
 
@@ -138,6 +139,14 @@ def test_two_processes_end_near_one_with_one_device(two, one):
     assert losses(two / "whole") == pytest.approx(losses(one / "whole"), rel=LOSSES_AGREE)
     for ours, theirs in zip(evaluations(two / "whole"), evaluations(one / "whole"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_every_process_has_the_metrics_of_all_records(two, one):
+    found = [json.loads((two / f"evaluated-{process}.json").read_text()) for process in range(2)]
+    alone = json.loads((one / "evaluated-0.json").read_text())
+    assert found[0] == found[1] == alone
+    assert alone["counts"]["images"] == 7
+    assert alone["counts"]["predictions"] > 7
 
 
 def test_only_the_first_writes_what_all_share(two):

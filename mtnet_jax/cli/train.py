@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.errors import BadInput, Failed, MtnetError
+from mtnet_jax.errors import BadInput, MtnetError
 from mtnet_jax.places import is_address, place_argument
 
 
@@ -93,14 +93,16 @@ def _leaving_together() -> Iterator[None]:
 
     try:
         yield
-    except (OSError, MtnetError, jax.errors.JaxRuntimeError) as error:
+    except Exception as error:
         if not hosts.several():
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        said = str(error)
+        if not isinstance(error, OSError | MtnetError):
             traceback.print_exc()
-            error = Failed(
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            said = (
                 "another process has ended, or a device failed: start all again with the same "
                 "command, they go on from the last whole checkpoint"
             )
-        print(f"mtnet train, process {jax.process_index()}: {error}", file=sys.stderr)
+        print(f"mtnet train, process {jax.process_index()}: {said}", file=sys.stderr)
         hosts.leave(1)

@@ -7,7 +7,8 @@ arXiv:1910.02054): they are gathered where the network needs them, and the gradi
 to the device that keeps it. BatchNorm and the loss see the whole batch in both.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -91,5 +92,11 @@ def on_this_host(tree: Any, distribution: Distribution) -> Any:
     Returns:
       The same values, whole, on the first device of this host.
     """
-    whole = jax.jit(lambda x: x, out_shardings=distribution.replicated)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+    if distribution.sharded:
+        tree = _gathering(distribution.replicated)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+@functools.cache  # so that it is compiled once
+def _gathering(replicated: NamedSharding) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=replicated)

@@ -36,7 +36,11 @@ class Evaluator:
         self._detector = make_detector(system, config, EVAL_SCORE_THRESHOLD, over=over)
 
     def __call__(self, variables: Any, source: RecordSource, stopping: Stopping) -> Values:
-        """The few numbers that are followed while training; all hosts must ask.
+        """Of `result` the few numbers that are followed while training."""
+        return followed(self.result(variables, source, stopping))
+
+    def result(self, variables: Any, source: RecordSource, stopping: Stopping) -> dict[str, Any]:
+        """All metrics of a source, the same on every host; all hosts must ask.
 
         Args:
           variables: {"params", "batch_stats"} on the whole mesh.
@@ -58,7 +62,7 @@ class Evaluator:
         settings = Settings()
         state = merge_states(image_state(p, t, settings) for p, t in stopping.watch(pairs))
         everything = merge_states(map(from_bytes, hosts.gather(to_bytes(state))))
-        return followed(summarise(everything, settings))
+        return summarise(everything, settings)
 
 
 def local_mesh() -> Mesh:

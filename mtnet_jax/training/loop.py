@@ -143,6 +143,7 @@ def _train(
                 log.say(line)
             log.say(describe(config, train_sources, eval_sources))
             _describe(log, shapes, phases, steps, position)
+            _keep_best(run)
             for number in range(position.phase, len(phases)):
                 phase, optimizer = phases[number], optimizers[number]
                 if not steps[number]:
@@ -246,7 +247,7 @@ def _run_phase(
 
 
 def _evaluate(run: Run, state: TrainState, position: Position, phase: Phase) -> None:
-    """Evaluates on every set on which that has not been done, and notes which step is the best."""
+    """Evaluates on every set on which that has not been done, and keeps the best checkpoint."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if state.ema is not None:
         variables = ema.weights_of(state.ema)
@@ -256,6 +257,11 @@ def _evaluate(run: Run, state: TrainState, position: Position, phase: Phase) -> 
             values = run.evaluator(variables, source, run.stopping)
             run.log.metrics(f"eval/{name}", position.total_step, phase.name, values)
             run.log.say(as_line(name, position.total_step, values))
+    _keep_best(run)
+
+
+def _keep_best(run: Run) -> None:
+    """Keeps the best checkpoint of those that there are."""
     if run.config.best_metric:
         steps = run.checkpoints.steps()
         run.checkpoints.protect(best_step(run.log.lines, run.config.best_metric, steps))
