@@ -45,6 +45,9 @@ def join(
             f"--distributed finds no cluster: {error} (without a cluster manager say --coordinator "
             "HOST:PORT --processes N --process I)"
         ) from error
+    # CPUs connect to each other at their first common computation, and give up after 30 seconds: so
+    # that is here, where all of them come together.
+    wait_for_all("joined")
 
 
 def is_first() -> bool:
