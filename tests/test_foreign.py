@@ -112,6 +112,7 @@ def test_no_file_and_no_json_are_said(tmp_path):
     with pytest.raises(MissingFile, match="No predictions at"):
         read_predictions(tmp_path / "none.json")
     path = tmp_path / "cut.json"
-    path.write_text("[{")
-    with pytest.raises(BadInput, match="is not valid JSON"):
-        read_predictions(path)
+    for content in (b"[{", b"[" * 100_000, b"\xff\xfe["):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="is not valid JSON"):
+            read_predictions(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.places import Place, is_address, place_argument, published
 from mtnet_jax.run_metrics import LAST
@@ -91,16 +91,20 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.evaluation.predicted import predict_split
     from mtnet_jax.evaluation.summary import format_summary
     from mtnet_jax.outputs import Outputs
+    from mtnet_jax.shipped import weights_folder
 
     sets = _named(parse_selection(entry, default="test") for entry in args.data)
     for path, split in sets.values():
         RecordSource(path, split)  # what is missing is said before the first takes its time
-    for foreign in filter(is_foreign, args.weights):
-        for path, split in sets.values():
-            predict_split(foreign, path, split, limit=args.limit or 0)
     several = len(args.weights) > 1
     if several and args.out is None:
         raise BadInput("Several weights are compared in a folder of its own: name it with --out.")
+    for weights in args.weights:
+        if is_foreign(weights):
+            for path, split in sets.values():
+                predict_split(weights, path, split, limit=args.limit or 0)
+        elif several and not weights_folder(weights).exists():
+            raise MissingFile(f"There are no weights at {weights}.")
     outputs = Outputs("eval")
     found: dict[str, dict[str, Evaluation]] = {name: {} for name in sets}
     target = args.out or _beside(args.weights[0]) / "eval"
@@ -142,10 +146,13 @@ def _evaluate(
     outputs: "Outputs",
 ) -> Iterator[tuple[str, "Evaluation"]]:
     """Evaluates weights on each set."""
+    from mtnet_jax.evaluation.foreign import is_foreign
     from mtnet_jax.evaluation.run import evaluate_split
     from mtnet_jax.mirror import weights_here
+    from mtnet_jax.shipped import weights_folder
 
-    with weights_here(weights, latest=args.step == LAST) as local:
+    source = weights if is_foreign(weights) else weights_folder(weights)
+    with weights_here(source, latest=args.step == LAST) as local:
         for name, (path, split) in sets.items():
             evaluation = evaluate_split(
                 local,

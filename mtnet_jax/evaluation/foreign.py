@@ -15,18 +15,18 @@ or `ray`.
 
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from mtnet_jax.data.listing import IMAGE_SUFFIXES
 from mtnet_jax.data.records import FRAMES
-from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
+from mtnet_jax.places import Place, place
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
 
 SUFFIX = ".json"
@@ -46,7 +46,7 @@ class ForeignPredictions:
         "labels" (m,), "rotations" (m, 3, 3), which are NaN for a head without a pose.
     """
 
-    path: Path
+    path: Place
     class_names: tuple[str, ...]
     frame: str
     heads: Mapping[str, Mapping[str, np.ndarray]]
@@ -71,24 +71,24 @@ class ForeignPredictions:
         return [self.heads[name] for name in names if name is not None]
 
 
-def is_foreign(weights: str | os.PathLike) -> bool:
+def is_foreign(weights: Any) -> bool:
     """Whether what is evaluated is a file of predictions and no network."""
-    return Path(weights).suffix == SUFFIX
+    return place(weights).suffix == SUFFIX
 
 
-def read_predictions(path: str | os.PathLike) -> ForeignPredictions:
+def read_predictions(path: Any) -> ForeignPredictions:
     """Reads predictions; the format is that of this module.
 
     Raises:
       MissingFile: no such file.
       BadInput: it is not of the format; the message names the image, the head and the field.
     """
-    path = Path(path)
+    path = place(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError as error:
         raise MissingFile(f"No predictions at {path}.") from error
-    except ValueError as error:
+    except NOT_JSON as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from error
     about: Mapping[str, Any] = content if isinstance(content, dict) else {}
     entries = about.get("images") if isinstance(content, dict) else content
@@ -111,7 +111,7 @@ def read_predictions(path: str | os.PathLike) -> ForeignPredictions:
     return ForeignPredictions(path, class_names, frame, found)
 
 
-def _image(entry: Any, number: int, path: Path) -> tuple[str, list[dict]]:
+def _image(entry: Any, number: int, path: Place) -> tuple[str, list[dict]]:
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
         raise BadInput(f'{path}: entry {number} names no "image".')
     heads = entry.get("heads")
@@ -121,7 +121,7 @@ def _image(entry: Any, number: int, path: Path) -> tuple[str, list[dict]]:
     return entry["image"], heads
 
 
-def _frame(path: Path, named: Any, heads: Iterable[dict]) -> str:
+def _frame(path: Place, named: Any, heads: Iterable[dict]) -> str:
     """The frame of all rotations of a file."""
     frames = {head["frame"] for head in heads if "frame" in head} | ({named} - {None})
     if len(frames) > 1 or not frames <= set(FRAMES):
