@@ -161,6 +161,7 @@ def default_config() -> ConfigDict:
     config.decode.iou_threshold = 0.5  # of non-maximum suppression
     config.decode.max_heads = 100  # an image
     config.decode.candidates = 512  # predictions that enter the suppression
+    config.decode.vote = False  # beyond the paper: all predictions of a head have a say in its pose
 
     config.log_every_steps = 20
     config.save_every_steps = 500

@@ -19,6 +19,8 @@ from mtnet_jax.representations import Representation
 FEW = 128  # predictions over the threshold; up to so many are decoded in a shorter way
 BLOCK = 64  # boxes that the suppression settles at once
 POSES_AT_ONCE = 16
+# Predictions that vote on the pose of a head: those found that overlap it by more than this.
+VOTE_IOU = 0.5
 
 
 class DecodeOptions(NamedTuple):
@@ -28,6 +30,9 @@ class DecodeOptions(NamedTuple):
     iou_threshold: float = 0.5  # a head that overlaps a better one by more is left out
     max_heads: int = 100  # D, slots an image
     candidates: int = 512  # best predictions that enter the suppression
+    # Beyond the paper: the pose is the mean of those of all found predictions of a head, weighted
+    # by their scores. Of numbers whose mean means something: vectors and 6D.
+    vote: bool = False
 
 
 def decode(
@@ -77,7 +82,9 @@ def decode_flat(
     if count <= FEW:
         return best_of(raw, scores, count)
     # Most images show a few heads, and then most of the time goes into candidates that are none.
-    promising = (scores >= _least_score(options)).sum(axis=-1).max()
+    least = _least_score(options)
+    least = jnp.minimum(least, FOUND_SCORE) if options.vote else least  # who may vote is in both
+    promising = (scores >= least).sum(axis=-1).max()
     return jax.lax.cond(
         promising <= FEW,
         lambda: _fill(best_of(raw, scores, FEW), min(options.max_heads, count)),
@@ -117,8 +124,10 @@ def _decode_best(
     def pick(x: jax.Array) -> jax.Array:
         return jnp.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
 
-    best, valid = pick(best), pick(keep)
-    classes, pose = best[..., 5 : -representation.size], best[..., -representation.size :]
+    chosen, valid = pick(best), pick(keep)
+    classes, pose = chosen[..., 5 : -representation.size], chosen[..., -representation.size :]
+    if options.vote:
+        pose = _voted(pose, pick(boxes), best[..., -representation.size :], boxes, scores)
     return Heads(
         boxes=pick(boxes),
         scores=jnp.where(valid, pick(scores), 0.0),
@@ -126,6 +135,28 @@ def _decode_best(
         rotations=_decode_some(representation.decode, pose, valid.sum(axis=-1).max()),
         valid=valid,
     )
+
+
+def _voted(
+    own: jax.Array, heads: jax.Array, poses: jax.Array, boxes: jax.Array, scores: jax.Array
+) -> jax.Array:
+    """Mean pose numbers of each head, (B, D, np), over the found candidates that overlap it.
+
+    Args:
+      own: (B, D, np) of the heads themselves, which those keep that nobody found votes on.
+      heads: (B, D, 4) xyxy.
+      poses: (B, n, np) of all candidates.
+      boxes: (B, n, 4) xyxy.
+      scores: (B, n), negative where a candidate must be left out.
+    """
+    found = scores >= FOUND_SCORE
+    close = box_ops.iou_xyxy(heads[:, :, None], boxes[:, None]) > VOTE_IOU
+    weights = jnp.where(close & found[:, None], scores[:, None], 0.0)  # (B, D, n)
+    # What is left out may not be finite, which no weight of 0 would mend.
+    poses = jnp.where(found[..., None], poses, 0.0)
+    summed = jnp.matmul(weights, poses, precision=jax.lax.Precision.HIGHEST)
+    total = weights.sum(axis=-1, keepdims=True)
+    return jnp.where(total > 0, summed / jnp.maximum(total, 1e-6), own)
 
 
 def _least_score(options: DecodeOptions) -> jax.Array:

@@ -14,6 +14,8 @@ from mtnet_jax.network import MultitaskNet
 from mtnet_jax.representations import Representation, make_representation
 from mtnet_jax.targets import AssignOptions
 
+_AVERAGED = ("vectors", "sixd")  # representations whose numbers have a mean that means something
+
 
 class System(NamedTuple):
     """What a configuration builds: the network, how its outputs are read and what they answer."""
@@ -40,6 +42,12 @@ def build_system(config: ConfigDict) -> System:
     dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.model.dtype not in dtypes:
         raise BadInput(f"config.model.dtype is {config.model.dtype!r}: {' or '.join(dtypes)}.")
+    if config.decode.get("vote", False) and config.model.representation not in _AVERAGED:
+        raise BadInput(
+            f"config.decode.vote takes the mean of what the network says of a pose, which means "
+            f"nothing of {config.model.representation}: set it to False, or take "
+            f"{' or '.join(_AVERAGED)}."
+        )
     iou_loss = config.get("iou_loss", "ciou")  # exports do without
     if iou_loss not in IOU_LOSSES:
         raise BadInput(f"config.iou_loss is {iou_loss!r}: {' or '.join(IOU_LOSSES)}.")

@@ -355,5 +355,15 @@ def decode(outputs, *, size, pose_size, name, options, anchors=COCO):
             options.score_threshold,
             options.iou_threshold,
         )[: options.max_heads]
-        images.append([(*found[i][:3], pose_of(name, np.array(found[i][3]))) for i in kept])
+        poses = [np.array(head[3]) for head in found]
+        if options.vote:
+            voters = [j for j, head in enumerate(found) if head[1] >= 0.3]
+            means = {}
+            for i in kept:
+                votes = [j for j in voters if iou(found[j][0], found[i][0]) > 0.5]
+                if votes:
+                    total = sum(found[j][1] for j in votes)
+                    means[i] = sum(found[j][1] * poses[j] for j in votes) / total
+            poses = [means.get(i, pose) for i, pose in enumerate(poses)]
+        images.append([(*found[i][:3], pose_of(name, poses[i])) for i in kept])
     return images

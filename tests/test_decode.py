@@ -10,8 +10,11 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.anchors import make_grid
 from mtnet_jax.decode import DecodeOptions, decode, suppress
+from mtnet_jax.errors import BadInput
 from mtnet_jax.representations import make_representation
+from mtnet_jax.system import build_system
 from tests import slow_loops
+from tests.tiny import tiny_config
 
 SIZE = 64  # 252 predictions
 GRID = make_grid(SIZE)
@@ -19,17 +22,18 @@ POSE_SIZE = {"euler": 3, "vectors": 9, "sixd": 6, "quaternion": 4}
 OPTIONS = DecodeOptions(score_threshold=0.3, iou_threshold=0.5, max_heads=20, candidates=80)
 
 
-@partial(jax.jit, static_argnames=("name", "max_heads", "candidates"))
-def _compiled(outputs, score_threshold, iou_threshold, *, name, max_heads, candidates):
-    options = DecodeOptions(score_threshold, iou_threshold, max_heads, candidates)
+@partial(jax.jit, static_argnames=("name", "max_heads", "candidates", "vote"))
+def _compiled(outputs, score_threshold, iou_threshold, *, name, max_heads, candidates, vote):
+    options = DecodeOptions(score_threshold, iou_threshold, max_heads, candidates, vote)
     return decode(outputs, grid=GRID, representation=make_representation(name), options=options)
 
 
 def compiled(outputs, *, name="vectors", options=OPTIONS):
     """`decode` under jit; other thresholds need no new compilation."""
     thresholds = options.score_threshold, options.iou_threshold
-    sizes = {"max_heads": options.max_heads, "candidates": options.candidates}
-    return _compiled(outputs, *thresholds, name=name, **sizes)
+    fixed = options._asdict()
+    del fixed["score_threshold"], fixed["iou_threshold"]
+    return _compiled(outputs, *thresholds, name=name, **fixed)
 
 
 def random_outputs(rng, name="vectors", num_classes=1, images=2):
@@ -122,8 +126,54 @@ def test_options_against_loops(options):
     check_against_loops(random_outputs(np.random.default_rng(1)), "vectors", options)
 
 
+@pytest.mark.parametrize("name", ["vectors", "sixd"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodeOptions(0.3, 0.5, 100, 512, True),
+        DecodeOptions(0.05, 0.5, 100, 512, True),  # heads that are not found keep their own pose
+        DecodeOptions(0.6, 0.3, 100, 512, True),  # found ones below the threshold vote
+        DecodeOptions(0.3, 0.9, 100, 512, True),  # kept ones vote on each other
+    ],
+)
+def test_votes_against_loops(name, options):
+    outputs = random_outputs(np.random.default_rng(2), name)
+    for level in outputs:  # boxes that overlap, as those of trained networks do
+        level[..., :4] *= 0.3
+    assert min(check_against_loops(outputs, name, options)) > 5
+    voted, alone = (
+        np.asarray(compiled(outputs, name=name, options=options._replace(vote=vote)).rotations)
+        for vote in (True, False)
+    )
+    assert np.abs(voted - alone).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"), [("euler", True), ("quaternion", True), ("sixd", False)]
+)
+def test_angles_have_no_mean_and_no_vote(name, refused):
+    config = tiny_config()
+    config.decode.vote, config.model.representation = True, name
+    if refused:
+        with pytest.raises(BadInput, match=f"means nothing of {name}: set it to False, or take"):
+            build_system(config)
+    else:
+        build_system(config)
+
+
+def test_what_is_broken_has_no_vote():
+    outputs = quiet_outputs()
+    box = (12.0, 12.0, 34.0, 34.0)
+    answer = put_head(outputs, box, 3.0)
+    broken = at(outputs, (*slow_loops.place_of(box, SIZE)[:3], 0))
+    broken[:] = answer
+    broken[-1] = np.nan
+    options = OPTIONS._replace(vote=True)
+    check_against_loops(outputs, "vectors", options)
+
+
 def test_defaults_leave_the_whole_grid_of_a_small_input_to_the_suppression():
-    assert DecodeOptions() == (0.3, 0.5, 100, 512)
+    assert DecodeOptions() == (0.3, 0.5, 100, 512, False)
 
 
 # --- From a truth to the network's output and back ------------------------------------------------

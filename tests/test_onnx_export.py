@@ -168,10 +168,17 @@ def run_heads(model, images: np.ndarray, score: float, iou: float = 0.5) -> list
     )
 
 
-@pytest.mark.parametrize("representation", ["vectors", "sixd", "quaternion", "euler"])
-def test_heads_in_the_file_are_those_of_jax(representation):
-    """Random weights see heads everywhere: order, classes and suppression all matter."""
+@pytest.mark.parametrize(
+    ("representation", "vote"),
+    [
+        *((name, False) for name in ("vectors", "sixd", "quaternion", "euler")),
+        *((name, True) for name in ("vectors", "sixd")),
+    ],
+)
+def test_heads_in_the_file_are_those_of_jax(representation, vote):
+    """Random weights see heads everywhere: order, classes, suppression and votes all matter."""
     config = config_of(representation=representation)
+    config.decode.vote = vote
     config.class_names = ("head", "helmet")
     config.decode.max_heads = 20
     system = build_system(config)

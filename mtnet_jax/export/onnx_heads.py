@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.anchors import Grid
+from mtnet_jax.decode import VOTE_IOU
 from mtnet_jax.export.graph import Graph, write_model
 from mtnet_jax.export.metadata import (
     HEADS_OUTPUTS,
@@ -20,6 +21,7 @@ from mtnet_jax.export.metadata import (
 )
 from mtnet_jax.export.onnx_network import start_graph
 from mtnet_jax.export.onnx_rotations import add_rotations
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import prediction_config
 
@@ -63,7 +65,13 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
     classes = graph.part(chosen, 5, channels - pose_channels, 2)
     graph.add("ArgMax", [classes], axis=2, keepdims=0, outputs=["labels"])
     pose = graph.part(chosen, channels - pose_channels, channels, 2)
-    _rotations(graph, config.model.representation, pose, kept, slots)
+    most = _most_heads(graph, kept)
+    pose = _first(graph, pose, most)
+    if config.decode.get("vote", False):
+        heads = _first(graph, "boxes", most)
+        poses = graph.part(best, channels - pose_channels, channels, 2)
+        pose = _voted(graph, pose, heads, poses, boxes, scores)
+    _rotations(graph, config.model.representation, pose, most, slots)
 
     types, size = graph.types, system.grid.size
     return graph.model(
@@ -161,17 +169,51 @@ def _take(graph: Graph, values: str, index: str, channels: int) -> str:
     return graph.add("GatherElements", [values, graph.add("Expand", [index, wide])], axis=1)
 
 
-def _rotations(graph: Graph, representation: str, pose: str, kept: str, slots: int) -> None:
-    """Adds the output `rotations`; slots that are empty in all images of a batch are zeros."""
+def _most_heads(graph: Graph, kept: str) -> str:
+    """(1,) how many heads the image of a batch has that has most; one at least: some runtimes
+    refuse arrays of nothing."""
     full = graph.add("GreaterOrEqual", [kept, graph.number(0.0)])
     full = graph.add("Cast", [full], to=graph.types.INT64)
     count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", full, [1], keep=False), [0])
-    # One at least: some runtimes refuse arrays of nothing.
-    one, zero = (graph.ints(value) for value in (1, 0))
-    count = graph.add("Max", [count, one])
-    some = graph.add("Slice", [pose, zero, count, one])
+    return graph.add("Max", [count, graph.ints(1)])
+
+
+def _first(graph: Graph, values: str, count: str) -> str:
+    """The first rows (batch, count, channels) of values."""
+    return graph.add("Slice", [values, graph.ints(0), count, graph.ints(1)])
+
+
+def _voted(graph: Graph, own: str, heads: str, poses: str, boxes: str, scores: str) -> str:
+    """Mean pose numbers of each head (batch, count, np); see `mtnet_jax.decode._voted`."""
+    one, two, zero = graph.ints(1), graph.ints(2), graph.number(0.0)
+    found = graph.add("GreaterOrEqual", [scores, graph.number(FOUND_SCORE)])
+    a, b = graph.add("Unsqueeze", [heads, two]), graph.add("Unsqueeze", [boxes, one])
+
+    def extent(low: str, high: str) -> str:
+        """Area between corners: their differences, none negative, multiplied."""
+        size = graph.add("Max", [graph.add("Sub", [high, low]), zero])
+        return graph.add("Mul", [graph.part(size, 0, 1, 3), graph.part(size, 1, 2, 3)])
+
+    corners = [[graph.part(x, start, start + 2, 3) for x in (a, b)] for start in (0, 2)]
+    both = extent(graph.add("Max", corners[0]), graph.add("Min", corners[1]))
+    areas = [extent(low, high) for low, high in zip(*corners, strict=True)]
+    union = graph.add("Sub", [graph.add("Add", areas), both])
+    # An overlap of more than VOTE_IOU, without a division; (batch, count, n, 1)
+    close = graph.add("Greater", [both, graph.add("Mul", [union, graph.number(VOTE_IOU)])])
+    votes = graph.add("And", [graph.add("Squeeze", [close, graph.ints(3)]),
+                              graph.add("Unsqueeze", [found, one])])  # fmt: skip
+    weights = graph.add("Where", [votes, graph.add("Unsqueeze", [scores, one]), zero])
+    known = graph.add("Where", [graph.add("Unsqueeze", [found, two]), poses, zero])
+    total = graph.reduce("ReduceSum", weights, [2])
+    summed = graph.add("MatMul", [weights, known])
+    mean = graph.add("Div", [summed, graph.add("Max", [total, graph.number(1e-6)])])
+    return graph.add("Where", [graph.add("Greater", [total, zero]), mean, own])
+
+
+def _rotations(graph: Graph, representation: str, pose: str, count: str, slots: int) -> None:
+    """Adds the output `rotations`; slots that are empty in all images of a batch are zeros."""
     channels = graph.add("Shape", [pose], start=2)
-    flat = graph.add("Reshape", [some, graph.add("Concat", [graph.ints(-1), channels], axis=0)])
+    flat = graph.add("Reshape", [pose, graph.add("Concat", [graph.ints(-1), channels], axis=0)])
     rotations = add_rotations(graph, representation, flat)
     batch = graph.add("Shape", [pose], start=0, end=1)
     nine = graph.ints(9)
