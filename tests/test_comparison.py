@@ -170,6 +170,11 @@ def test_weights_beside_a_program(tmp_path, capsys, weights):
     capsys.readouterr()
     assert main(command) == 1
     assert "name it with --out" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--group", "nobody"]) == 1
+    assert "'nobody' finds nothing in the image name" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(out), "--group", "("])
+    assert "no regular expression" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "no"), *command[3:], "--out", str(out)]) == 1
     assert f"There are no weights at {tmp_path / 'no'}" in capsys.readouterr().err
     peer.write_text(json.dumps(entries[:-1]))

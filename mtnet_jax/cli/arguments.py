@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 from mtnet_jax.run_metrics import BEST, LAST
 
@@ -41,6 +42,15 @@ def add_step(parser: argparse.ArgumentParser) -> None:
         help="which checkpoint of a work directory (default: the last; the best is that of "
         "config.best_metric)",
     )
+
+
+def pattern(text: str) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text} is no regular expression: {error}") from error
+    return text
 
 
 def intrinsics(text: str) -> tuple[float, float, float, float]:

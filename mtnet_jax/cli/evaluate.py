@@ -73,6 +73,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--group",
+        type=arguments.pattern,
         default="",
         metavar="PATTERN",
         help="of several weights: images in whose names this regular expression finds the same "
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.data.records import RecordSource
     from mtnet_jax.data.selection import parse_selection
-    from mtnet_jax.evaluation.comparison import names_of
+    from mtnet_jax.evaluation.comparison import group_of, names_of
     from mtnet_jax.evaluation.foreign import is_foreign
     from mtnet_jax.evaluation.predicted import predict_split
     from mtnet_jax.evaluation.summary import format_summary
@@ -94,8 +95,10 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.shipped import weights_folder
 
     sets = _named(parse_selection(entry, default="test") for entry in args.data)
-    for path, split in sets.values():
-        RecordSource(path, split)  # what is missing is said before the first takes its time
+    for path, split in sets.values():  # what is wrong is said before the first takes its time
+        source = RecordSource(path, split, decode=False)
+        if args.group and len(source):
+            group_of(source[0]["image_id"], args.group)
     several = len(args.weights) > 1
     if several and args.out is None:
         raise BadInput("Several weights are compared in a folder of its own: name it with --out.")
