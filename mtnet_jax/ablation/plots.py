@@ -15,7 +15,8 @@ _MARKERS = "osD^vPX"
 
 def plot_by_yaw(of_set: Result, key: str = "geodesic_mean") -> Figure:
     """A figure over |yaw| of the truth in bins of 15 degrees; bands are t intervals over seeds."""
-    figure, axes = new_plot("|Yaw| of the true pose", f"{BY_KEY[key].title}, mean", size=(6.4, 4.2))
+    title = _error(key)
+    figure, axes = new_plot("|Yaw| of the true pose", f"{title}, mean", size=(6.4, 4.2))
     for style, (arm, figures) in _styled(of_set["arms"]):
         bins = [b for b in figures["fine_yaw_bins"] if b[key]["value"] is not None]
         middles = [(b["low"] + b["high"]) / 2 for b in bins]
@@ -60,7 +61,7 @@ def plot_arms(
 def plot_differences(of_set: Result, reference: str, key: str = "geodesic_mean") -> Figure:
     """Differences from the reference by |yaw|, with both of their intervals."""
     figure, axes = new_plot(
-        f"{BY_KEY[key].title} minus that of {reference}",
+        f"{_error(key)} minus that of {reference}",
         "",
         size=(6.4, 1.2 + 0.2 * 7 * max(len(of_set["differences"]), 1)),
     )
@@ -94,9 +95,11 @@ def plot_differences(of_set: Result, reference: str, key: str = "geodesic_mean")
     return figure
 
 
-def plot_curves(result: Result, name: str, key: str) -> Figure:
-    """A number of the held-out evaluations over the images seen; a thin line for each seed."""
-    figure, axes = new_plot("Training images seen", f"{name}: {key}", size=(6.4, 4.2))
+def plot_curves(result: Result, name: str, key: str = "geodesic_mean") -> Figure:
+    """An error of the held-out evaluations over the images seen; a thin line for each seed."""
+    of = f"{_error(key)} on {name.removeprefix('eval/')}"
+    figure, axes = new_plot("Training images seen", of, size=(6.4, 4.2))
+    axes.yaxis.set_major_formatter("{x:g}°")
     for style, (arm, runs) in _styled(result["curves"]):
         lines = [line for line in (_curve(run, name, key) for run in runs.values()) if line]
         for line in lines:
@@ -114,6 +117,10 @@ def plot_curves(result: Result, name: str, key: str) -> Figure:
 def _curve(run: Result, name: str, key: str) -> list[tuple[float, float]]:
     lines = run.get(name, [])
     return [(line["images"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def _error(key: str) -> str:
+    return f"{BY_KEY[key].title.capitalize()} error"
 
 
 def _styled(arms: Mapping[str, Any]) -> list[tuple[dict[str, Any], tuple[str, Any]]]:

@@ -132,4 +132,4 @@ def _plots(result: dict[str, Any]) -> Iterator[tuple[str, str, Figure]]:
     kinds = {k for runs in result["curves"].values() for run in runs.values() for k in run}
     for kind in sorted(kinds - {"train"}):
         file_name = f"curves_{kind.removeprefix('eval/')}.png"
-        yield f"{kind} while training", file_name, plot_curves(result, kind, "geodesic_mean")
+        yield f"{kind} while training", file_name, plot_curves(result, kind)
