@@ -461,3 +461,28 @@ def test_names_with_spaces_and_accents(tmp_path):
     source = RecordSource(out, "train")
     assert sorted(source[i]["image_id"] for i in range(4)) == sorted(names)
     assert tfds.builder_from_directory(out).info.splits["train"].num_examples == 4
+
+
+def test_what_a_kill_leaves_of_done_parts_is_removed(tmp_path):
+    """Killed after the set was in its place: the next command finds it, and clears up."""
+    write_record_set(tiny(), tmp_path / "out")
+    left = tmp_path / ".out.parts.removed"
+    left.mkdir()
+    (left / "000000.tfrecord").write_bytes(b"of a part")
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_record_set(tiny(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_worker_left_unfinished_is_no_part_of_the_set(tmp_path, monkeypatch):
+    """A runner of Beam gives the tasks of a lost worker to another."""
+    place = builder._put_in_place
+
+    def place_with_a_leftover(built, *arguments):
+        (built / "tiny-train.tfrecord-00000-of-00001.1.unfinished").write_bytes(b"half")
+        place(built, *arguments)
+
+    write_record_set(tiny(), tmp_path / "one")
+    monkeypatch.setattr(builder, "_put_in_place", place_with_a_leftover)
+    write_record_set(tiny(), tmp_path / "out")
+    assert_same_files(tmp_path / "one", tmp_path / "out")

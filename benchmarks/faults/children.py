@@ -80,9 +80,11 @@ def mtnet(
         _be_victim(arguments, folder, limits, said, touched)
     with open(os.pidfd_open(child)) as ending:
         if not select.select([ending], [], [], limits.seconds or None)[0]:
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was about to begin
+                os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    count, _, last = touched[:].split(b"\n")[0].decode().partition(" ")
+    count, _, last = touched[:].rstrip(b"\0").split(b"\n")[0].decode().partition(" ")
     seconds = time.monotonic() - begin
     output = said.read_text(errors="replace") if said.exists() else ""
     return Ended(code if code >= 0 else 128 - code, output, int(count or 0), last, seconds)

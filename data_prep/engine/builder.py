@@ -146,7 +146,7 @@ def write_record_set(
     """
     out = Path(out)
     check_target(out, overwrite=overwrite)
-    staging = out.with_name(f".{out.name}.parts")
+    staging = _staging_of(out)
     run: runners.Runner
     with _staging(staging):
         if beam_runner:
@@ -174,6 +174,8 @@ def check_not_raw(out: Place, raw: Path) -> None:
 
 def check_target(out: Place, *, overwrite: bool) -> None:
     """Raises FileExistsError unless a record set may be written at `out`."""
+    if isinstance(out, Path):  # left of a conversion that was killed when all was done
+        shutil.rmtree(_removed(_staging_of(out)), ignore_errors=True)
     if not out.exists():
         return
     if not overwrite:
@@ -188,6 +190,10 @@ def check_target(out: Place, *, overwrite: bool) -> None:
             f"{out} is a record set of something else (no conversion.json), so --overwrite leaves "
             "it alone: choose another --out."
         )
+
+
+def _staging_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
 
 
 @contextlib.contextmanager
@@ -217,7 +223,16 @@ def _staging(folder: Path) -> Iterator[None]:
                     str(folder),
                 ) from error
             raise
-        shutil.rmtree(folder)
+        # Renamed first: what a kill leaves of it is no longer the parts of a conversion.
+        removed = _removed(folder)
+        shutil.rmtree(removed, ignore_errors=True)
+        os.rename(folder, removed)
+        shutil.rmtree(removed)
+
+
+def _removed(staging: Path) -> Path:
+    """Where the parts of a conversion that is done lie while they are removed."""
+    return staging.with_name(f"{staging.name}.removed")
 
 
 def _write_parts(conversion: Conversion, folder: Path, run: runners.Runner) -> None:
