@@ -466,9 +466,10 @@ def test_names_with_spaces_and_accents(tmp_path):
 def test_what_a_kill_leaves_of_done_parts_is_removed(tmp_path):
     """Killed after the set was in its place: the next command finds it, and clears up."""
     write_record_set(tiny(), tmp_path / "out")
-    left = tmp_path / ".out.parts.removed"
-    left.mkdir()
-    (left / "000000.tfrecord").write_bytes(b"of a part")
+    for name in (".out.parts.removed", ".out.parts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "000000.tfrecord").write_bytes(b"of a part")
+    (tmp_path / ".out.parts/placed").touch()
     with pytest.raises(FileExistsError, match="exists already"):
         write_record_set(tiny(), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -114,10 +114,13 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def a_moment(rng: random.Random, whole: Ended) -> Limits:
-    """A random moment of a run: half of them when it touches a file, half of them at any time."""
-    if rng.random() < 0.5 and whole.touched:
-        return Limits(touch=rng.randint(1, whole.touched))
-    return Limits(seconds=rng.uniform(0.1, whole.seconds))
+    """A random moment of a run: half of them when it touches a file, half of them at any time.
+
+    It lies in the first half of the whole run: one that goes on has less to do.
+    """
+    if rng.random() < 0.5 and whole.touched > 1:
+        return Limits(touch=rng.randint(1, whole.touched // 2))
+    return Limits(seconds=rng.uniform(0.1, whole.seconds / 2))
 
 
 def _be_victim(

@@ -87,7 +87,7 @@ def _campaign(
         last = children.mtnet(command(run), run)
         done, runs = done + len(killed), runs + 1
         places.update(map(_part, killed))
-        found = children.in_child(state_of, run) if _is_done(last) else last.output[-2000:]
+        found = children.in_child(state_of, run) if is_done(last) else last.output[-2000:]
         if found == expected:
             yield f"  {run.name}: the same after {len(killed)} kills, at {'; '.join(killed)}"
             shutil.rmtree(run)
@@ -108,7 +108,7 @@ def _kill_in_a_row(
     killed: list[str] = []
     while len(killed) < most:
         ended = children.mtnet(command, run, children.a_moment(rng, whole))
-        if _is_done(ended):
+        if is_done(ended):
             break
         if ended.code != KILLED:
             raise RuntimeError(f"{run}: ends with {ended.code}\n{ended.output[-3000:]}")
@@ -116,7 +116,7 @@ def _kill_in_a_row(
     return killed
 
 
-def _is_done(ended: Ended) -> bool:
+def is_done(ended: Ended) -> bool:
     """Whether a command has ended its work, or a killed one before it had."""
     return ended.code == 0 or "exists already" in ended.output
 

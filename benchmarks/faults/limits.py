@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.faults import children, run_config
 from benchmarks.faults.children import Ended, Limits
-from benchmarks.faults.kills import files_of, raw_images, state_of_run
+from benchmarks.faults.kills import files_of, is_done, raw_images, state_of_run
 
 _LONGEST = 900.0  # seconds; what takes longer hangs
 _ROOM = 1 << 30  # bytes of a disk that is large enough
@@ -30,6 +30,7 @@ class Work(NamedTuple):
     name: str
     command: Callable[[Path], list[str]]
     state: Callable[[Path], Any]
+    most_memory: int = 1 << 20  # bytes that may be too little
 
 
 def disk(folder: Path, count: int, rng: random.Random) -> Iterator[str]:
@@ -50,8 +51,8 @@ def _works(folder: Path) -> list[Work]:
     training = ["train", "--config", run_config.__file__, "--workdir"]
     exporting = ["export", "--workdir", str(folder / "training-whole"), "--out"]
     return [
-        Work("training", lambda run: [*training, str(run)], state_of_run),
-        Work("converting", lambda run: [*converting, str(run / "records")], files_of),
+        Work("training", lambda run: [*training, str(run)], state_of_run, 1 << 30),
+        Work("converting", lambda run: [*converting, str(run / "records")], files_of, 40 << 20),
         Work("exporting", lambda run: [*exporting, str(run)], files_of),
     ]
 
@@ -95,7 +96,7 @@ def _memories(folder: Path, work: Work, count: int, rng: random.Random) -> Itera
     for number in range(count):
         run = folder / f"{work.name}-memory-{number}"
         shutil.rmtree(run, ignore_errors=True)
-        limits = Limits(seconds=_LONGEST, memory=rng.randint(16 << 20, 1 << 30))
+        limits = Limits(seconds=_LONGEST, memory=rng.randint(1 << 20, work.most_memory))
         ended = children.mtnet(work.command(run), run, limits)
         outcomes[_outcome(ended)] += 1
         about = f"{limits.memory} bytes of memory"
@@ -110,7 +111,7 @@ def _memories(folder: Path, work: Work, count: int, rng: random.Random) -> Itera
 def _goes_on(work: Work, run: Path, expected: Any, fault: str, said: Path) -> Iterator[str]:
     """Says where the same command does not end as one without a fault."""
     again = children.mtnet(work.command(run), run, said=said)
-    if again.code:
+    if not is_done(again):
         yield f"FAULT: {work.name} after {fault} does not go on: {again.output[-1500:]}"
     elif children.in_child(work.state, run) != expected:
         yield f"FAULT: {work.name} after {fault} ends otherwise"

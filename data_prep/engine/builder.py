@@ -40,6 +40,9 @@ from mtnet_jax.data.index import encode_index, index_path
 from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 from mtnet_jax.places import Place
 
+_BUILT = "built"  # of the folder of the parts: where the record set is written
+_PLACED = "placed"  # there since before the set is moved to its place, which is the last step
+
 
 class RecordSetBuilder(  # type: ignore[call-arg]  # tfds comes without types
     dataset_builder.FileReaderBuilder, skip_registration=True
@@ -174,8 +177,8 @@ def check_not_raw(out: Place, raw: Path) -> None:
 
 def check_target(out: Place, *, overwrite: bool) -> None:
     """Raises FileExistsError unless a record set may be written at `out`."""
-    if isinstance(out, Path):  # left of a conversion that was killed when all was done
-        shutil.rmtree(_removed(_staging_of(out)), ignore_errors=True)
+    if isinstance(out, Path):
+        _clear_up(out)
     if not out.exists():
         return
     if not overwrite:
@@ -194,6 +197,15 @@ def check_target(out: Place, *, overwrite: bool) -> None:
 
 def _staging_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
+
+
+def _clear_up(out: Path) -> None:
+    """Removes what a conversion left that was killed when its record set was in its place."""
+    staging = _staging_of(out)
+    shutil.rmtree(_removed(staging), ignore_errors=True)
+    moved = not any((staging / _BUILT).rglob("dataset_info.json"))
+    if (staging / _PLACED).exists() and moved and out.exists():
+        shutil.rmtree(staging)
 
 
 @contextlib.contextmanager
@@ -271,7 +283,8 @@ def _refuse_empty_splits(conversion: Conversion, report: Report) -> None:
 
 def _build(description: Description, index: Index, folder: Path, run: runners.Runner) -> Path:
     """Writes shards and metadata; returns their folder."""
-    data_dir = folder / "built"
+    data_dir = folder / _BUILT
+    (folder / _PLACED).unlink(missing_ok=True)
     shutil.rmtree(data_dir, ignore_errors=True)
 
     def write_shards(shards: Sequence[Shard]) -> None:
@@ -293,4 +306,5 @@ def _put_in_place(built: Path, out: Path, replaced: Path) -> None:
     if out.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         os.rename(out, replaced)
+    (replaced.parent / _PLACED).touch()
     os.rename(built, out)
