@@ -59,9 +59,11 @@ def _cost(result: Result) -> str:
 
 
 def _overall(of_set: Result) -> str:
-    lines: list[list[str] | None] = [["", *(figure.title for figure in FIGURES)], None]
+    overall = [arm["overall"] for arm in of_set["arms"].values()]
+    known = [f for f in FIGURES if any(each[f.key]["support"] for each in overall)]
+    lines: list[list[str] | None] = [["", *(figure.title for figure in known)], None]
     for arm, figures in of_set["arms"].items():
-        cells = [with_interval(figures["overall"][f.key], f.unit) for f in FIGURES]
+        cells = [with_interval(figures["overall"][f.key], f.unit) for f in known]
         lines.append([arm, *cells])
     return align(lines)
 
@@ -92,6 +94,8 @@ def _differences(of_set: Result, result: Result) -> str:
     for arm, differences in of_set["differences"].items():
         for key in COMPARED if differences["overall"] else ():
             difference = differences["overall"][key]
+            if difference["over_seeds"]["value"] is None:
+                continue
             lines.append([f"{arm}: {BY_KEY[key].title}", *_difference_cells(difference, key)])
     return align(lines)
 

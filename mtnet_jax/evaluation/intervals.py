@@ -9,6 +9,7 @@ beyond both is worth a word.
 Every function gives None for limits that so few seeds or groups cannot support.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,10 +93,14 @@ def paired_bootstrap(
     return Interval(value, low, high, len(names))
 
 
+@functools.lru_cache(maxsize=2)  # many figures of the same heads are resampled one after another
 def resampled_counts(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """(resamples, groups) float64: how often each group is drawn, of as many draws as groups."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(groups, np.full(groups, 1 / groups), resamples).astype(np.float64)
+    drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
+    drawn += groups * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * groups).astype(np.float64)
+    counts.flags.writeable = False  # it is kept
+    return counts.reshape(resamples, groups)
 
 
 def percentile_limits(resampled: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
