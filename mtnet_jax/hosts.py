@@ -5,21 +5,27 @@ file is there, a signal has come) another may decide otherwise, and then both wa
 for ever: such decisions pass through here. With a single process all of it costs nothing.
 """
 
+import contextlib
 import hashlib
 import os
 import sys
 import time
-from typing import NoReturn
+import traceback
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mtnet_jax.errors import BadInput, Failed
+from mtnet_jax.errors import BadInput, Failed, MtnetError
 
 # A process that is silent for so long (dead, or hanging) ends the others.
 HEARTBEAT_SECONDS = 60
 LAST_WORDS_SECONDS = 3
+OTHER_ENDED = (
+    "another process has ended, or a device failed: start all again with the same command, they go "
+    "on from the last whole checkpoint"
+)
 
 
 def join(
@@ -90,17 +96,30 @@ def told_to_stop(step: int) -> bool:
     return several() and multihost_utils.reached_preemption_sync_point(step)
 
 
-def leave(code: int) -> NoReturn:
-    """Ends this process at once, without waiting for the others.
+@contextlib.contextmanager
+def ending_at_once(command: str) -> Iterator[None]:
+    """What fails within the block in one process of several is said, and ends it at once.
 
     At the usual end each process waits for all. After a failure they may never come, and those that
     wait for this one in a computation see that it is gone only when its connections close.
+
+    Args:
+      command: that failed, for the message.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if is_first():
-        time.sleep(LAST_WORDS_SECONDS)  # it keeps the others together: they may have to say a word
-    os._exit(code)
+    try:
+        yield
+    except Exception as error:
+        if not several():
+            raise
+        if not isinstance(error, OSError | MtnetError):
+            traceback.print_exc()
+        said = OTHER_ENDED if isinstance(error, jax.errors.JaxRuntimeError) else str(error)
+        print(f"{command}, process {jax.process_index()}: {said}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if is_first():  # it keeps the others together: they may have to say a word
+            time.sleep(LAST_WORDS_SECONDS)
+        os._exit(1)
 
 
 def check_same(what: str, content: bytes) -> None:

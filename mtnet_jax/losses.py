@@ -211,12 +211,16 @@ def _objectness_loss(
     included) by more than `NEUTRAL_IOU`, those that an ignored truth would have been assigned, and
     those of cells that a head without a slot touches.
     """
-    batch, n = raw.shape[:2]
-    image = jnp.arange(batch)[:, None, None]
-    nothing = jnp.zeros((batch, n), bool)
-    positive = nothing.at[image, assignment.flat_index].max(assignment.positive)
+    n = raw.shape[1]
+
+    # Written for one image: so XLA knows that no device needs the images of another.
+    @jax.vmap
+    def marked(index: jax.Array, marks: jax.Array) -> jax.Array:
+        return jnp.zeros(n, bool).at[index].max(marks)
+
+    positive = marked(assignment.flat_index, assignment.positive)
     claimed_by_ignored = assignment.claimed & truths.ignore[..., None]
-    owned_by_ignored = nothing.at[image, assignment.flat_index].max(claimed_by_ignored)
+    owned_by_ignored = marked(assignment.flat_index, claimed_by_ignored)
     boxes = decode_boxes(jax.lax.stop_gradient(raw), grid.at(jnp.arange(n)[None]))
     overlap = box_ops.iou_xyxy(boxes[:, :, None], truths.boxes[:, None])  # (B, N, M)
     close = jnp.any((overlap > NEUTRAL_IOU) & truths.valid[:, None], axis=-1)

@@ -74,7 +74,9 @@ def assign_anchors(truths: Truths, grid: Grid, options: AssignOptions = ONE_ANCH
     centre_wh = box_ops.xyxy_to_cxcywh(truths.boxes)  # (B, M, 4)
     anchors_wh = jnp.asarray(grid.level_anchors_wh).reshape(-1, 2)  # (9, 2)
     overlap = box_ops.shape_iou(centre_wh[:, :, None, 2:], anchors_wh[None, None])  # (B, M, 9)
-    shape_iou, best = jax.lax.top_k(overlap, options.positives)  # (B, M, P), equal: lower first
+    # As a sort, equal ones in their order: for `top_k` each device would fetch those of all others.
+    best = jnp.argsort(-overlap, axis=-1, stable=True)[..., : options.positives]  # (B, M, P)
+    shape_iou = jnp.take_along_axis(overlap, best, axis=-1)
     level, anchor = best // ANCHORS_PER_CELL, best % ANCHORS_PER_CELL
 
     stride = jnp.asarray(STRIDES)[level]

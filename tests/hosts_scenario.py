@@ -86,7 +86,8 @@ def endless(folder: Path) -> None:
     config = several_config()
     config.phases.b.epochs = 100.0
     config.save_every_steps = 1
-    train(config, folder / "killed")
+    with hosts.ending_at_once("endless"):
+        train(config, folder / "killed")
 
 
 def evaluated(folder: Path) -> None:

@@ -51,12 +51,11 @@ def test_one_device_needs_no_collectives(report):
 
 @pytest.mark.slow
 def test_data_parallel_steps_sum_gradients_and_statistics_and_nothing_else(report):
-    """Bytes: each gradient once, two sums of each BatchNorm forwards and two backwards, scalars."""
+    """Each gradient once (BatchNorm's backward sums are two of them), its forward sums, scalars."""
     found = report["data"]["collectives"]
     assert found.keys() == {"all-reduce"}
-    least = 4 * report["parameters"]
-    statistics = 4 * 4 * report["channels"]
-    assert least <= found["all-reduce"] <= least + statistics + 4096
+    expected = 4 * report["parameters"] + 2 * 4 * report["channels"]
+    assert expected <= found["all-reduce"] <= expected + 4 * 50
 
 
 @pytest.mark.slow
@@ -64,21 +63,21 @@ def test_data_parallel_steps_sum_gradients_and_statistics_and_nothing_else(repor
 def test_sharded_parameters_are_gathered_once_and_images_never_move(report, mesh):
     found = report[mesh]["collectives"]
     assert found.keys() <= {"all-reduce", "all-gather", "reduce-scatter"}
-    assert found["all-gather"] <= 4 * report["parameters"] * 1.01
+    assert found["all-gather"] <= 4 * report["parameters"]
     kept, whole = (report[name]["on the first device"] for name in (mesh, "one"))
-    assert kept < whole / (6 if mesh == "fsdp" else 3)
+    assert kept < whole * {"fsdp": 0.3, "both": 0.4}[mesh]  # the rest: arrays of 100 and fewer
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["data", "fsdp", "both"])
 def test_every_mesh_gives_the_numbers_of_one_device(report, mesh):
     assert report[mesh]["loss"] < 1e-5
-    assert report[mesh]["batch_stats"] < 1e-4
-    assert report[mesh]["params"] < 2e-3
-    assert report[mesh]["ema"] < 2e-3
+    assert report[mesh]["batch_stats"] < 1e-5
+    assert report[mesh]["params"] < 1e-3
+    assert report[mesh]["ema"] < 1e-3
 
 
 @pytest.mark.slow
 def test_eight_devices_find_the_heads_of_one(report):
     assert report["found"] > 0
-    assert report["heads"] < 1e-3
+    assert report["heads"] < 1e-5

@@ -151,6 +151,26 @@ def test_a_few_steps_on_one_batch_learn_it(representation):
     assert losses[-1] < 0.4 * losses[0]
 
 
+@pytest.mark.slow
+def test_bfloat16_learns_as_float32_does():
+    """Computing in bfloat16, which has 8 bits, every loss stays within a few of their steps."""
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        config = tiny_config()
+        config.model.dtype = dtype
+        system, variables = tiny_system(config)
+        step, state = make_step(config, system, variables, EVERYTHING)
+        step = jax.jit(step, compiler_options=training_options())
+        losses[dtype] = []
+        for seed in range(10):
+            state, metrics = step(state, random_batch(config, 4, seed))
+            losses[dtype].append(float(metrics["loss"]))
+        kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))}
+        assert kinds == {np.dtype("float32")}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
 TWO_DEVICES = """
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec

@@ -1,13 +1,9 @@
 """`mtnet train`."""
 
 import argparse
-import contextlib
-import sys
-import traceback
-from collections.abc import Iterator
 
 from mtnet_jax.cli import arguments
-from mtnet_jax.errors import BadInput, MtnetError
+from mtnet_jax.errors import BadInput
 from mtnet_jax.places import is_address, place_argument
 
 
@@ -55,7 +51,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from mtnet_jax.training.loop import train
 
     _join(args)
-    with _leaving_together():
+    with hosts.ending_at_once("mtnet train"):
         if is_address(args.workdir) and hosts.several():
             raise BadInput(
                 f"--workdir {args.workdir}: several hosts write to one work directory, so it must "
@@ -79,30 +75,3 @@ def _join(args: argparse.Namespace) -> None:
         hosts.join(*told)
     elif args.distributed:
         hosts.join()
-
-
-@contextlib.contextmanager
-def _leaving_together() -> Iterator[None]:
-    """What ends one process of several with an error is said, and ends it at once.
-
-    Else it would wait at its end for the others, and they for its part of the computation.
-    """
-    import jax
-
-    from mtnet_jax import hosts
-
-    try:
-        yield
-    except Exception as error:
-        if not hosts.several():
-            raise
-        said = str(error)
-        if not isinstance(error, OSError | MtnetError):
-            traceback.print_exc()
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            said = (
-                "another process has ended, or a device failed: start all again with the same "
-                "command, they go on from the last whole checkpoint"
-            )
-        print(f"mtnet train, process {jax.process_index()}: {said}", file=sys.stderr)
-        hosts.leave(1)
