@@ -23,7 +23,7 @@ from benchmarks.faults.children import Ended
 KILLED = 137
 _IN_A_ROW = 5  # kills before a run is let go to its end
 # Of a line of the log, what depends on the machine.
-_OF_THE_MACHINE = ("time", "per_second", "share", "seconds", "memory", "mfu")
+_OF_THE_MACHINE = ("time", "per_second", "share", "seconds", "memory_gb", "mfu")
 
 
 def train(folder: Path, kills: int, rng: random.Random) -> Iterator[str]:
