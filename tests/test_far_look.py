@@ -25,9 +25,9 @@ def found(*boxes, scores=None):
     ("heads", "expected"),
     [
         (found(), True),  # none
-        (found([0, 0, 40, 60]), False),  # 60 of 200 pixels
-        (found([0, 0, 40, 60], [0, 0, 71, 60]), True),
-        (found([0, 0, 40, 60], [0, 0, 90, 90], scores=[0.9, 0.1]), False),  # only a guess
+        (found([0, 0, 40, 56]), False),  # 56 of 200 pixels
+        (found([0, 0, 40, 56], [0, 0, 64, 56]), True),
+        (found([0, 0, 40, 56], [0, 0, 90, 90], scores=[0.9, 0.1]), False),  # only a guess
         (found([0, 0, 40, 60], scores=[0.1]), True),
     ],
 )
@@ -46,6 +46,14 @@ def test_the_image_lies_in_the_middle_at_half_the_size():
     assert (columns.min(), columns.max()) == (32, 44)
     assert (rows.min(), rows.max()) == (27, 33)
     assert (network_input[:24] == geometry.BORDER_GREY).all()
+
+
+def test_the_second_look_has_its_pixels_in_inputs_of_any_size():
+    """Those of the heads that the network knows, not a share of the input."""
+    image = np.zeros(SHAPE, np.uint8)
+    for size, side in ((512, 165), (416, 165), (224, 112)):
+        _, matrix = far_letterboxed(image, size)
+        assert geometry.scale_of(matrix) * SHAPE[1] == pytest.approx(side)
 
 
 def test_small_heads_come_from_the_first_look_and_large_ones_from_the_second():

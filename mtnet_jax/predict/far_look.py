@@ -1,9 +1,8 @@
 """Large heads, looked at once more from farther away.
 
 A network reads a head best at the sizes that most of its training heads had. One that fills much of
-the image is larger than that in the input; a second look, with the image at half the size in the
-middle of the input, shows it as others are. Images without a large head, most of them, are looked
-at once.
+the image is larger than that in the input; a second look, with a small image in the middle of the
+input, shows it as others are. Images without a large head, most of them, are looked at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +15,12 @@ from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import heads_in_image
 from mtnet_jax.predict.tiles import merge
 
-FARTHER = 2  # times
+# Pixels of the input that the longer side of the image gets in the second look; at most half of it.
+FAR_SIDE = 165
 # Longer side of a head, in parts of the longer side of the image.
-LARGE = 0.35  # from here on it is worth a second look
-LARGEST_NEAR = 0.45  # what is larger is taken from the second look alone,
-SMALLEST_FAR = 0.25  # what is smaller from the first
+LARGE = 0.3  # from here on it is worth a second look
+LARGEST_NEAR = 0.4  # what is larger is taken from the second look alone,
+SMALLEST_FAR = 0.22  # what is smaller from the first
 
 Found = dict[str, np.ndarray]  # heads as of `placing.heads_in_image`
 
@@ -70,7 +70,7 @@ def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
 
 def far_letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """As `placing.letterboxed`, with the image in the middle of the input and grey round it."""
-    within = size // FARTHER
+    within = min(FAR_SIDE, size // 2)
     matrix = geometry.compose(
         geometry.letterbox_map(image.shape[1], image.shape[0], within),
         geometry.shift_map((size - within) / 2, (size - within) / 2),

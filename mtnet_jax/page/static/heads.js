@@ -8,8 +8,13 @@ const GIMBAL_LOCK = 1e-6;
 const CAMERA_WITHIN = 25; // degrees
 const AWAY_BEYOND = 120;
 // Of mtnet_jax/predict/far_look.py.
-export const FARTHER = 2;
-const [LARGE, LARGEST_NEAR, SMALLEST_FAR, SURE] = [0.35, 0.45, 0.25, 0.3];
+const FAR_SIDE = 165;
+const [LARGE, LARGEST_NEAR, SMALLEST_FAR, SURE] = [0.3, 0.4, 0.22, 0.3];
+
+// Pixels of the longer side of an image in the second look, of an input of `size` pixels.
+export function farSide(size) {
+  return Math.min(FAR_SIDE, Math.floor(size / 2));
+}
 
 // Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
 // Images that shrink by two or more are averaged down first.

@@ -1,6 +1,6 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
-import {FARTHER, headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
+import {farSide, headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
 
 // Opens the network. `files` gives the runtime and the model: from beside the page, or from inside
 // it (`--single-file`). Returns {detect, threads}.
@@ -17,7 +17,7 @@ export async function openNetwork(settings) {
   async function detect(image, score) {
     const near = await look(image, score, settings.size);
     if (!settings.farLook || !isWorthAFarLook(near.heads, image)) return near;
-    const far = await look(image, score, Math.floor(settings.size / FARTHER));
+    const far = await look(image, score, farSide(settings.size));
     return {
       heads: joinLooks(near.heads, far.heads, image, settings.iou),
       prepare: near.prepare + far.prepare,
