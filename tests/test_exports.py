@@ -18,6 +18,7 @@ from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
+from mtnet_jax.sums import SUMS
 from mtnet_jax.weights import flat_arrays, load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
@@ -131,6 +132,7 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
     export(weights, source)
     config = json.loads((source / "config.json").read_text())
     config["data"] = {"mine": {"train_split": "train"}, "other": {"train_split": ""}}
+    (source / SUMS).unlink()  # it is changed on purpose
     (source / "config.json").write_text(json.dumps(config))
     (source / "eval" / "mine-test").mkdir(parents=True)
     (source / "eval" / "mine-test" / "evaluation.txt").write_text("mine/test: 9\n\nAP50 12.3%\n")

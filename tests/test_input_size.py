@@ -18,7 +18,7 @@ from mtnet_jax.export.folder import export
 from mtnet_jax.predict.inference import make_detector
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import read_image
-from mtnet_jax.predict.tiles import merge, moved, windows
+from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.shipped import weights_folder
@@ -131,6 +131,22 @@ def test_a_head_seen_twice_is_one():
     merged = merge([first, second], 0.5)
     np.testing.assert_allclose(merged["scores"], [0.9, 0.5])
     np.testing.assert_array_equal(merged["boxes"][:, 0], [2, 100])
+
+
+def test_a_part_of_a_head_goes_where_another_tile_shows_the_whole():
+    """Also where its box does not reach to the cut, and whichever is surer."""
+    whole, part, beside = (0, 0, 45, 60), (8, 2, 46, 30), (35, 10, 55, 40)
+    for scores in ((0.9, 0.8), (0.8, 0.9)):
+        tiles = [
+            heads_of(whole, scores=scores[:1]),
+            heads_of(part, beside, scores=(scores[1], 0.5)),
+        ]
+        left = without_cut_ones(tiles)
+        assert [each["boxes"].tolist() for each in left] == [[list(whole)], [list(beside)]]
+        assert [len(each["scores"]) for each in left] == [1, 1]
+    # A small head before a large one, seen by one tile, is a head.
+    both = heads_of(whole, part, scores=(0.9, 0.8))
+    assert [len(each["boxes"]) for each in without_cut_ones([both])] == [2]
 
 
 # --- the camera ----------------------------------------------------------------------------------

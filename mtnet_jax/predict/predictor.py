@@ -21,7 +21,7 @@ from mtnet_jax.predict import far_look
 from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.tiles import merge, moved, windows
+from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.shipped import weights_folder
@@ -156,7 +156,7 @@ class Predictor:
             network_input, matrix = letterboxed(tile, self.size)
             heads: Heads = self._detect(network_input[None])
             parts.append(moved(heads_in_image(heads, 0, matrix, tile.shape), window, image.shape))
-        return merge(parts, self._iou_threshold)
+        return merge(without_cut_ones(parts), self._iou_threshold)
 
     def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
         # The angles of all heads at once: one by one they would cost as much as a small network.

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.boxes import area_xyxy, iou_xyxy
 from mtnet_jax.errors import BadInput
 
 # Of a tile's side, at least: heads up to this size are whole in some tile. Larger ones must be
 # found in the whole image.
 OVERLAP = 0.5
+_INSIDE, _LARGER = 0.7, 1.3  # of a cut head's box, inside the whole one; their areas, at least
 _BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
@@ -56,6 +57,26 @@ def moved(
     )
     whole = (boxes[:, :2] >= least).all(axis=1) & (boxes[:, 2:] <= most - _BORDER).all(axis=1)
     return {name: values[whole] for name, values in {**arrays, "boxes": boxes}.items()}
+
+
+def without_cut_ones(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Heads of several tiles without what some show of heads that others show whole.
+
+    A box round a part of a head does not always reach to where the tile was cut. It is one that
+    lies mostly inside a larger box of another tile.
+    """
+    boxes = np.concatenate([part["boxes"] for part in parts])
+    tile = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
+    areas = area_xyxy(boxes)
+    iou = iou_xyxy(boxes[:, None], boxes[None])
+    shared = iou / (1 + iou) * (areas[:, None] + areas[None])  # the intersection, of the IoU
+    larger = areas[None] > _LARGER * areas[:, None]
+    cut = larger & (shared > _INSIDE * areas[:, None]) & (tile[:, None] != tile[None])
+    whole = ~cut.any(axis=1)
+    return [
+        {name: values[whole[tile == number]] for name, values in part.items()}
+        for number, part in enumerate(parts)
+    ]
 
 
 def merge(parts: list[dict[str, np.ndarray]], iou_threshold: float) -> dict[str, np.ndarray]:
