@@ -439,6 +439,7 @@ def test_no_record_set_says_how_to_make_one(tmp_path):
         ("metadata.json", None, r"metadata.json is missing"),
         ("metadata.json", "{}", "no 'box_rule'"),
         ("dataset_info.json", "{", "not valid JSON"),
+        ("dataset_info.json", "{}", "no name, version or splits"),
         ("dataset_info.json", '{"fileFormat": "array_record"}', "only 'tfrecord' can be read"),
     ],
 )

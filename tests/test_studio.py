@@ -217,16 +217,18 @@ def test_the_head_box_holds_the_projected_outline(people):
 
 def test_the_head_box_is_as_wide_as_the_rendered_head(people):
     """Of people without hanging hair: the rows of the image from crown to mouth."""
-    checked = 0
+    checked = crowns = 0
     for person in people:
         eye = camera(400, 2.0)
         scene = scene_of(stand(person, (0, 0, 0), (0, 0, 1.1)), eye=eye)
         ids = render(scene, eye, supersample=1).ids
         box = truth(scene, eye, ids)[0][0].box
         rows, columns = np.nonzero(ids[: int(box[1] + 0.75 * (box[3] - box[1]))])
-        assert abs(rows.min() - box[1]) < 6  # single hairs
+        assert abs(rows.min() - box[1]) < 12  # hair that stands more than 6 cm off is left out
+        crowns += abs(rows.min() - box[1]) < 6  # single hairs
         checked += abs(columns.min() - box[0]) < 3 and abs(columns.max() + 1 - box[2]) < 3
-    assert checked >= 8  # of 12: bobs and glasses reach further
+    assert checked >= 7  # of 12: afros, long hair and glasses reach further
+    assert crowns >= 10
 
 
 def test_visible_share_against_triangles_filled_one_by_one(people):

@@ -60,15 +60,16 @@ class RecordSet:
         """
         directory = _builder_directory(place(path))
         info = _read_json(directory / "dataset_info.json")
-        for name in (info["name"], *(split["name"] for split in info["splits"])):
-            if not inside(name) or "/" in name or "\\" in name:
-                raise BadInput(
-                    f"{directory / 'dataset_info.json'} names {name!r}, which is no name of a file"
-                )
         if info.get("fileFormat", "tfrecord") != "tfrecord":
             raise BadInput(
                 f"{directory} is stored as {info['fileFormat']!r}; only 'tfrecord' can be read"
             )
+        file = directory / "dataset_info.json"
+        if not {"name", "version", "splits"} <= info.keys():
+            raise BadInput(f"{file} has no name, version or splits: it is of no record set.")
+        for name in (info["name"], *(split["name"] for split in info["splits"])):
+            if not inside(name) or "/" in name or "\\" in name:
+                raise BadInput(f"{file} names {name!r}, which is no name of a file")
         metadata = _read_json(directory / "metadata.json")
         for key in METADATA_KEYS:
             if key not in metadata:
