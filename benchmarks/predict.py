@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,10 +30,13 @@ from mtnet_jax.decode import DecodeOptions, decode
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.branches import ANCHORS_PER_SCALE, objectness_prior_bias
 from mtnet_jax.predict.inference import compile_for_prediction, make_network
+from mtnet_jax.predict.predictor import read_image
+from mtnet_jax.shipped import shipped
 from mtnet_jax.system import abstract_variables, build_system
 from mtnet_jax.weights import load_weights, write_weights
 
 IMAGE = (480, 640, 3)
+PERSON = shipped("demo/images/person11146+0+0.jpg")
 RANDOM_PRIOR = 0.063  # objectness of an anchor in random weights
 AGREEMENT = 1e-4  # of the largest output, between onnxruntime and the network
 
@@ -66,8 +70,14 @@ def read_weights(weights: str | None, width: float, size: int) -> tuple[ConfigDi
 
 
 def vga_image() -> np.ndarray:
-    """A decoded image of VGA size."""
-    return np.random.default_rng(0).integers(0, 256, IMAGE, dtype=np.uint8)
+    """A decoded image of VGA size: a person some way off, before noise.
+
+    The head is small enough to be looked at once, which most images are.
+    """
+    image = np.random.default_rng(0).integers(0, 256, IMAGE, dtype=np.uint8)
+    photo = cv2.resize(read_image(PERSON), None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    image[200 : 200 + photo.shape[0], 200 : 200 + photo.shape[1]] = photo
+    return image
 
 
 def network_input(size: int) -> np.ndarray:
