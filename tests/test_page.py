@@ -19,6 +19,8 @@ from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.predict.summary import DIRECTIONS, direction
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees, rotation_to_euler
+from mtnet_jax.saved_config import read_config
+from mtnet_jax.shipped import weights_folder
 from tests.conftest import REPOSITORY
 
 sync_api = pytest.importorskip(
@@ -380,5 +382,6 @@ def test_the_page_names_its_parts(single):
     assert f"onnxruntime-web {VERSION}" in text
     assert "Copyright (c) Microsoft Corporation" in text
     settings = json.loads(text.split('id="settings">')[1].split("</script>")[0])
-    assert (settings["size"], settings["farLook"]) == (416, True)  # those of the shipped weights
+    shipped = read_config(weights_folder()).input
+    assert (settings["size"], settings["farLook"]) == (shipped.size, shipped.far_look)
     assert Path(single.removeprefix("file://")).name == INDEX
