@@ -23,7 +23,7 @@ import numpy as np
 
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.decode import DecodeOptions, decode_flat
-from mtnet_jax.export.folder import export
+from mtnet_jax.export.folder import bytes_of, export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.export.metadata import INPUT, OUTPUT
 from mtnet_jax.heads import Heads
@@ -178,7 +178,7 @@ def parity(folder: Path, images: np.ndarray, *, rounds: int = 20) -> list[Parity
     return [
         Parity(
             **compare(name, expected, detect(images)),
-            megabytes=_bytes_of(path) / 1e6,
+            megabytes=bytes_of(path) / 1e6,
             time=times[name] / times["npz"],
         )
         for name, (path, detect) in files.items()
@@ -195,11 +195,6 @@ def _times(contenders: dict[str, Detect], image: np.ndarray, rounds: int) -> dic
             if number:  # the first call compiles
                 best[name] = min(best[name], time.perf_counter() - start)
     return best
-
-
-def _bytes_of(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def inputs(source: Path, size: int) -> np.ndarray:

@@ -37,16 +37,22 @@ def area_xyxy(boxes: Array) -> Array:
     return size[..., 0] * size[..., 1]
 
 
+def intersection_xyxy(a: Array, b: Array) -> Array:
+    """Area that boxes share, broadcast over the leading axes; 0 where they do not meet."""
+    xp = a.__array_namespace__()
+    # Side by side and not as pairs: compilers make vector instructions of long last axes only.
+    width = xp.minimum(a[..., 2], b[..., 2]) - xp.maximum(a[..., 0], b[..., 0])
+    height = xp.minimum(a[..., 3], b[..., 3]) - xp.maximum(a[..., 1], b[..., 1])
+    return xp.maximum(width, 0) * xp.maximum(height, 0)
+
+
 def iou_xyxy(a: Array, b: Array) -> Array:
     """Intersection over union, broadcast over the leading axes; 0 where both are empty.
 
     For all pairs of (N, 4) and (M, 4) call iou_xyxy(a[:, None, :], b[None, :, :]) -> (N, M).
     """
     xp = a.__array_namespace__()
-    # Side by side and not as pairs: compilers make vector instructions of long last axes only.
-    width = xp.minimum(a[..., 2], b[..., 2]) - xp.maximum(a[..., 0], b[..., 0])
-    height = xp.minimum(a[..., 3], b[..., 3]) - xp.maximum(a[..., 1], b[..., 1])
-    intersection = xp.maximum(width, 0) * xp.maximum(height, 0)
+    intersection = intersection_xyxy(a, b)
     union = area_xyxy(a) + area_xyxy(b) - intersection
     return intersection / xp.maximum(union, 1e-12)
 

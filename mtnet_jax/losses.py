@@ -191,8 +191,8 @@ def _iou_losses(predicted: jax.Array, boxes: jax.Array, kind: str) -> jax.Array:
     a, b = (box_ops.xyxy_to_cxcywh(x) for x in (predicted, boxes))
     if kind == "giou":
         round_both = jnp.prod(high - low, axis=-1)
-        areas = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3]
-        union = areas / (1 + iou)  # areas = union + intersection, iou = intersection / union
+        areas = box_ops.area_xyxy(predicted) + box_ops.area_xyxy(boxes)
+        union = areas - box_ops.intersection_xyxy(predicted, boxes)
         return 1 - iou + (round_both - union) / jnp.maximum(round_both, 1e-6)
     distance = ((a[..., :2] - b[..., :2]) ** 2).sum(axis=-1)
     diagonal = jnp.maximum(((high - low) ** 2).sum(axis=-1), 1e-6)

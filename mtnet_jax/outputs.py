@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtnet_jax.errors import NOT_JSON, BadInput, FileInTheWay, Unavailable
+from mtnet_jax.places import digest_of
 
 MADE = ".mtnet-made.jsonl"
 PARTIAL = ".partial"
@@ -269,8 +270,7 @@ def _digest(path: Path) -> str:
         inside = sorted(each for each in path.rglob("*") if each.is_file())
         text = "".join(f"{each.relative_to(path)} {_digest(each)}\n" for each in inside)
         return hashlib.sha256(text.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path)
 
 
 def _remove(path: Path) -> None:

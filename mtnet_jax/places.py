@@ -140,9 +140,9 @@ def published(path: Any) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mtnet-") as temporary:
         local = Path(temporary) / (target.name or "copy")
         copy_here(target, local)
-        before = {name: _digest(local / name) for name in files_below(local)}
+        before = {name: digest_of(local / name) for name in files_below(local)}
         yield local
-        changed = [n for n in files_below(local) if before.get(n) != _digest(local / n)]
+        changed = [n for n in files_below(local) if before.get(n) != digest_of(local / n)]
         copy_there(local, target, changed)
 
 
@@ -207,6 +207,7 @@ def _for_each(function: Any, names: list[str]) -> None:
             pass
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

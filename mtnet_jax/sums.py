@@ -5,12 +5,12 @@ that of `sha256sum --check SHA256SUMS`. Files that lie without it are taken as t
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.places import digest_of
 
 SUMS = "SHA256SUMS"
 
@@ -43,7 +43,4 @@ def _read(folder: Path) -> dict[str, str]:
 
 def sha256_of(path: Path) -> str:
     """Of a file; "" where there is none."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path) if path.exists() else ""

@@ -1,6 +1,7 @@
 """Records and streams of the tests of batches."""
 
 import functools
+import json
 
 import cv2
 import numpy as np
@@ -71,3 +72,16 @@ def assert_same(a: list[dict], b: list[dict]) -> None:
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def assert_goes_on(new, done: int) -> None:
+    """After so many batches, by the position as JSON; `new` takes the number of threads."""
+    batches = new(2)
+    for _ in range(done):
+        next(batches)
+    position = json.loads(json.dumps(batches.get_state()))
+    expected = [next(batches) for _ in range(6)]
+    again = new(1)
+    next(again)
+    again.set_state(position)
+    assert_same([next(again) for _ in range(6)], expected)

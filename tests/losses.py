@@ -13,23 +13,11 @@ from mtnet_jax.targets import Truths
 from tests import slow_loops
 
 SIZE = 64  # 2 x 2, 4 x 4 and 8 x 8 cells, 252 predictions
-
-
 GRID = make_grid(SIZE)
-
-
 IMAGES, SLOTS, CLASSES = 2, 6, 2
-
-
 POSE = 5 + CLASSES  # the first pose channel
-
-
 POSE_SIZE = {"euler": 3, "vectors": 9, "sixd": 6, "quaternion": 4}
-
-
 WEIGHTS = LossWeights(alpha=0.3, xy=1.5, wh=0.7, obj=1.2, cls=0.4, heading=0.6, iou=0.9)
-
-
 PARTS = ("xy", "wh", "iou", "obj", "cls", "pose", "heading")
 
 

@@ -10,14 +10,8 @@ from mtnet_jax.data.packing import PackOptions
 from tests.batched import record
 
 PLAIN = PackOptions(share=1.0, occlude=0.0)
-
-
 SIDE = 44  # of the square head boxes, pixels
-
-
 WHITE = np.array([255, 255, 255])
-
-
 BACKGROUND = (40, 40, 40)
 
 

@@ -11,7 +11,7 @@ from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
 from mtnet_jax.errors import BadInput, BadRecord
 from tests.augmentation import NO_AUGMENTATION
-from tests.batched import Numbered, assert_same, record, stream
+from tests.batched import Numbered, assert_goes_on, assert_same, record, stream
 from tests.packed import PLAIN, Painted, one_head_each
 
 # --- who is drawn --------------------------------------------------------------------------------
@@ -226,12 +226,4 @@ def test_the_packed_stream_does_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("done", [0, 7])
 def test_the_packed_stream_goes_on_where_it_was(done):
-    batches = packed_stream(2)
-    for _ in range(done):
-        next(batches)
-    position = json.loads(json.dumps(batches.get_state()))
-    expected = [next(batches) for _ in range(6)]
-    again = packed_stream(1)
-    next(again)
-    again.set_state(position)
-    assert_same([next(again) for _ in range(6)], expected)
+    assert_goes_on(packed_stream, done)

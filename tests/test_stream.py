@@ -1,6 +1,5 @@
 """The stream of batches: order, mixture, threads, hosts."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.batches import truths_of
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
-from tests.batched import Numbered, assert_same, stream
+from tests.batched import Numbered, assert_goes_on, assert_same, stream
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
 
@@ -72,15 +71,7 @@ def test_stream_goes_on_where_it_was(done):
         sources = [Numbered(70), Numbered(50, first=100)]
         return stream(sources, [2.0, 1.0], threads=threads, options=AugmentOptions())
 
-    batches = new(2)
-    for _ in range(done):
-        next(batches)
-    position = json.loads(json.dumps(batches.get_state()))
-    expected = [next(batches) for _ in range(6)]
-    again = new(1)
-    next(again)
-    again.set_state(position)
-    assert_same([next(again) for _ in range(6)], expected)
+    assert_goes_on(new, done)
 
 
 def test_each_epoch_holds_every_record_once_in_another_order():

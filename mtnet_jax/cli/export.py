@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
-    from mtnet_jax.export.folder import export
+    from mtnet_jax.export.folder import bytes_of, export
     from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             calibration=_calibration(args, source) if CALIBRATED in args.format else (),
         )
         for path in written:
-            print(f"{args.out / path.name}: {_bytes_of(path) / 1e6:.1f} MB")
+            print(f"{args.out / path.name}: {bytes_of(path) / 1e6:.1f} MB")
         if args.data:
             _compare(out, [path for path in written if path.suffix == ".onnx"], args.data)
     return 0
@@ -97,11 +97,6 @@ def _calibration(args: argparse.Namespace, source: Path) -> list:
     size = args.size or load_weights(source)[0].input.size
     images = find_images(args.images or [shipped("demo/images")]).images
     return [letterboxed(read_image(path), size)[0] for path in images]
-
-
-def _bytes_of(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _compare(folder: Path, files: list[Path], data: list[str]) -> None:

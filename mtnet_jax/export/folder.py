@@ -76,3 +76,9 @@ def _card_of(source: Path, config: ConfigDict, license: str, formats: Sequence[s
     trained = read_config(source) if (source / CONFIG).exists() else None
     described = ConfigDict({**config.to_dict(), "data": (trained or {}).get("data", {})})
     return card(described, license=license, formats=formats, evaluations=evaluations_of(source))
+
+
+def bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

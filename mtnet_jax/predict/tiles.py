@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtnet_jax.boxes import area_xyxy, iou_xyxy
+from mtnet_jax.boxes import area_xyxy, intersection_xyxy, iou_xyxy
 from mtnet_jax.errors import BadInput
 
 # Of a tile's side, at least: heads up to this size are whole in some tile. Larger ones must be
@@ -68,8 +68,7 @@ def without_cut_ones(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.nd
     boxes = np.concatenate([part["boxes"] for part in parts])
     tile = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
     areas = area_xyxy(boxes)
-    iou = iou_xyxy(boxes[:, None], boxes[None])
-    shared = iou / (1 + iou) * (areas[:, None] + areas[None])  # the intersection, of the IoU
+    shared = intersection_xyxy(boxes[:, None], boxes[None])
     larger = areas[None] > _LARGER * areas[:, None]
     cut = larger & (shared > _INSIDE * areas[:, None]) & (tile[:, None] != tile[None])
     whole = ~cut.any(axis=1)
