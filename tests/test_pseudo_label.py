@@ -12,6 +12,7 @@ from data_prep.engine.report import Report
 from data_prep.own import pseudo_label
 from data_prep.own.pseudo_label import Agreement, Labeller, Trusted, agree, read_image, read_record
 from mtnet_jax.predict.head import Head
+from mtnet_jax.rotations import heading_degrees
 
 BOX = np.array([10, 20, 50, 80], np.float32)
 OPTIONS = Agreement()
@@ -152,6 +153,9 @@ def test_a_labelled_heading_is_asked(tmp_path, monkeypatch, labeller, heading, b
     )
     assert bool(made["has_pose"][0]) == becomes_rotation
     assert bool(made["has_heading"][0]) != becomes_rotation
+    if becomes_rotation:  # it looks where the label says, nods and tilts as predicted
+        assert heading_degrees(made["rotations"][0]) == pytest.approx(heading, abs=1e-4)
+        assert made["rotations"][0][1] == pytest.approx(turned(40)[1], abs=1e-6)
 
 
 def test_predictions_on_no_head_are_ignored(tmp_path, monkeypatch):

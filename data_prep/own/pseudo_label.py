@@ -8,7 +8,8 @@ looks where they all lie near it, else the mean heading where those do, else a b
 training takes them neither for heads nor for background.
 
 --raw DIR of a record set: its boxes and poses stay as they are. A head without a pose gets
-one from a trusted prediction on it, unless its own heading disagrees; predictions on no head of the
+one from a trusted prediction on it, unless its own heading disagrees; where it has one, the
+prediction is turned about the vertical until it looks that way. Predictions on no head of the
 record are marked to be ignored.
 
 Rotations are in the frame of the weights ("ray" or "camera"); intrinsics of records stay only where
@@ -35,6 +36,7 @@ from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.places import Place
 from mtnet_jax.rotations import (
     angles_apart,
+    axis_rotation,
     geodesic_degrees,
     heading_degrees,
     mirror,
@@ -252,7 +254,8 @@ def _upgraded(
         report.note("predictions that a labelled heading contradicts", image_id)
         return None, heading
     report.note("headings that became rotations", image_id)
-    return trusted.rotation, None
+    missing = heading - heading_degrees(trusted.rotation)
+    return axis_rotation("y", missing) @ trusted.rotation, None
 
 
 def _match(box: np.ndarray, predictions: Sequence[Trusted]) -> int | None:
