@@ -55,23 +55,26 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
     candidates = min(config.decode.candidates, count)
     slots = min(config.decode.max_heads, candidates)
 
-    scores, best, boxes = _candidates(graph, system, predictions, candidates, channels)
+    vote = config.decode.get("vote", False)
+    scores, best, boxes = _candidates(graph, system, predictions, candidates, channels, vote)
     keep = _suppress(graph, boxes, scores, candidates)
     kept, order = _first_kept(graph, scores, keep, slots)
     pose_channels = system.representation.size
-    graph.add("Max", [kept, graph.number(0.0)], outputs=["scores"])
-    graph.add("Identity", [_take(graph, boxes, order, 4)], outputs=["boxes"])
+    _fill(graph, graph.add("Max", [kept, graph.number(0.0)]), slots, 2, "scores")
+    heads = _take(graph, boxes, order, 4)
+    _fill(graph, heads, slots, 3, "boxes")
     chosen = _take(graph, best, order, channels)
     classes = graph.part(chosen, 5, channels - pose_channels, 2)
-    graph.add("ArgMax", [classes], axis=2, keepdims=0, outputs=["labels"])
-    pose = graph.part(chosen, channels - pose_channels, channels, 2)
+    labels = graph.add("ArgMax", [classes], axis=2, keepdims=0)
+    _fill(graph, labels, slots, 2, "labels")
     most = _most_heads(graph, kept)
-    pose = _first(graph, pose, most)
-    if config.decode.get("vote", False):
-        heads = _first(graph, "boxes", most)
+    pose = _first(graph, graph.part(chosen, channels - pose_channels, channels, 2), most)
+    if vote:
         poses = graph.part(best, channels - pose_channels, channels, 2)
-        pose = _voted(graph, pose, heads, poses, boxes, scores)
-    _rotations(graph, config.model.representation, pose, most, slots)
+        pose = _voted(graph, pose, _first(graph, heads, most), poses, boxes, scores)
+    rotations = _rotations(graph, config.model.representation, pose, most)
+    rotations = _fill(graph, rotations, slots, 3)
+    graph.add("Reshape", [rotations, graph.ints(-1, slots, 3, 3)], outputs=["rotations"])
 
     types, size = graph.types, system.grid.size
     return graph.model(
@@ -98,22 +101,42 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
 
 
 def _candidates(
-    graph: Graph, system: System, predictions: str, count: int, channels: int
+    graph: Graph, system: System, predictions: str, most: int, channels: int, vote: bool
 ) -> tuple[str, str, str]:
-    """Scores (batch, count) by falling score, raw numbers (batch, count, C), boxes of the best."""
+    """The best n <= most: scores (batch, n), falling, raw numbers (batch, n, C), boxes."""
     num_classes = channels - 5 - system.representation.size
-    objectness = graph.add("Sigmoid", [graph.part(predictions, 4, 5, 2)])
-    classes = graph.add("Sigmoid", [graph.part(predictions, 5, 5 + num_classes, 2)])
-    score = graph.add("Mul", [objectness, graph.reduce("ReduceMax", classes, [2])])
+    sure = graph.add("Sigmoid", [graph.part(predictions, 4, 5 + num_classes, 2)])
+    if num_classes > 1:
+        best_class = graph.reduce("ReduceMax", graph.part(sure, 1, 1 + num_classes, 2), [2])
+        sure = graph.add("Concat", [graph.part(sure, 0, 1, 2), best_class], axis=2)
+    score = graph.reduce("ReduceProd", sure, [2])
     # NaN where one of a prediction's numbers is not finite, else 0.
     broken = graph.add("MatMul", [predictions, graph.array(np.zeros((channels, 1), np.float32))])
     score = graph.add("Add", [score, broken])
-    score = graph.add("Where", [graph.add("IsNaN", [score]), graph.number(_UNUSABLE), score])
+    # Numbers above 0 as they are, all else 0: NaN, too, is not above it.
+    score = graph.add("ThresholdedRelu", [score], alpha=0.0)
     score = graph.add("Squeeze", [score, graph.ints(2)])
-    names = [graph.ints(count)]
+    names = [_count(graph, score, most, vote)]
     scores = graph.add("TopK", [score, *names], axis=1, outputs=["best_scores", "best_index"])
     best = _take(graph, predictions, "best_index", channels)
     return scores, best, _boxes(graph, system.grid, best, "best_index")
+
+
+def _count(graph: Graph, score: str, most: int, vote: bool) -> str:
+    """(1,) how many candidates matter in the image that has most: mostly few, and all that follows
+    is as long. One at least: some runtimes refuse arrays of nothing."""
+    least = _least_score(graph)
+    if vote:
+        least = graph.add("Min", [least, graph.number(FOUND_SCORE)])
+    passing = graph.add("GreaterOrEqual", [score, least])
+    passing = graph.add("Cast", [passing], to=graph.types.INT64)
+    count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", passing, [1], keep=False), [0])
+    return graph.add("Min", [graph.add("Max", [count, graph.ints(1)]), graph.ints(most)])
+
+
+def _least_score(graph: Graph) -> str:
+    """The score that makes a head; 0 is that of what is none."""
+    return graph.add("Max", [SCORE_THRESHOLD, graph.number(np.finfo(np.float32).tiny)])
 
 
 def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
@@ -132,8 +155,7 @@ def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
 
 def _suppress(graph: Graph, boxes: str, scores: str, count: int) -> str:
     """(batch, count) float32: 1 where a candidate passes the threshold and is kept, else 0."""
-    least = graph.add("Max", [SCORE_THRESHOLD, graph.number(0.0)])
-    usable = graph.add("GreaterOrEqual", [scores, least])
+    usable = graph.add("GreaterOrEqual", [scores, _least_score(graph)])
     asked = graph.add("Where", [usable, scores, graph.number(_UNUSABLE)])
     one = graph.ints(1)
     selected = graph.add(
@@ -154,10 +176,11 @@ def _suppress(graph: Graph, boxes: str, scores: str, count: int) -> str:
 
 
 def _first_kept(graph: Graph, scores: str, keep: str, slots: int) -> tuple[str, str]:
-    """Scores of the first `slots` kept candidates, negative after them, and where they stand."""
+    """Scores of the first kept candidates, at most `slots`, negative after them, and where they
+    stand."""
     kept = graph.add("Greater", [keep, graph.number(0.5)])
     ranked = graph.add("Where", [kept, scores, graph.number(_UNUSABLE)])
-    count = graph.ints(slots)
+    count = graph.add("Min", [graph.add("Shape", [scores], start=1), graph.ints(slots)])
     graph.add("TopK", [ranked, count], axis=1, outputs=["kept_scores", "kept_order"])
     return "kept_scores", "kept_order"
 
@@ -210,22 +233,20 @@ def _voted(graph: Graph, own: str, heads: str, poses: str, boxes: str, scores: s
     return graph.add("Where", [graph.add("Greater", [total, zero]), mean, own])
 
 
-def _rotations(graph: Graph, representation: str, pose: str, count: str, slots: int) -> None:
-    """Adds the output `rotations`; slots that are empty in all images of a batch are zeros."""
+def _rotations(graph: Graph, representation: str, pose: str, count: str) -> str:
+    """Rotations (batch, count, 9) of pose numbers (batch, count, np)."""
     channels = graph.add("Shape", [pose], start=2)
     flat = graph.add("Reshape", [pose, graph.add("Concat", [graph.ints(-1), channels], axis=0)])
     rotations = add_rotations(graph, representation, flat)
     batch = graph.add("Shape", [pose], start=0, end=1)
-    nine = graph.ints(9)
-    shape = graph.add("Concat", [batch, count, nine], axis=0)
-    rotations = graph.add("Reshape", [rotations, shape])
-    missing = graph.add("Sub", [graph.ints(slots), count])
-    zeros = graph.array(np.zeros(4, np.int64))
-    last = graph.array(np.zeros(1, np.int64))
-    pads = graph.add("Concat", [zeros, missing, last], axis=0)
-    rotations = graph.add("Pad", [rotations, pads])
-    graph.add(
-        "Reshape",
-        [rotations, graph.ints(-1, slots, 3, 3)],
-        outputs=["rotations"],
-    )
+    shape = graph.add("Concat", [batch, count, graph.ints(9)], axis=0)
+    return graph.add("Reshape", [rotations, shape])
+
+
+def _fill(graph: Graph, values: str, slots: int, rank: int, name: str = "") -> str:
+    """Adds zeros to the second axis of values of this rank, up to `slots`; gives the name."""
+    filled = graph.add("Shape", [values], start=1, end=2)
+    missing = graph.add("Sub", [graph.ints(slots), filled])
+    pads = [graph.ints(*(rank + 1) * [0]), missing, graph.ints(*(rank - 2) * [0])]
+    pads = graph.add("Concat", pads, axis=0)  # before each axis, then behind each
+    return graph.add("Pad", [values, pads], outputs=[name] if name else ())

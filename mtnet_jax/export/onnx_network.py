@@ -24,6 +24,7 @@ from mtnet_jax.anchors import flatten_outputs
 from mtnet_jax.errors import NotSupported
 from mtnet_jax.export.graph import Graph, require, write_model
 from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
+from mtnet_jax.export.stem import Layer, at_half_size, suits
 from mtnet_jax.network.folding import Folded, fold
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
@@ -75,20 +76,21 @@ def start_graph(system: System, variables: dict[str, Any]) -> tuple[Graph, str, 
     # None of these changes what is computed: only how precisely, and what training keeps.
     model = system.model.clone(dtype=jnp.float32, remat="none")
     folded = jax.jit(partial(fold, model))(variables)
-    graph = _NetworkGraph(require("onnx"), jax.device_get(_weights(folded)))
+    trace = _trace(model, system.grid.size)
+    layers = _layers(trace.jaxpr, jax.device_get(_weights(folded)))
+    graph = _NetworkGraph(require("onnx"), layers)
     maps = graph.add("Transpose", [INPUT], perm=_TO_CHANNELS_FIRST)
     graph.add("Cast", [maps], to=graph.types.FLOAT, outputs=[_PIXELS])
-    trace = _trace(model, system.grid.size)
     (predictions,) = _translate(graph, trace.jaxpr, [_PIXELS])
     return graph, predictions, trace.out_avals[0].shape[1:]
 
 
 class _NetworkGraph(Graph):
-    """A graph that knows the weights of its layers."""
+    """A graph that knows its layers by their paths."""
 
-    def __init__(self, onnx: ModuleType, weights: dict[str, tuple[np.ndarray, np.ndarray]]):
+    def __init__(self, onnx: ModuleType, layers: dict[str, Layer]):
         super().__init__(onnx)
-        self.weights = weights
+        self.layers = layers
 
 
 def _weights(folded: Folded) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -102,6 +104,24 @@ def _weights(folded: Folded) -> dict[str, tuple[jax.Array, jax.Array]]:
 
 
 # --- what the network does -----------------------------------------------------------------------
+
+
+def _layers(jaxpr: Jaxpr, weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Layer]:
+    """The layers of a trace by path, the first two at half the size where that is faster."""
+    layers, operations = {}, [op for op in jaxpr.eqns if op.primitive is _layer]
+    for operation in operations:
+        kernel, bias = weights[operation.params["path"]]
+        pad = (kernel.shape[0] - 1) // 2
+        layers[operation.params["path"]] = Layer(
+            kernel, bias, operation.params["stride"], (pad, pad)
+        )
+    for stem, down in [operations[:2]] if len(operations) > 1 else []:
+        pair = [operation.params["path"] for operation in (stem, down)]
+        alone = [op for op in jaxpr.eqns if stem.outvars[0] in op.invars] == [down]
+        if alone and suits(*(layers[path] for path in pair)):
+            layers |= zip(pair, at_half_size(*(layers[path] for path in pair)), strict=True)
+    return layers
+
 
 # A layer as one operation of the trace; its weights are found by `path`.
 _layer = Primitive("layer")
@@ -183,11 +203,10 @@ def _axis(axis: int, rank: int) -> int:
 
 
 def _add_layer(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
-    path, stride = operation.params["path"], operation.params["stride"]
-    kernel, bias = graph.weights[path]
+    path = operation.params["path"]
+    kernel, bias, stride, (before, after) = graph.layers[path]
     if read == [_PIXELS]:
         kernel = kernel / np.float32(255)
-    side = kernel.shape[0]
     maps = graph.add(
         "Conv",
         [
@@ -195,9 +214,9 @@ def _add_layer(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> li
             graph.array(kernel.transpose(3, 2, 0, 1), f"{path}/kernel"),
             graph.array(bias, f"{path}/bias"),
         ],
-        kernel_shape=[side, side],
+        kernel_shape=kernel.shape[:2],
         strides=[stride, stride],
-        pads=4 * [(side - 1) // 2],
+        pads=[before, before, after, after],
     )
     if operation.params["leaky"]:
         maps = graph.add("LeakyRelu", [maps], alpha=LEAKY_SLOPE)
