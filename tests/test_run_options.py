@@ -1,0 +1,144 @@
+"""The options of a run: what is out of range, what may change in a later one."""
+
+import shutil
+
+import pytest
+
+from mtnet_jax.config import check_ranges, default_config
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.errors import BadInput
+from mtnet_jax.saved_config import read_config, write_config
+from mtnet_jax.training.config_changes import differences, how_it_runs
+from mtnet_jax.training.loop import train
+from mtnet_jax.training.workdir import RECORDS, claim
+from tests.tiny import tiny_config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("log_every_steps", 0, "at least 1"),
+        ("save_every_steps", -5, "at least 1"),
+        ("keep_checkpoints", 0, "at least 1"),
+        ("loader_threads", 0, "at least 1"),
+        ("eval_every_epochs", -1.0, "not be negative"),
+        ("phases.a.epochs", -1.0, "not be negative"),
+        ("phases.b.learning_rate", -1.0, "above 0"),
+        ("phases.b.learning_rate", float("nan"), "finite"),
+        ("phases.a.batch_size", 0, "at least 1"),
+        ("phases.b.loss.alpha", 1.5, "from 0 to 1"),
+        ("clip_norm", float("inf"), "finite"),
+        ("data.demo.weight", -1.0, "not be negative"),
+        ("model.width", 0.0, "above 0"),
+        ("decode.iou_threshold", 2.0, "from 0 to 1"),
+        ("input.max_heads", 0, "at least 1"),
+    ],
+)
+def test_options_out_of_range_are_named_before_anything_is_claimed(tmp_path, name, value, said):
+    config = tiny_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(BadInput, match=rf"config\.{name} is .*{said}"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_defaults_are_in_range():
+    check_ranges(default_config())
+    check_ranges(tiny_config())
+
+
+def test_a_run_of_nothing_is_refused(tmp_path):
+    config = tiny_config()
+    config.phases.a.epochs = config.phases.b.epochs = 0.0
+    with pytest.raises(BadInput, match=r"every phase of config\.phases has 0 epochs"):
+        train(config, tmp_path / "run")
+
+
+# --- what may change -----------------------------------------------------------------------------
+
+
+def test_options_that_an_older_configuration_lacks_have_their_defaults():
+    old, new = tiny_config(), tiny_config()
+    for tree, name in (
+        (old, "frame"),
+        (old, "pack"),
+        (old.augment, "coarse"),
+        (old.model, "remat"),
+        (old.data.demo, "labels"),
+        (old.phases.a.loss, "heading"),
+    ):
+        del tree[name]
+    assert differences(old, new) == {}
+    new.augment.coarse = 0.5
+    new.frame = "ray"
+    assert differences(old, new) == {"augment.coarse": (0.0, 0.5), "frame": ("camera", "ray")}
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("loader_threads", True),
+        ("model.remat", True),
+        ("eval_every_epochs", True),
+        ("data.demo.path", True),
+        ("decode.iou_threshold", True),
+        ("data.demo.weight", False),
+        ("model.width", False),
+        ("phases.a.learning_rate", False),
+        ("augment.jpeg", False),
+        ("seed", False),
+    ],
+)
+def test_what_is_learned_and_how_it_runs(name, runs):
+    assert how_it_runs(name) == runs
+
+
+def test_options_by_their_old_names_are_read(tmp_path):
+    text = tiny_config().to_json().replace('"eval_images"', '"eval_pictures"')
+    assert '"eval_images"' not in text
+    (tmp_path / "config.json").write_text(text)
+    assert read_config(tmp_path).eval_images == tiny_config().eval_images
+    assert "eval_pictures" not in read_config(tmp_path)
+
+
+def test_changes_are_said_and_kept_and_others_refused(tmp_path):
+    write_config(tmp_path, tiny_config())
+    config = tiny_config()
+    config.loader_threads = 7
+    config.phases.b.epochs = 9.0
+    said = claim(tmp_path, config, {}, phase=0)
+    assert said == ["loader_threads is 7 now, was 2", said[1]]
+    assert said[1].startswith("phases.b.epochs is 9.0 now")
+    assert read_config(tmp_path).loader_threads == 7
+    # In phase b its length is no longer free, nor is that of phase a.
+    config.phases.b.epochs = 10.0
+    with pytest.raises(BadInput, match=r"phases\.b\.epochs \(9\.0 there, 10\.0 here\)"):
+        claim(tmp_path, config, {}, phase=1)
+    config.phases.b.epochs, config.phases.a.epochs = 9.0, 1.0
+    with pytest.raises(BadInput, match=r"phases\.a\.epochs"):
+        claim(tmp_path, config, {}, phase=0)
+
+
+def test_before_the_first_checkpoint_everything_may_change(tmp_path):
+    write_config(tmp_path, tiny_config())
+    config = tiny_config()
+    config.model.width = 0.02
+    (line,) = claim(tmp_path, config, {}, phase=None)
+    assert "starts anew" in line
+    assert read_config(tmp_path).model.width == 0.02
+
+
+def test_the_same_records_may_lie_elsewhere_and_others_may_not(tmp_path):
+    config = tiny_config()
+    here = config.data.demo.path
+    source = RecordSource(here, "train", decode=False)
+    claim(tmp_path / "run", config, {"demo": source}, phase=None)
+    moved = tmp_path / "moved"
+    shutil.copytree(here, moved)
+    config.data.demo.path = str(moved)
+    said = claim(tmp_path / "run", config, {"demo": RecordSource(moved, "train")}, phase=0)
+    assert said == [f"data.demo.path is {str(moved)!r} now, was {here!r}"]
+    with pytest.raises(BadInput, match=r"config\.data\.demo holds other records"):
+        claim(tmp_path / "run", config, {"demo": RecordSource(moved, "test")}, phase=0)
+    (tmp_path / "run" / RECORDS).unlink()  # begun before records were noted
+    claim(tmp_path / "run", config, {"demo": source}, phase=0)
