@@ -1,4 +1,4 @@
-"""Image files for tests, and what commands left in a folder."""
+"""Images and image files for tests, and what commands left in a folder."""
 
 from pathlib import Path
 
@@ -6,6 +6,10 @@ import numpy as np
 
 from mtnet_jax.outputs import MADE
 from mtnet_jax.predict.files import encode_image
+
+
+def noise_image(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -1,0 +1,87 @@
+"""Exported weights: what is damaged or of another network is named; exports in half precision."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from mtnet_jax.weights import export_weights, load_weights
+
+
+def copy_of(weights: Path, folder: Path) -> SimpleNamespace:
+    """An exported folder to damage: its paths and its arrays."""
+    folder.mkdir()
+    for path in weights.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    with np.load(folder / "weights.npz") as stored:
+        arrays = dict(stored)
+    return SimpleNamespace(
+        folder=folder, config=folder / "config.json", npz=folder / "weights.npz", arrays=arrays
+    )
+
+
+def test_damaged_weights_are_named(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    data = copy.npz.read_bytes()
+    for bad in (b"", b"text", data[: len(data) // 2], data[:-30]):
+        copy.npz.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"weights\.npz is damaged"):
+            load_weights(copy.folder)
+
+
+def test_weights_of_another_network_are_refused_by_name(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    name = next(name for name in copy.arrays if name.startswith("params/"))
+    np.savez(copy.npz, **{k: v for k, v in copy.arrays.items() if k != name})
+    with pytest.raises(ValueError, match=f"lacks {name}"):
+        load_weights(copy.folder)
+    np.savez(copy.npz, **copy.arrays, surplus=np.zeros(3))
+    with pytest.raises(ValueError, match="unexpected surplus"):
+        load_weights(copy.folder)
+    np.savez(copy.npz, **{**copy.arrays, name: copy.arrays[name][..., None]})
+    with pytest.raises(ValueError, match=rf"{name} has shape"):
+        load_weights(copy.folder)
+
+
+def test_configurations_of_something_else_are_refused(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    copy.config.write_text("{half")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_weights(copy.folder)
+    copy.config.write_text('{"architectures": ["Other"]}')
+    with pytest.raises(ValueError, match=r"config\.json has no 'class_names'"):
+        load_weights(copy.folder)
+    copy.config.unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
+        load_weights(copy.folder)
+
+
+def test_export_in_half_precision(weights, tmp_path):
+    """Parameters halved, statistics not: a variance beyond float16 must not become infinite."""
+    copy = copy_of(weights, tmp_path / "copy")
+    variance = next(name for name in copy.arrays if name.endswith("/var"))
+    copy.arrays[variance][:] = 1e6
+    np.savez(copy.npz, **copy.arrays)
+    with np.load(export_weights(copy.folder, tmp_path / "half", half=True)) as stored:
+        exported = dict(stored)
+    assert exported.keys() == copy.arrays.keys()
+    for name, value in exported.items():
+        halved = name.startswith("params/")
+        assert value.dtype == (np.float16 if halved else np.float32)
+        np.testing.assert_allclose(value, copy.arrays[name], rtol=1e-3 if halved else 0, atol=1e-6)
+    loaded = flatten_dict(load_weights(tmp_path / "half")[1], sep="/")
+    assert {value.dtype.name for value in loaded.values()} == {"float32"}
+
+    name = next(name for name in copy.arrays if name.startswith("params/"))
+    copy.arrays[name].flat[0] = 1e5
+    np.savez(copy.npz, **copy.arrays)
+    with pytest.raises(ValueError, match=f"{name} is too large for float16"):
+        export_weights(copy.folder, tmp_path / "half", half=True)
+
+
+def test_export_over_its_own_source_is_refused(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    with pytest.raises(ValueError, match="export to another folder"):
+        export_weights(copy.folder, copy.folder / ".." / "copy", half=False)
