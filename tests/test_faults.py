@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.faults.hostile import Attack, attacks
+from benchmarks.faults.attacks.attack import Attack
+from benchmarks.faults.hostile import attacks
 from data_prep.engine import units
 from mtnet_jax.errors import MtnetError
 from tests.conftest import REPOSITORY

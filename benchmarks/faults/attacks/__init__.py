@@ -1,0 +1,1 @@
+"""Hostile files: what is written, and what reads it."""
