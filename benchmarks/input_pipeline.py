@@ -8,6 +8,7 @@ decode its JPEG, letterbox and augment it (one affine map for image, boxes and r
 colour matrix; blur of a tenth of the images; normal noise), pad its heads, make a batch.
 
 - mtnet: `training_batches`, which trains; a thread a core.
+- mtnet, processes: the same with a process a core (`config.loader_processes`).
 - torch: a Dataset in torch's DataLoader, a worker process a core, with OpenCV as it is mostly used:
   the image decoded whole, averaged down where it shrinks by two or more, noise by cv2.randn.
 - torch, our record: the DataLoader round our own function of a record, to compare loaders alone.
@@ -42,7 +43,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 Run = tuple[Callable[[], Any], dict[str, Any]]
 
 
-def mtnet(settings: dict, batches: int) -> Run:
+def mtnet(settings: dict, batches: int, processes: bool) -> Run:
     """What `mtnet train` reads from, in a process set up as it does."""
     keep_large_buffers()
     hold_to_cores(settings["workers"])
@@ -55,6 +56,7 @@ def mtnet(settings: dict, batches: int) -> Run:
         options=AugmentOptions(**settings["options"]),
         seed=settings["seed"],
         threads=settings["workers"],
+        processes=settings["workers"] if processes else 0,
     )
     return taker(iterator, batches), {}
 
@@ -165,7 +167,10 @@ def tensorflow_python() -> Path:
 def contenders(settings: dict, batches: int) -> dict[str, Contender]:
     """Those that are installed."""
     common = {"settings": settings, "batches": batches}
-    found = {"mtnet": Contender(mtnet, common)}
+    found = {
+        "mtnet": Contender(mtnet, {**common, "processes": False}),
+        "mtnet, processes": Contender(mtnet, {**common, "processes": True}),
+    }
     if installed("torch"):
         found["torch"] = Contender(torch_loader, {**common, "usual": True})
         found["torch, our record"] = Contender(torch_loader, {**common, "usual": False})

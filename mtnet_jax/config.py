@@ -126,6 +126,7 @@ def default_config() -> ConfigDict:
     config.augment = ConfigDict(AugmentOptions()._asdict())
     config.pack = ConfigDict(PackOptions()._asdict())  # inputs made of crops of several records
     config.loader_threads = 2  # that read, decode and augment, on each host
+    config.loader_processes = 0  # that do it in their place, where threads are not enough
 
     config.assign = ConfigDict(AssignOptions()._asdict())  # predictions that answer for a head
 
@@ -226,9 +227,9 @@ _RANGES = (
         "must be at least 1",
     ),
     (
-        "seed eval_every_epochs eval_images clip_norm data.*.weight pose_loss.orthogonality "
-        "phases.*.epochs phases.*.warmup_steps phases.*.rate_batch phases.*.loss.* "
-        "mesh.shard_above peak_tflops",
+        "seed loader_processes eval_every_epochs eval_images clip_norm data.*.weight "
+        "pose_loss.orthogonality phases.*.epochs phases.*.warmup_steps phases.*.rate_batch "
+        "phases.*.loss.* mesh.shard_above peak_tflops",
         lambda value: value >= 0,
         "must not be negative",
     ),

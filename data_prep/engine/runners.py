@@ -5,32 +5,23 @@ and yields the results. What the function writes is its result; nothing depends 
 """
 
 import itertools
-import multiprocessing
 import os
 import pickle
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from mtnet_jax import workers
 from mtnet_jax.errors import BadInput, WorkerDied
 
 Task = Callable[[Any], Any]
 Runner = Callable[[Task, Iterable[Any]], Iterator[Any]]
 
-# What every worker needs, imported once by the process that workers are forked from. It is another
-# than this one, which may have threads (JAX, OpenCV) that do not survive a fork.
+# What every worker needs, imported once.
 _WORKER_MODULES = (
     "data_prep.engine.units",
     "data_prep.engine.shards",
@@ -51,11 +42,7 @@ def cpu_count() -> int:
 
 def prepare_processes(*modules: str) -> None:
     """Starts, in the background, to import what workers need: these modules and the usual ones."""
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_WORKER_MODULES, *modules])
-    forkserver.ensure_running()
+    workers.prepare([*_WORKER_MODULES, *modules])
 
 
 def on_processes(count: int) -> Runner:
@@ -82,18 +69,16 @@ class Processes:
         """
         prepare_processes()
         tasks = iter(tasks)
-        pool = ProcessPoolExecutor(
-            self._count,
-            mp_context=multiprocessing.get_context("forkserver"),
-            initializer=_start_worker,
-            initargs=(function,),
-        )
+        # Ctrl-C ends them without a word.
+        pool = workers.pool_of(function, self._count, at_signals=signal.SIG_DFL)
         waiting: set[Future] = set()
         try:
             while True:
                 # One task more than processes, so that none has to wait for this one.
                 free = self._count + 1 - len(waiting)
-                waiting |= {pool.submit(_work, task) for task in itertools.islice(tasks, free)}
+                waiting |= {
+                    pool.submit(workers.work, task) for task in itertools.islice(tasks, free)
+                }
                 if not waiting:
                     return
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -106,32 +91,6 @@ class Processes:
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-_function: Task | None = None  # of a worker process
-
-
-def _start_worker(function: Task) -> None:
-    import cv2
-
-    global _function
-    _function = function
-    cv2.setNumThreads(1)  # there is a process for each processor
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends a worker when the process that started it is gone, killed perhaps."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only workers run this"
-    connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _work(task: Any) -> Any:
-    assert _function is not None, "_start_worker comes first"
-    return _function(task)
 
 
 class Beam:

@@ -4,7 +4,7 @@ Built on grain: random access gives a global shuffle for a seed, a slice for eac
 position to resume from, whatever the number of threads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -19,8 +19,11 @@ from mtnet_jax.data.images import decode_shrunk
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
 from mtnet_jax.errors import BadInput
 from mtnet_jax.targets import Truths
+from mtnet_jax.workers import Elsewhere
 
 Batch = dict[str, np.ndarray]
+# Of each row of a batch: number of the source, number of the record, seed of its changes.
+_Work = list[tuple[int, int, int]]
 
 
 def augment_record(
@@ -120,11 +123,12 @@ def training_batches(
     options: AugmentOptions,
     seed: int,
     threads: int,
+    processes: int = 0,
     pack: PackOptions | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> grain.DatasetIterator:
-    """An endless stream of training batches, the same for a seed whatever the number of threads.
+    """An endless stream of training batches, the same for a seed whatever reads them.
 
     Args:
       sources: record sources (random access, images still encoded), mixed for each batch.
@@ -134,15 +138,16 @@ def training_batches(
       max_heads: slots an image.
       options: augmentation.
       seed: of order and augmentation.
-      threads: that read, decode and augment.
+      threads: that read, decode and augment, where no processes do.
+      processes: that do it beside this one, for threads that wait for them; 0: none.
       pack: how a share of the images is packed from crops of several records; None packs none.
       host: number of this host.
       hosts: how many share each batch, alike: each has its rows of it.
 
     Returns:
       An iterator with `get_state()` and `set_state(state)`: the exact position, which is the same
-      for any number of hosts. A record that cannot be read raises (see `RecordSource`) when its
-      batch is due.
+      for any number of hosts, threads and processes. A record that cannot be read raises (see
+      `RecordSource`) when its batch is due.
 
     Raises:
       ValueError: an option of augmentation or packing out of its range, or a source without
@@ -168,12 +173,15 @@ def training_batches(
         grain.MapDataset.source(_Places(number, source)).seed(seed + number)[:]
         for number, source in enumerate(sources)
     ]
+    read: Callable[[_Work], Batch] = _Reader(sources, size, max_heads, options, packer)
+    if processes:
+        read, threads = Elsewhere(read, processes, [__name__]), processes + 1
     streams = [place.shuffle().repeat() for place in places]
     mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     return iter(
         grain.MapDataset.source(_Rows(mixed, batch_size, host, hosts))
         .seed(seed)
-        .random_map(_ReadBatch(sources, size, max_heads, options, packer))
+        .random_map(_ReadBatch(read))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
         )
@@ -217,7 +225,22 @@ class _Rows:
 
 
 class _ReadBatch(grain.transforms.RandomMap):
-    """Reads, augments and pads the records of a batch of places."""
+    """Gives each record of a batch of places its seed, and has them read."""
+
+    def __init__(self, read: Callable[[_Work], Batch]):
+        self._read = read
+
+    def random_map(
+        self, batch: tuple[list[tuple[int, int]], range, int], rng: np.random.Generator
+    ) -> Batch:
+        places, mine, batch_size = batch
+        # Seeds for the rows of all hosts: a record is changed alike whichever host it is on.
+        seeds = rng.integers(0, 2**63, batch_size)[mine.start : mine.stop]
+        return self._read([(*place, int(seed)) for place, seed in zip(places, seeds, strict=True)])
+
+
+class _Reader:
+    """Reads, augments and pads the records of a batch. Picklable where its sources are."""
 
     def __init__(
         self,
@@ -230,19 +253,14 @@ class _ReadBatch(grain.transforms.RandomMap):
         self._sources, self._packer = sources, packer
         self._size, self._max_heads, self._options = size, max_heads, options
 
-    def random_map(
-        self, batch: tuple[list[tuple[int, int]], range, int], rng: np.random.Generator
-    ) -> Batch:
-        places, mine, batch_size = batch
-        # Seeds for the rows of all hosts: a record is changed alike whichever host it is on.
-        seeds = rng.integers(0, 2**63, batch_size)[mine.start : mine.stop]
+    def __call__(self, batch: _Work) -> Batch:
         rows = []
-        for (number, index), seed in zip(places, seeds, strict=True):
-            record_rng = np.random.Generator(np.random.SFC64(int(seed)))
-            if self._packer is not None and record_rng.random() < self._packer.options.share:
-                changed = self._packer(record_rng, self._size)
+        for number, index, seed in batch:
+            rng = np.random.Generator(np.random.SFC64(seed))
+            if self._packer is not None and rng.random() < self._packer.options.share:
+                changed = self._packer(rng, self._size)
             else:
                 record = self._sources[number][index]
-                changed = augment_record(record, record_rng, self._size, self._options)
+                changed = augment_record(record, rng, self._size, self._options)
             rows.append(pad_heads(changed, self._max_heads))
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

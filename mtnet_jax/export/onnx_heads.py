@@ -136,7 +136,7 @@ def _count(graph: Graph, score: str, most: int, vote: bool) -> str:
 
 def _least_score(graph: Graph) -> str:
     """The score that makes a head; 0 is that of what is none."""
-    return graph.add("Max", [SCORE_THRESHOLD, graph.number(np.finfo(np.float32).tiny)])
+    return graph.add("Max", [SCORE_THRESHOLD, graph.number(float(np.finfo(np.float32).tiny))])
 
 
 def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
@@ -247,6 +247,7 @@ def _fill(graph: Graph, values: str, slots: int, rank: int, name: str = "") -> s
     """Adds zeros to the second axis of values of this rank, up to `slots`; gives the name."""
     filled = graph.add("Shape", [values], start=1, end=2)
     missing = graph.add("Sub", [graph.ints(slots), filled])
-    pads = [graph.ints(*(rank + 1) * [0]), missing, graph.ints(*(rank - 2) * [0])]
-    pads = graph.add("Concat", pads, axis=0)  # before each axis, then behind each
+    before, others = graph.ints(*(rank + 1) * [0]), graph.ints(*(rank - 2) * [0])
+    # How much before each axis, then behind each.
+    pads = graph.add("Concat", [before, missing, others], axis=0)
     return graph.add("Pad", [values, pads], outputs=[name] if name else ())

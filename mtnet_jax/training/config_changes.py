@@ -10,7 +10,7 @@ from mtnet_jax.config import default_config, phase, record_set
 
 _NO_DEFAULT = object()
 _HOW_IT_RUNS = (
-    *("loader_threads", "model.remat", "keep_checkpoints", "mix_box_rules"),
+    *("loader_threads", "loader_processes", "model.remat", "keep_checkpoints", "mix_box_rules"),
     *("log_every_steps", "save_every_steps", "eval_every_epochs", "eval_images"),
     *("data.*.path", "data.*.eval_split", "decode.*"),
     *("eval_batch_size", "mesh.*", "best_metric", "peak_tflops"),

@@ -186,6 +186,7 @@ def _run_phase(
         options=AugmentOptions(**config.augment),
         seed=config.seed * 1000 + position.phase,
         threads=config.loader_threads,
+        processes=config.loader_processes,
         pack=PackOptions(**config.pack),
         host=jax.process_index(),
         hosts=jax.process_count(),

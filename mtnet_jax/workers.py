@@ -1,0 +1,104 @@
+"""Processes of this machine that compute a function: for conversions and the input of training."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any
+
+from mtnet_jax.errors import WorkerDied
+
+Function = Callable[[Any], Any]
+
+
+def prepare(modules: Sequence[str]) -> None:
+    """Starts, in the background, the process that workers are forked from, with these imported.
+
+    It is another than this one, which may have threads (JAX, OpenCV) that do not survive a fork.
+    """
+    from multiprocessing import forkserver
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+    forkserver.ensure_running()
+
+
+def pool_of(function: Function, count: int, *, at_signals: Any) -> ProcessPoolExecutor:
+    """A pool of processes for this picklable function: `pool.submit(work, argument)`.
+
+    They end with the process that started them, however that ends.
+
+    Args:
+      function: what they compute.
+      count: of processes.
+      at_signals: what SIGINT does there, which Ctrl-C sends to all: `signal.SIG_DFL` or, also for
+        SIGTERM, `signal.SIG_IGN`.
+    """
+    return ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=_start,
+        initargs=(function, at_signals),
+    )
+
+
+_function: Function | None = None  # of a worker process
+
+
+def _start(function: Function, at_signals: Any) -> None:
+    import cv2
+
+    global _function
+    _function = function
+    cv2.setNumThreads(1)  # the processes share the processors
+    signal.signal(signal.SIGINT, at_signals)
+    if at_signals == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, at_signals)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker when the process that started it is gone, killed perhaps."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers run this"
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def work(argument: Any) -> Any:
+    """The function of the pool, in a worker."""
+    assert _function is not None, "_start comes first"
+    return _function(argument)
+
+
+class Elsewhere:
+    """A function that is computed in other processes, called like the function itself.
+
+    A call waits for its result: threads that call it keep the processes busy. They let signals
+    pass, since what they read is needed until the caller stops, and end when this is dropped.
+    """
+
+    def __init__(self, function: Function, processes: int, modules: Sequence[str]):
+        """Starts `processes` processes, with these modules imported, on the first call."""
+        prepare(modules)
+        self._pool = pool_of(function, processes, at_signals=signal.SIG_IGN)
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+
+    def __call__(self, argument: Any) -> Any:
+        """function(argument).
+
+        Raises:
+          ChildProcessError: a process died.
+        """
+        try:
+            return self._pool.submit(work, argument).result()
+        except BrokenProcessPool:
+            raise WorkerDied(
+                "a process that reads for the training died (killed, or out of memory? "
+                "config.loader_processes=0 needs the least); the same command goes on from the "
+                "last checkpoint"
+            ) from None

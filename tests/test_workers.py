@@ -1,0 +1,129 @@
+"""Processes that read for the training: the same bytes, no leftovers, an end that is said."""
+
+import functools
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.packing import PackOptions
+from mtnet_jax.data.records import RecordSource
+from mtnet_jax.data.tfrecord import DamagedRecord
+from mtnet_jax.errors import WorkerDied
+from mtnet_jax.workers import Elsewhere
+from tests.batched import assert_same, stream
+from tests.conftest import REPOSITORY
+
+DEMO = REPOSITORY / "demo" / "studio_demo"
+PATIENCE = 60.0  # seconds, for what takes one
+
+
+def batches_of(records: Path = DEMO, split: str = "train", **options):
+    arguments = {"size": 64, "options": AugmentOptions(), "pack": PackOptions(share=0.5), **options}
+    return stream([RecordSource(records, split, decode=False)], **arguments)
+
+
+def take(batches, count: int) -> list[dict]:
+    return [next(batches) for _ in range(count)]
+
+
+def test_processes_read_what_threads_read():
+    """Batch by batch, bit for bit, and on from a position that the other kind has reached."""
+    threads, processes = batches_of(threads=2), batches_of(processes=2)
+    expected = take(threads, 9)
+    assert_same(take(processes, 5), expected[:5])
+    position = json.loads(json.dumps(processes.get_state()))
+    again = batches_of(threads=1)
+    again.set_state(position)
+    assert_same(take(again, 4), expected[5:])
+    back = batches_of(processes=1)
+    back.set_state(position)
+    assert_same(take(back, 4), expected[5:])
+
+
+def test_a_damaged_record_is_named_from_there_too(tmp_path):
+    damaged = tmp_path / "records"
+    shutil.copytree(DEMO, damaged)
+    shard = next(damaged.glob("*-test.tfrecord-*"))
+    offset, length = (int(v) for v in RecordSource(damaged, "test")._files[0].index[7])
+    content = bytearray(shard.read_bytes())
+    content[offset + length // 2] ^= 1
+    shard.write_bytes(content)
+    batches = batches_of(damaged, "test", pack=None, processes=1)
+    with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
+        take(batches, 100)
+
+
+# --- the processes -------------------------------------------------------------------------------
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
+
+
+def elsewhere(function) -> Elsewhere:
+    return Elsewhere(function, 1, ["mtnet_jax.workers"])
+
+
+def with_argument(function, _):
+    return function()
+
+
+def test_a_dropped_function_leaves_no_process():
+    function = elsewhere(functools.partial(with_argument, os.getpid))
+    process = function(None)
+    assert process != os.getpid()
+    assert not gone(process)
+    del function
+    gc.collect()
+    wait_until(lambda: gone(process))
+
+
+def test_a_killed_process_is_said_with_its_cure():
+    function = elsewhere(functools.partial(with_argument, os.getpid))
+    os.kill(function(None), signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="loader_processes=0"):
+        [function(None) for _ in range(2)]  # the death may be seen a call later
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_group_leave_them_at_work(sent):
+    """The training saves at them, and needs batches until its step is done."""
+    function = elsewhere(functools.partial(with_argument, os.getpid))
+    process = function(None)
+    os.kill(process, sent)
+    assert function(None) == process
+
+
+def test_they_end_with_the_process_they_work_for():
+    code = (
+        "import functools, os, time; from mtnet_jax.workers import Elsewhere;"
+        "from tests.test_workers import with_argument;"
+        "function = Elsewhere(functools.partial(with_argument, os.getpid), 1, []);"
+        "print(function(None), flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as parent:
+        worker = int(parent.stdout.readline())
+        assert not gone(worker)
+        parent.kill()
+    wait_until(lambda: gone(worker))
