@@ -1,5 +1,7 @@
 """Small conversions that tests of the builder, the report and converters share."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -50,5 +52,24 @@ def read_tiny(number: int, report: Report):
     yield tiny_record(number)
 
 
+def read_but(number, report, *, bad: int, message: str, seed: int = 0):
+    if number == bad and message:
+        raise ValueError(f"image {number}: {message}")
+    yield {**tiny_record(number), "source": f"seed {seed}"}
+
+
 def tiny(splits=None, read=read_tiny) -> Conversion:
     return Conversion(about(), splits or {"train": range(6), "test": range(6, 9)}, read)
+
+
+def parts(folder: Path) -> list[Path]:
+    """What is done of a conversion into FOLDER/out."""
+    return sorted(folder.glob(".out.parts/*.pickle"))
+
+
+def assert_same_files(expected: Path, found: Path) -> None:
+    """Compares two folders byte for byte."""
+    names = sorted(path.name for path in expected.iterdir())
+    assert names == sorted(path.name for path in found.iterdir())
+    for name in names:
+        assert (expected / name).read_bytes() == (found / name).read_bytes(), name

@@ -9,8 +9,7 @@ import pytest
 
 from data_prep.engine.builder import write_record_set
 from tests.conftest import REPOSITORY
-from tests.conversions import tiny
-from tests.test_builder import assert_same_files, read_but
+from tests.conversions import assert_same_files, read_but, tiny
 
 has_beam = importlib.util.find_spec("apache_beam") is not None
 ONE_WORKER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")

@@ -10,7 +10,7 @@ import pytest
 from data_prep.engine.builder import write_record_set
 from tests import conversions
 from tests.conftest import REPOSITORY
-from tests.test_builder import assert_same_files
+from tests.conversions import assert_same_files
 
 PYTHON = REPOSITORY / ".venv-dask" / "bin" / "python"
 
