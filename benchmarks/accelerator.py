@@ -12,6 +12,8 @@ the weights), as counted by XLA; utilisation is their share of the chips' peak. 
 the makers' data sheets for the type that the matrix units compute in; `--peak` gives another. What
 rematerialisation computes again does not count as model FLOPs.
 
+First the gradients of one step are compared with those of plain XLA on the CPU, in float32.
+
 Before it is measured, each program is read: no callbacks to Python, no transfers to the host, no
 float64, memory of the state used again. `tests/test_step.py` asks the same on the CPU.
 """
@@ -23,8 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import machine
-from benchmarks.train_step import prepare_step
+from benchmarks.train_step import (
+    EVERYTHING,
+    fresh_variables,
+    prepare_step,
+    random_batch,
+    step_config,
+)
 
+GRADIENT_SIZE = 160  # side of the images of which gradients are compared
+# Of the difference from the gradient of the CPU, in parts of its length. Matrix units may take
+# float32 with 10 bits of mantissa (TF32), bfloat16 has 7: through 75 layers that adds up.
+MOST_APART = {"float32": 0.03, "bfloat16": 0.5}
 NOT_ON_DEVICE = ("callback", "infeed", "outfeed", "send(", "recv(", "f64")
 
 
@@ -82,6 +94,57 @@ def measure_training(
     }
 
 
+def gradients_apart(width: float, size: int, batch: int, dtype: str) -> dict[str, float]:
+    """How far the gradients here are from those of the CPU, by group and of all ("all").
+
+    Args:
+      width: of the network.
+      size: side of the images in pixels.
+      batch: images.
+      dtype: compute type here; the CPU computes in float32.
+
+    Returns:
+      The length of the difference in parts of the length of the CPU's gradient.
+    """
+    import jax
+    import numpy as np
+    import optax
+
+    from mtnet_jax.cpu.choice import compiling, fastest
+    from mtnet_jax.system import TrainState, build_system
+    from mtnet_jax.training.phases import read_phases
+    from mtnet_jax.training.step import make_train_step
+
+    def gradients(dtype: str, device: Any, quickest: bool) -> Any:
+        config = step_config(width, size, batch, dtype=dtype, trainable=EVERYTHING)
+        system, phase = build_system(config), read_phases(config)[0]
+        if quickest:
+            system = system._replace(model=fastest(system.model))
+        keep = optax.trace(decay=0.0)  # its state is the gradient
+        step = jax.jit(make_train_step(system, phase, keep))
+        with jax.default_device(device), compiling():
+            data = random_batch(size, batch, config.input.max_heads)
+            state = TrainState(**variables, opt_state=keep.init(variables["params"]))
+            return jax.device_get(step(state, data)[0].opt_state.trace)
+
+    first = step_config(width, size, batch, dtype="float32", trainable=EVERYTHING)
+    cpu = jax.devices("cpu")[0]
+    with jax.default_device(cpu):
+        variables = jax.device_get(fresh_variables(build_system(first)))
+    expected = gradients("float32", cpu, False)
+    found = gradients(dtype, jax.devices()[0], True)
+
+    def apart(a: Any, b: Any) -> float:
+        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        sums = [(np.sum((x - y) ** 2.0), np.sum(y**2.0)) for x, y in pairs]
+        difference, length = np.sqrt(np.sum(sums, axis=0))
+        return float(difference / length)
+
+    return {"all": apart(found, expected)} | {
+        group: apart(found[group], expected[group]) for group in EVERYTHING
+    }
+
+
 def faults_of(program: str) -> list[str]:
     """What a compiled training step holds and must not, and what it lacks; from its text."""
     # Operations alone: what is behind "metadata" and in the lists of names is where they come from.
@@ -118,9 +181,16 @@ def main() -> None:
     keep_large_buffers()  # before JAX starts, as jax.devices() makes it do
     kind, count = jax.devices()[0].device_kind, jax.device_count()
     print(f"{count} x {kind}; width {args.width}, {args.size} pixels, remat {args.remat}")
+    dtypes = args.dtypes.split(",")
+    apart = {dtype: gradients_apart(args.width, GRADIENT_SIZE, 2, dtype) for dtype in dtypes}
+    for dtype, groups in apart.items():
+        said = ", ".join(f"{name} {value:.1e}" for name, value in groups.items())
+        print(f"{dtype} gradients, off the CPU's in parts of their length: {said}")
+        if not groups["all"] <= MOST_APART[dtype]:
+            raise SystemExit(f"that is more than {MOST_APART[dtype]}: these are other gradients")
     print("dtype     batch  images/s   ms a step  TFLOP/s  of peak  memory GB  compile s")
     results = []
-    for dtype in args.dtypes.split(","):
+    for dtype in dtypes:
         peak = count * (peak_tflops(kind, dtype, args.peak) or float("nan"))
         for batch in map(int, args.batches.split(",")):
             try:
@@ -140,7 +210,8 @@ def main() -> None:
             )
             results.append({"dtype": dtype, "batch": batch, "peak_tflops": peak, **found})
     if args.json:
-        content = {"devices": [kind, count], "machine": machine(), "results": results}
+        content = {"devices": [kind, count], "machine": machine()}
+        content |= {"gradients_apart": apart, "results": results}
         args.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
