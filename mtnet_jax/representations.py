@@ -103,7 +103,7 @@ def euler_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     """Sum of squared scaled differences, yaw wrapped: min(d^2, (2 - |d|)^2)."""
     d = raw - encode_euler(rotation)
     yaw = jnp.abs(d[..., 0])
-    return jnp.minimum(yaw**2, (2 - yaw) ** 2) + d[..., 1] ** 2 + d[..., 2] ** 2
+    return _smaller(yaw**2, (2 - yaw) ** 2) + d[..., 1] ** 2 + d[..., 2] ** 2
 
 
 def euler_facing(raw: jax.Array) -> jax.Array:
@@ -224,7 +224,8 @@ def decode_quaternion(raw: jax.Array) -> jax.Array:
 def quaternion_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
     """Sum of squared differences to the nearer of q and -q, which are the same rotation."""
     target = encode_quaternion(rotation)
-    return jnp.minimum(jnp.sum((raw - target) ** 2, axis=-1), jnp.sum((raw + target) ** 2, axis=-1))
+    same, opposite = (jnp.sum((raw - q) ** 2, axis=-1) for q in (target, -target))
+    return _smaller(same, opposite)
 
 
 def quaternion_facing(raw: jax.Array) -> jax.Array:
@@ -238,6 +239,11 @@ def quaternion_facing(raw: jax.Array) -> jax.Array:
 def _columns(raw: jax.Array, count: int) -> jax.Array:
     """(..., 3 * count) -> (..., 3, count): consecutive triples become columns."""
     return jnp.swapaxes(raw.reshape(*raw.shape[:-1], count, 3), -1, -2)
+
+
+def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The smaller one, with the gradient of that one; see `network.normalisation` for why."""
+    return jnp.where(a <= b, a, b)
 
 
 def _finite(raw: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from mtnet_jax.cpu.choice import training_options
+from mtnet_jax.network import GROUPS, MultitaskNet
 from mtnet_jax.network.convolution import conv2d
 from mtnet_jax.network.normalisation import batch_norm_leaky, lean_batch_norm_leaky
 
@@ -213,3 +214,37 @@ def test_the_lean_normalisation_is_the_plain_one(dtype):
         a, b = (np.asarray(v, np.float32) for v in (a, b))
         scale_of = np.abs(a).max() * (2e-2 if dtype == jnp.bfloat16 else 1e-5)
         np.testing.assert_allclose(a, b, atol=scale_of)
+
+
+@pytest.fixture
+def optimised():
+    """As everywhere but in tests (tests/conftest.py)."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
+def test_the_compiled_gradient_of_a_whole_network_is_that_of_the_formula():
+    """Compiled as one program, the plain normalisation too: what it computes anew in the backward
+    pass may be rounded otherwise there, which the gradient of a maximum does not survive."""
+    images = np.random.default_rng(0).normal(size=(2, 96, 96, 3)).astype(np.float32)
+    model = MultitaskNet(num_classes=1, pose_size=9, width=0.125, depth=0.1)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+
+    def gradient(norm):
+        def loss(params):
+            outputs, _ = model.clone(norm=norm).apply(
+                {**variables, "params": params}, images, train=GROUPS, mutable=["batch_stats"]
+            )
+            return (outputs[0][:, :1, :1] ** 2).sum()  # few cells, as the loss of poses has
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    plain, lean = (
+        jax.tree.leaves(gradient(norm)) for norm in (batch_norm_leaky, lean_batch_norm_leaky)
+    )
+    length = np.sqrt(sum((x**2).sum() for x in lean))
+    assert length > 1e-3
+    off = np.sqrt(sum(((x - y) ** 2).sum() for x, y in zip(plain, lean, strict=True)))
+    assert off < 1e-4 * length

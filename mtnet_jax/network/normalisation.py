@@ -56,7 +56,9 @@ def _forward(x_BxHxWxC, scale_C, bias_C, eps, slope):
     variance = jnp.maximum(jnp.mean(x * x, axis=(0, 1, 2)) - mean * mean, 0)
     inverse = jax.lax.rsqrt(variance + eps)
     z = _affine(x, mean, inverse * scale_C, bias_C)
-    y = jnp.maximum(z, slope * z).astype(x_BxHxWxC.dtype)
+    # Not the maximum of the two: its gradient asks which of them equals it, and compiled, where
+    # each may be computed anew and rounded otherwise, neither does.
+    y = jnp.where(z >= 0, z, slope * z).astype(x_BxHxWxC.dtype)
     return (y, mean, variance), (x_BxHxWxC, mean, inverse, scale_C, bias_C)
 
 
