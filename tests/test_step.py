@@ -6,6 +6,7 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from benchmarks.accelerator import faults_of
@@ -93,6 +94,29 @@ def test_the_same_step_without_stop_gradient_would_cost_the_backward_pass():
 
     forward = flops(lambda v, x: system.model.apply(v, x), variables, images)
     assert flops(jax.grad(loss), variables["params"]) / forward > 2
+
+
+def test_a_batch_in_parts_has_the_mean_gradient_of_its_parts(tiny):
+    """The whole step: every other image is a part of its own, at the same parameters."""
+    config, system, variables = tiny
+    phase = read_phases(config)[-1]
+    keep = optax.trace(decay=0.0)  # its state is the gradient
+
+    def gradient(batch, parts):
+        step = make_train_step(system, phase._replace(accumulate=parts), keep)
+        state = TrainState(**variables, opt_state=keep.init(variables["params"]))
+        after, metrics = jax.jit(step)(state, batch)
+        return jax.device_get((after.opt_state.trace, metrics["loss"]))
+
+    batch = random_batch(config, 4)
+    found, loss = gradient(batch, 2)
+    halves = [gradient({name: x[part::2] for name, x in batch.items()}, 1) for part in range(2)]
+    assert loss == pytest.approx(np.mean([half[1] for half in halves]), rel=1e-5)
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, *(half[0] for half in halves))
+    whole, _ = gradient(batch, 1)
+    apart = lambda a, b: optax.tree.norm(jax.tree.map(np.subtract, a, b)) / optax.tree.norm(b)  # noqa: E731
+    assert apart(found, expected) < 1e-4
+    assert apart(whole, expected) > 1e-2  # BatchNorm sees four images there
 
 
 def test_one_compilation_whatever_the_number_of_heads(tiny):
