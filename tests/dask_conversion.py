@@ -2,7 +2,7 @@
 
     python -m tests.dask_conversion OUT
 
-Runs in an environment of its own (requirements-dask-test.txt), for tests/test_dask.py.
+Runs in an environment of its own (requirements-beam-test.txt), for tests/test_dask.py.
 """
 
 import os

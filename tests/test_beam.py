@@ -1,9 +1,11 @@
-"""Conversion as an Apache Beam pipeline (needs requirements-beam.txt)."""
+"""Conversion as an Apache Beam pipeline.
+
+Beam lives in an environment of its own; requirements-beam-test.txt says how to make it.
+"""
 
 import functools
 import importlib.util
 import subprocess
-import sys
 
 import pytest
 
@@ -11,22 +13,28 @@ from data_prep.engine.builder import write_record_set
 from tests.conftest import REPOSITORY
 from tests.conversions import assert_same_files, read_but, tiny
 
-has_beam = importlib.util.find_spec("apache_beam") is not None
+BEAM_PYTHON = REPOSITORY / ".venv-beam" / "bin" / "python"
+needs_beam = pytest.mark.skipif(
+    not BEAM_PYTHON.exists(), reason="needs .venv-beam, made as requirements-beam-test.txt says"
+)
+BEGIN = """
+import functools
+from data_prep.engine.builder import write_record_set
+from tests.conversions import read_but, tiny
 ONE_WORKER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+"""
 
 
-def in_another_process(*lines: str) -> subprocess.CompletedProcess:
-    """Beam warns of much, and changes the process it runs in."""
-    code = "\n".join(["from tests.test_beam import *", *lines])
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
-    )
+def with_beam(*lines: str) -> subprocess.CompletedProcess:
+    """Runs some lines where Beam is."""
+    command = [BEAM_PYTHON, "-W", "ignore", "-c", "\n".join([BEGIN, *lines])]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not has_beam, reason="needs apache-beam")
+@needs_beam
 def test_beam_gives_the_same_bytes(tmp_path):
     write_record_set(tiny(), tmp_path / "one")
-    run = in_another_process(
+    run = with_beam(
         f"out = {str(tmp_path / 'out')!r}",
         "write_record_set(tiny(), out, beam_runner='DirectRunner', beam_options=ONE_WORKER)",
     )
@@ -36,10 +44,10 @@ def test_beam_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_beam, reason="needs apache-beam")
+@needs_beam
 def test_beam_with_several_processes_gives_the_same_bytes(tmp_path):
     write_record_set(tiny(), tmp_path / "one")
-    run = in_another_process(
+    run = with_beam(
         f"out = {str(tmp_path / 'out')!r}",
         "write_record_set(tiny(), out, beam_runner='DirectRunner', processes=2)",
     )
@@ -47,9 +55,9 @@ def test_beam_with_several_processes_gives_the_same_bytes(tmp_path):
     assert_same_files(tmp_path / "one", tmp_path / "out")
 
 
-@pytest.mark.skipif(not has_beam, reason="needs apache-beam")
+@needs_beam
 def test_an_error_on_beam_is_told_and_the_parts_serve_the_next_run(tmp_path):
-    run = in_another_process(
+    run = with_beam(
         f"out = {str(tmp_path / 'out')!r}",
         "fails = tiny(read=functools.partial(read_but, bad=7, message='damaged'))",
         "try:",
@@ -63,7 +71,7 @@ def test_an_error_on_beam_is_told_and_the_parts_serve_the_next_run(tmp_path):
     write_record_set(works, tmp_path / "out")
 
 
-@pytest.mark.skipif(has_beam, reason="apache-beam is installed")
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="Beam is here")
 def test_without_beam_the_cure_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"pip install 'mtnet-jax\[beam\]'"):
         write_record_set(tiny(), tmp_path / "out", beam_runner="DirectRunner")

@@ -1,6 +1,6 @@
 """Conversion on a distributed runner of Apache Beam: Dask, with several workers, one killed.
 
-Beam and Dask live in an environment of their own; requirements-dask-test.txt says how to make it.
+Beam and Dask live in an environment of their own; requirements-beam-test.txt says how to make it.
 """
 
 import subprocess
@@ -11,19 +11,16 @@ from data_prep.engine.builder import write_record_set
 from tests import conversions
 from tests.conftest import REPOSITORY
 from tests.conversions import assert_same_files
-
-PYTHON = REPOSITORY / ".venv-dask" / "bin" / "python"
+from tests.test_beam import BEAM_PYTHON, needs_beam
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not PYTHON.exists(), reason="needs .venv-dask, made as requirements-dask-test.txt says"
-)
+@needs_beam
 def test_a_killed_worker_changes_no_byte(tmp_path):
     whole = conversions.tiny({"train": range(36), "test": range(36, 48)})
     write_record_set(whole, tmp_path / "one")
     run = subprocess.run(
-        [PYTHON, "-W", "ignore", "-m", "tests.dask_conversion", tmp_path / "dask"],
+        [BEAM_PYTHON, "-W", "ignore", "-m", "tests.dask_conversion", tmp_path / "dask"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
