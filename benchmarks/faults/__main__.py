@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ["MTNET_ONEDNN"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-from benchmarks.faults import children, flips, hostile, kills, limits
+from benchmarks.faults import children, flips, hostile, kills, limits, two_hosts
 
 FAULT = "FAULT"  # how the line of one begins
 Campaign = Callable[[Path, int, random.Random], Iterator[str]]
@@ -31,6 +31,7 @@ CAMPAIGNS: dict[str, tuple[Campaign, int]] = {
     "disk": (limits.disk, 14),
     "memory": (limits.memory, 6),
     "hostile": (hostile.hostile, 0),
+    "hosts": (two_hosts.hosts, 4),
 }
 
 

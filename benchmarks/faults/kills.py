@@ -132,16 +132,27 @@ def state_of_run(workdir: Path) -> dict[str, Any]:
     """All of a run that must not depend on kills."""
     from orbax.checkpoint import v1 as ocp
 
+    state = stated_of_run(workdir)
+    for folder in (workdir / "checkpoints").iterdir():
+        tree = ocp.load_checkpointables(folder.resolve())
+        state[f"checkpoint {folder.name}"] = digest_of_tree(tree)
+    return state
+
+
+def stated_of_run(workdir: Path) -> dict[str, Any]:
+    """The same by what the run says: positions with fingerprints of all values, and the log.
+
+    What several processes saved cannot be loaded without them; the fingerprints are taken on their
+    devices (`mtnet_jax.fingerprints`).
+    """
+    from orbax.checkpoint import v1 as ocp
+
     from mtnet_jax.training.log import read_metrics
 
     state: dict[str, Any] = {}
-    steps = sorted(path.name for path in (workdir / "checkpoints").iterdir())
-    for step in steps:
-        folder = (workdir / "checkpoints" / step).resolve()
-        tree = ocp.load_checkpointables(folder)
-        state[f"checkpoint {step}"] = digest_of_tree(tree)
-        metadata = ocp.checkpointables_metadata(folder).custom_metadata
-        state[f"position {step}"] = json.dumps(metadata, sort_keys=True)
+    for folder in sorted((workdir / "checkpoints").iterdir()):
+        metadata = ocp.checkpointables_metadata(folder.resolve()).custom_metadata
+        state[f"position {folder.name}"] = json.dumps(metadata, sort_keys=True)
     for line in read_metrics(workdir):
         key = f"{line['kind']} at {line['step']}"
         if key in state:
