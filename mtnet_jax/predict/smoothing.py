@@ -7,8 +7,9 @@ the smoothed pose. No angle is ever averaged, so nothing happens at the seam of 
 gimbal lock.
 """
 
+from typing import Any
+
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 # Hz at rest, Hz for each degree a second, Hz of the speed's own filter: the knee of the sweep that
 # `python -m benchmarks.tracking` prints.
@@ -27,7 +28,7 @@ class RotationFilter:
         """Takes the cutoff at rest in Hz, its rise in Hz per degree a second, and the cutoff of the
         filter of the speed in Hz."""
         self._least, self._rise, self._speed_cutoff = least_cutoff, cutoff_per_speed, speed_cutoff
-        self._smoothed: Rotation | None = None
+        self._smoothed: Any = None  # a scipy Rotation, after the first one
         self._velocity = np.zeros(3)  # radians a second, axes of the smoothed head
         self.seconds = -np.inf  # time of the newest rotation
 
@@ -41,6 +42,9 @@ class RotationFilter:
         Returns:
           (3, 3) float64.
         """
+        # A third of the start-up of predicting, and 36 MB: only for those who track.
+        from scipy.spatial.transform import Rotation
+
         new, elapsed = Rotation.from_matrix(rotation), seconds - self.seconds
         if self._smoothed is None:
             self._smoothed = new
