@@ -383,5 +383,5 @@ def test_the_page_names_its_parts(single):
     assert "Copyright (c) Microsoft Corporation" in text
     settings = json.loads(text.split('id="settings">')[1].split("</script>")[0])
     shipped = read_config(weights_folder()).input
-    assert (settings["size"], settings["farLook"]) == (shipped.size, shipped.far_look)
+    assert (settings["size"], bool(settings["farLook"])) == (shipped.size, shipped.far_look)
     assert Path(single.removeprefix("file://")).name == INDEX

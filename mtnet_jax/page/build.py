@@ -14,11 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
-from mtnet_jax.predict.far_look import far_look_iou
+from mtnet_jax.predict import far_look
 from mtnet_jax.predict.onnx_runtime import open_heads
 
 INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
@@ -89,13 +92,26 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
     stated = session.get_modelmeta().custom_metadata_map
     settings = {
         "size": config.input.size,
-        "farLook": far_look_iou(config) is not None,
+        "farLook": _far_look(config),
         "iou": config.decode.iou_threshold,
         "classNames": list(config.class_names),
         "frame": config.frame,
         "licence": stated.get("license", "not stated"),
     }
     return file.read_bytes(), settings
+
+
+def _far_look(config: ConfigDict) -> dict[str, float] | None:
+    """Which heads get a second look, and how large it is; None for a network that looks once."""
+    if far_look.far_look_iou(config) is None:
+        return None
+    return {
+        "side": far_look.far_side(config.input.size),
+        "sure": FOUND_SCORE,
+        "large": far_look.LARGE,
+        "largestNear": far_look.LARGEST_NEAR,
+        "smallestFar": far_look.SMALLEST_FAR,
+    }
 
 
 def _exported(weights: Path) -> tuple[bytes, dict[str, Any]]:

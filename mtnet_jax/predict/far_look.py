@@ -32,6 +32,11 @@ def far_look_iou(config: ConfigDict) -> float | None:
     return config.decode.iou_threshold
 
 
+def far_side(size: int) -> int:
+    """Pixels of the longer side of an image in the second look, of an input of `size` pixels."""
+    return min(FAR_SIDE, size // 2)
+
+
 def with_far_looks(
     detect: Callable[[np.ndarray], Heads],
     images: Sequence[np.ndarray],
@@ -70,7 +75,7 @@ def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
 
 def far_letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """As `placing.letterboxed`, with the image in the middle of the input and grey round it."""
-    within = min(FAR_SIDE, size // 2)
+    within = far_side(size)
     matrix = geometry.compose(
         geometry.letterbox_map(image.shape[1], image.shape[0], within),
         geometry.shift_map((size - within) / 2, (size - within) / 2),

@@ -7,14 +7,6 @@ const DEGREES = 180 / Math.PI;
 const GIMBAL_LOCK = 1e-6;
 const CAMERA_WITHIN = 25; // degrees
 const AWAY_BEYOND = 120;
-// Of mtnet_jax/predict/far_look.py.
-const FAR_SIDE = 165;
-const [LARGE, LARGEST_NEAR, SMALLEST_FAR, SURE] = [0.3, 0.4, 0.22, 0.3];
-
-// Pixels of the longer side of an image in the second look, of an input of `size` pixels.
-export function farSide(size) {
-  return Math.min(FAR_SIDE, Math.floor(size / 2));
-}
 
 // Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
 // Images that shrink by two or more are averaged down first.
@@ -192,18 +184,19 @@ export function headsInImage({boxes, scores, labels, rotations}, place, width, h
   return heads;
 }
 
-// Whether a look at an image found a large head, or none at all.
-export function isWorthAFarLook(heads, image) {
-  const sure = heads.filter(({score}) => score >= SURE);
-  return !sure.length || sure.some((head) => extent(head, image) > LARGE);
+// Whether a look at an image found a large head, or none at all. Sizes are those of
+// mtnet_jax/predict/far_look.py, in parts of the longer side of the image.
+export function isWorthAFarLook(heads, image, {sure, large}) {
+  const found = heads.filter(({score}) => score >= sure);
+  return !found.length || found.some((head) => extent(head, image) > large);
 }
 
 // Heads of both looks, each once, by falling score: small ones of the first, large ones of the
 // second, those between of the one that is surer.
-export function joinLooks(near, far, image, iouThreshold) {
+export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThreshold) {
   const both = [
-    ...near.filter((head) => extent(head, image) <= LARGEST_NEAR),
-    ...far.filter((head) => extent(head, image) >= SMALLEST_FAR),
+    ...near.filter((head) => extent(head, image) <= largestNear),
+    ...far.filter((head) => extent(head, image) >= smallestFar),
   ].sort((a, b) => b.score - a.score);
   const kept = [];
   for (const head of both) {

@@ -1,6 +1,6 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
-import {farSide, headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
+import {headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
 
 // Opens the network. `files` gives the runtime and the model: from beside the page, or from inside
 // it (`--single-file`). Returns {detect, threads}.
@@ -16,10 +16,11 @@ export async function openNetwork(settings) {
   // The heads of {data, width, height} with RGBA bytes, and milliseconds: {heads, prepare, run}.
   async function detect(image, score) {
     const near = await look(image, score, settings.size);
-    if (!settings.farLook || !isWorthAFarLook(near.heads, image)) return near;
-    const far = await look(image, score, farSide(settings.size));
+    const farLook = settings.farLook;
+    if (!farLook || !isWorthAFarLook(near.heads, image, farLook)) return near;
+    const far = await look(image, score, farLook.side);
     return {
-      heads: joinLooks(near.heads, far.heads, image, settings.iou),
+      heads: joinLooks(near.heads, far.heads, image, farLook, settings.iou),
       prepare: near.prepare + far.prepare,
       run: near.run + far.run,
     };
