@@ -285,7 +285,10 @@ def test_both_runtimes_find_the_same_heads(both, path):
     expected, found = (predictor(path) for predictor in both)
     assert len(expected) == len(found) == 1
     for a, b in zip(expected, found, strict=True):
-        np.testing.assert_allclose(b.box, a.box, atol=0.1)
+        # Where several predictions of a head have scores that differ by less than rounding does,
+        # either runtime may keep another one's box; their votes on the pose are the same.
+        equally_sure = a.score > 1 - 1e-5
+        np.testing.assert_allclose(b.box, a.box, atol=2 if equally_sure else 0.1)
         np.testing.assert_allclose(b.rotation, a.rotation, atol=1e-3)
         np.testing.assert_allclose(b.score, a.score, atol=1e-4)
         assert a.label == b.label
@@ -298,7 +301,10 @@ def test_many_heads_are_the_same_too(weights, predictor):
     expected, found = predictor(image), other(image)
     assert len(expected) == len(found) > 1
     for a, b in zip(expected, found, strict=True):
-        np.testing.assert_allclose(b.box, a.box, atol=0.1)
+        # Where several predictions of a head have scores that differ by less than rounding does,
+        # either runtime may keep another one's box; their votes on the pose are the same.
+        equally_sure = a.score > 1 - 1e-5
+        np.testing.assert_allclose(b.box, a.box, atol=2 if equally_sure else 0.1)
         np.testing.assert_allclose(b.rotation, a.rotation, atol=1e-3)
 
 

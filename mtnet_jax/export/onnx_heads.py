@@ -210,21 +210,23 @@ def _voted(graph: Graph, own: str, heads: str, poses: str, boxes: str, scores: s
     """Mean pose numbers of each head (batch, count, np); see `mtnet_jax.decode._voted`."""
     one, two, zero = graph.ints(1), graph.ints(2), graph.number(0.0)
     found = graph.add("GreaterOrEqual", [scores, graph.number(FOUND_SCORE)])
-    a, b = graph.add("Unsqueeze", [heads, two]), graph.add("Unsqueeze", [boxes, one])
+    # Each coordinate alone, so that what is compared lies side by side: (batch, count, 1) of heads,
+    # (batch, 1, n) of candidates.
+    turned = graph.add("Transpose", [boxes], perm=[0, 2, 1])
+    mine = [graph.part(heads, i, i + 1, 2) for i in range(4)]
+    theirs = [graph.part(turned, i, i + 1, 1) for i in range(4)]
 
-    def extent(low: str, high: str) -> str:
-        """Area between corners: their differences, none negative, multiplied."""
-        size = graph.add("Max", [graph.add("Sub", [high, low]), zero])
-        return graph.add("Mul", [graph.part(size, 0, 1, 3), graph.part(size, 1, 2, 3)])
+    def area(left: str, top: str, right: str, bottom: str) -> str:
+        """Between corners; 0 where one is not where it should be."""
+        sides = [graph.add("Sub", [right, left]), graph.add("Sub", [bottom, top])]
+        return graph.add("Mul", [graph.add("Max", [side, zero]) for side in sides])
 
-    corners = [[graph.part(x, start, start + 2, 3) for x in (a, b)] for start in (0, 2)]
-    both = extent(graph.add("Max", corners[0]), graph.add("Min", corners[1]))
-    areas = [extent(low, high) for low, high in zip(*corners, strict=True)]
-    union = graph.add("Sub", [graph.add("Add", areas), both])
-    # An overlap of more than VOTE_IOU, without a division; (batch, count, n, 1)
+    pairs = list(zip(("Max", "Max", "Min", "Min"), mine, theirs, strict=True))
+    both = area(*(graph.add(inner, [x, y]) for inner, x, y in pairs))
+    union = graph.add("Sub", [graph.add("Add", [area(*mine), area(*theirs)]), both])
+    # An overlap of more than VOTE_IOU, without a division; (batch, count, n)
     close = graph.add("Greater", [both, graph.add("Mul", [union, graph.number(VOTE_IOU)])])
-    votes = graph.add("And", [graph.add("Squeeze", [close, graph.ints(3)]),
-                              graph.add("Unsqueeze", [found, one])])  # fmt: skip
+    votes = graph.add("And", [close, graph.add("Unsqueeze", [found, one])])
     weights = graph.add("Where", [votes, graph.add("Unsqueeze", [scores, one]), zero])
     known = graph.add("Where", [graph.add("Unsqueeze", [found, two]), poses, zero])
     total = graph.reduce("ReduceSum", weights, [2])
