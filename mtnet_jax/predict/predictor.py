@@ -162,17 +162,17 @@ class Predictor:
         # The angles of all heads at once: one by one they would cost as much as a small network.
         angles = rotation_to_euler(arrays["rotations"].astype(np.float64), convention="canonical")
         columns = (
-            arrays["boxes"],
-            arrays["scores"],
+            map(tuple, arrays["boxes"].tolist()),
+            arrays["scores"].tolist(),
             arrays["rotations"],
             angles.tolist(),
-            arrays["labels"],
+            arrays["labels"].tolist(),
             self._in_camera(arrays, shape),
         )
         return [
             Head(
-                tuple(box.tolist()),
-                float(score),
+                box,
+                score,
                 rotation,
                 yaw,
                 pitch,
