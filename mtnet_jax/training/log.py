@@ -35,8 +35,13 @@ class TrainingLog:
         self._file = path.open("a+b")
         if len(self.lines) < len(before):
             self._write({"kind": RESUME, "step": resume_step, "time": time.time()})
+        # Its thread ends on a full disk. A queue of a fixed length, which nobody empties any more,
+        # would stop the training for ever; what ends it properly is the next line or checkpoint.
         self._board = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=resume_step + 1, flush_secs=30
+            str(Path(workdir) / "tensorboard"),
+            purge_step=resume_step + 1,
+            flush_secs=30,
+            max_queue=0,
         )
         self._bar = tqdm(
             total=total_steps, initial=resume_step, unit="step", dynamic_ncols=True, smoothing=0.1
