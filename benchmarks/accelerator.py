@@ -21,6 +21,7 @@ float64, memory of the state used again. `tests/test_step.py` asks the same on t
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,20 @@ def measure_training(
     }
 
 
-def gradients_apart(width: float, size: int, batch: int, dtype: str) -> dict[str, float]:
-    """How far the gradients here are from those of the CPU, by group and of all ("all").
+def gradients_apart(
+    width: float, size: int, batch: int, dtypes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """How far the gradients here are from those of the CPU.
 
     Args:
       width: of the network.
       size: side of the images in pixels.
       batch: images.
-      dtype: compute type here; the CPU computes in float32.
+      dtypes: compute types here; the CPU computes in float32, once for all of them.
 
     Returns:
-      The length of the difference in parts of the length of the CPU's gradient.
+      Type -> group, or "all" -> the length of the difference in parts of the length of the CPU's
+      gradient.
     """
     import jax
     import numpy as np
@@ -132,7 +136,6 @@ def gradients_apart(width: float, size: int, batch: int, dtype: str) -> dict[str
     with jax.default_device(cpu):
         variables = jax.device_get(fresh_variables(build_system(first)))
     expected = gradients("float32", cpu, False)
-    found = gradients(dtype, jax.devices()[0], True)
 
     def apart(a: Any, b: Any) -> float:
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -140,9 +143,12 @@ def gradients_apart(width: float, size: int, batch: int, dtype: str) -> dict[str
         difference, length = np.sqrt(np.sum(sums, axis=0))
         return float(difference / length)
 
-    return {"all": apart(found, expected)} | {
-        group: apart(found[group], expected[group]) for group in EVERYTHING
-    }
+    result = {}
+    for dtype in dtypes:
+        found = gradients(dtype, jax.devices()[0], True)
+        groups = {group: apart(found[group], expected[group]) for group in EVERYTHING}
+        result[dtype] = {"all": apart(found, expected), **groups}
+    return result
 
 
 def faults_of(program: str) -> list[str]:
@@ -182,7 +188,7 @@ def main() -> None:
     kind, count = jax.devices()[0].device_kind, jax.device_count()
     print(f"{count} x {kind}; width {args.width}, {args.size} pixels, remat {args.remat}")
     dtypes = args.dtypes.split(",")
-    apart = {dtype: gradients_apart(args.width, GRADIENT_SIZE, 2, dtype) for dtype in dtypes}
+    apart = gradients_apart(args.width, GRADIENT_SIZE, 2, dtypes)
     for dtype, groups in apart.items():
         said = ", ".join(f"{name} {value:.1e}" for name, value in groups.items())
         print(f"{dtype} gradients, off the CPU's in parts of their length: {said}")

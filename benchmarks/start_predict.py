@@ -138,7 +138,7 @@ class _Net:
 
     def __init__(self, size: int, channels: int):
         self.graph = Graph(require("onnx"))
-        self.channels, self.parameters = channels, 0
+        self.channels = channels
         self._size, self._x, self._rng = size, "x", np.random.default_rng(0)
 
     def layer(
@@ -151,7 +151,7 @@ class _Net:
         inputs = [self._x, self.graph.array(kernel), self.graph.array(np.zeros(features, "f4"))]
         options = {"strides": 2 * [stride], "group": groups, "pads": 4 * [pads]}
         self._x = self.graph.add("Relu", [self.graph.add("Conv", inputs, **options)])
-        self.channels, self.parameters = features, self.parameters + kernel.size + features
+        self.channels = features
 
     def model(self) -> Any:
         """The finished model, its result `y`."""

@@ -54,6 +54,38 @@ def assets_dir(data_dir) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def figure(assets_dir):
+    """The figure of the studio's people."""
+    from data_prep.studio.records import figure_of
+
+    return figure_of(assets_dir)
+
+
+@pytest.fixture(scope="module")
+def people(figure):
+    """Twelve people of the studio, all different."""
+    from tests.studio_scenes import twelve
+
+    return twelve(figure)
+
+
+@pytest.fixture
+def run(capsys):
+    """What runs `mtnet`, see `tests.commands.runner`."""
+    from tests.commands import runner
+
+    return runner(capsys)
+
+
+@pytest.fixture
+def fails(run):
+    """What runs a command that must be refused, see `tests.commands.refused`."""
+    from tests.commands import refused
+
+    return refused(run)
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """An exported folder of a tiny network with random weights."""

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import write_records
 
 WIDTH, HEIGHT = 64, 48
@@ -78,3 +79,13 @@ def write_record_set(
     metadata = {"box_rule": "head", "label_names": list(label_names)}
     (folder / "metadata.json").write_text(json.dumps(metadata))
     return folder
+
+
+def flip_a_bit(folder: Path, split: str, *, record: int) -> Path:
+    """Damages the middle of a record of a split of one shard; its file."""
+    (shard,) = folder.glob(f"*-{split}.tfrecord-*")
+    offset, length = (int(v) for v in RecordSource(folder, split)._files[0].index[record])
+    content = bytearray(shard.read_bytes())
+    content[offset + length // 2] ^= 1
+    shard.write_bytes(content)
+    return shard

@@ -17,7 +17,6 @@ from data_prep import convert
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.predict.predictor import Predictor, read_image
-from tests.commands import refused, runner
 from tests.conftest import REPOSITORY
 from tests.image_files import write_image, written
 from tests.tiny import SCORE
@@ -33,16 +32,6 @@ def images(tmp_path) -> Path:
     for name in ("a.png", "ü b.png"):
         write_image(folder / name, rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
     return folder
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
-
-
-@pytest.fixture
-def fails(run):
-    return refused(run)
 
 
 # --- help and options ----------------------------------------------------------------------------

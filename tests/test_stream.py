@@ -13,6 +13,7 @@ from mtnet_jax.data.batches import truths_of
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
 from tests.batched import Numbered, assert_goes_on, assert_same, stream
+from tests.record_sets import flip_a_bit
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"
 
@@ -150,13 +151,8 @@ def test_batches_of_a_record_set():
 def test_a_damaged_record_stops_the_stream_and_is_named(tmp_path, threads):
     damaged = tmp_path / "records"
     shutil.copytree(DEMO, damaged)
-    shard = next(damaged.glob("*-test.tfrecord-*"))
+    shard = flip_a_bit(damaged, "test", record=7)
     source = RecordSource(damaged, "test", decode=False)
-    offset, length = (int(v) for v in source._files[0].index[7])
-    content = bytearray(shard.read_bytes())
-    content[offset + length // 2] ^= 1
-    shard.write_bytes(content)
-
     batches = stream([source], batch_size=8, threads=threads)
     with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
         numbers(batches, -(-len(source) // 8))  # one epoch

@@ -8,16 +8,11 @@ pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install 
 
 from data_prep.engine.report import Report
 from data_prep.studio.random_scene import PoseSpread, SceneOptions, nod_and_tilt, random_scene
-from data_prep.studio.records import TEST_IDENTITIES, conversion, figure_of
+from data_prep.studio.records import TEST_IDENTITIES, conversion
 from data_prep.studio.surroundings import random_room
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from tests.studio_scenes import camera
-
-
-@pytest.fixture(scope="module")
-def figure(assets_dir):
-    return figure_of(assets_dir)
 
 
 def test_poses_stay_within_their_limits_and_go_all_the_way_round(figure):

@@ -11,18 +11,7 @@ from data_prep.studio.assets import read_assets, read_obj
 from data_prep.studio.bend import place_part
 from data_prep.studio.figure import LANDMARKS, cut_mesh, opacity, to_head_axes
 from data_prep.studio.people import make_person
-from data_prep.studio.records import figure_of
-from tests.studio_scenes import stand, twelve
-
-
-@pytest.fixture(scope="module")
-def figure(assets_dir):
-    return figure_of(assets_dir)
-
-
-@pytest.fixture(scope="module")
-def people(figure):
-    return twelve(figure)
+from tests.studio_scenes import stand
 
 
 def test_the_nose_follows_the_axes_and_the_back_of_the_head_does_not(people):

@@ -11,26 +11,15 @@ pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install 
 
 from data_prep.studio.person import Part, Person
 from data_prep.studio.random_scene import SceneOptions, random_scene
-from data_prep.studio.records import figure_of
 from data_prep.studio.render import MOST_PEOPLE, render
 from data_prep.studio.scene import Light, PlacedPerson, Scene, Thing
 from data_prep.studio.truth import sphere_box, truth, visible_share
 from mtnet_jax.camera import camera_to_ray, rays
 from mtnet_jax.rotations import mirror
 from tests.studio_raw import angle
-from tests.studio_scenes import Grey, camera, scene_of, stand, twelve
+from tests.studio_scenes import Grey, camera, scene_of, stand
 
 MIRROR = np.diag([-1.0, 1.0, 1.0])
-
-
-@pytest.fixture(scope="module")
-def figure(assets_dir):
-    return figure_of(assets_dir)
-
-
-@pytest.fixture(scope="module")
-def people(figure):
-    return twelve(figure)
 
 
 def test_pnp_on_the_projected_landmarks_returns_the_rotation(figure):

@@ -11,20 +11,9 @@ from mtnet_jax.cli import PREEMPTED
 from mtnet_jax.config import load_config
 from mtnet_jax.errors import Preempted
 from mtnet_jax.shipped import shipped_names
-from tests.commands import refused, runner
 from tests.conftest import REPOSITORY
 
 QUICKSTART = str(REPOSITORY / "configs" / "quickstart.py")
-
-
-@pytest.fixture
-def run(capsys):
-    return runner(capsys)
-
-
-@pytest.fixture
-def fails(run):
-    return refused(run)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mtnet_jax.errors import WorkerDied
 from mtnet_jax.workers import Elsewhere
 from tests.batched import assert_same, stream
 from tests.conftest import REPOSITORY
+from tests.record_sets import flip_a_bit
 
 DEMO = REPOSITORY / "demo" / "studio_demo"
 PATIENCE = 60.0  # seconds, for what takes one
@@ -52,11 +53,7 @@ def test_processes_read_what_threads_read():
 def test_a_damaged_record_is_named_from_there_too(tmp_path):
     damaged = tmp_path / "records"
     shutil.copytree(DEMO, damaged)
-    shard = next(damaged.glob("*-test.tfrecord-*"))
-    offset, length = (int(v) for v in RecordSource(damaged, "test")._files[0].index[7])
-    content = bytearray(shard.read_bytes())
-    content[offset + length // 2] ^= 1
-    shard.write_bytes(content)
+    shard = flip_a_bit(damaged, "test", record=7)
     batches = batches_of(damaged, "test", pack=None, processes=1)
     with pytest.raises(DamagedRecord, match=rf"{shard.name}: record 7 .*checksum"):
         take(batches, 100)

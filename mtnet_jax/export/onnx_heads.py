@@ -67,7 +67,7 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
     classes = graph.part(chosen, 5, channels - pose_channels, 2)
     labels = graph.add("ArgMax", [classes], axis=2, keepdims=0)
     _fill(graph, labels, slots, 2, "labels")
-    most = _most_heads(graph, kept)
+    most = _most_true(graph, graph.add("GreaterOrEqual", [kept, graph.number(0.0)]))
     pose = _first(graph, graph.part(chosen, channels - pose_channels, channels, 2), most)
     if vote:
         poses = graph.part(best, channels - pose_channels, channels, 2)
@@ -124,14 +124,12 @@ def _candidates(
 
 def _count(graph: Graph, score: str, most: int, vote: bool) -> str:
     """(1,) how many candidates matter in the image that has most: mostly few, and all that follows
-    is as long. One at least: some runtimes refuse arrays of nothing."""
+    is as long."""
     least = _least_score(graph)
     if vote:
         least = graph.add("Min", [least, graph.number(FOUND_SCORE)])
-    passing = graph.add("GreaterOrEqual", [score, least])
-    passing = graph.add("Cast", [passing], to=graph.types.INT64)
-    count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", passing, [1], keep=False), [0])
-    return graph.add("Min", [graph.add("Max", [count, graph.ints(1)]), graph.ints(most)])
+    passing = _most_true(graph, graph.add("GreaterOrEqual", [score, least]))
+    return graph.add("Min", [passing, graph.ints(most)])
 
 
 def _least_score(graph: Graph) -> str:
@@ -192,12 +190,11 @@ def _take(graph: Graph, values: str, index: str, channels: int) -> str:
     return graph.add("GatherElements", [values, graph.add("Expand", [index, wide])], axis=1)
 
 
-def _most_heads(graph: Graph, kept: str) -> str:
-    """(1,) how many heads the image of a batch has that has most; one at least: some runtimes
-    refuse arrays of nothing."""
-    full = graph.add("GreaterOrEqual", [kept, graph.number(0.0)])
-    full = graph.add("Cast", [full], to=graph.types.INT64)
-    count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", full, [1], keep=False), [0])
+def _most_true(graph: Graph, flags: str) -> str:
+    """(1,) how many flags (batch, n) hold in the image of a batch where most do; one at least: some
+    runtimes refuse arrays of nothing."""
+    numbers = graph.add("Cast", [flags], to=graph.types.INT64)
+    count = graph.reduce("ReduceMax", graph.reduce("ReduceSum", numbers, [1], keep=False), [0])
     return graph.add("Max", [count, graph.ints(1)])
 
 

@@ -115,11 +115,13 @@ def _layers(jaxpr: Jaxpr, weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> 
         layers[operation.params["path"]] = Layer(
             kernel, bias, operation.params["stride"], (pad, pad)
         )
-    for stem, down in [operations[:2]] if len(operations) > 1 else []:
-        pair = [operation.params["path"] for operation in (stem, down)]
-        alone = [op for op in jaxpr.eqns if stem.outvars[0] in op.invars] == [down]
-        if alone and suits(*(layers[path] for path in pair)):
-            layers |= zip(pair, at_half_size(*(layers[path] for path in pair)), strict=True)
+    if len(operations) < 2:
+        return layers
+    stem, down = operations[:2]
+    pair = [operation.params["path"] for operation in (stem, down)]
+    alone = [op for op in jaxpr.eqns if stem.outvars[0] in op.invars] == [down]
+    if alone and suits(*(layers[path] for path in pair)):
+        layers |= zip(pair, at_half_size(*(layers[path] for path in pair)), strict=True)
     return layers
 
 
