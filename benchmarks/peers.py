@@ -78,6 +78,11 @@ def main() -> None:
     for each in (mesh, two):
         each.add_argument("--images", type=Path, required=True, metavar="DIR")
         each.add_argument("--out", type=Path, required=True, metavar="FILE")
+        each.add_argument(
+            "--flipped",
+            action="store_true",
+            help="look at the images flipped horizontally, as a teacher must (docs/data.md)",
+        )
     args = parser.parse_args()
     images = sorted(p for p in args.images.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not images:
@@ -85,7 +90,7 @@ def main() -> None:
     find = args.make(args)
     entries = [
         {"image": str(path.relative_to(args.images)), "heads": heads}
-        for path, heads in _found(images, find)
+        for path, heads in _found(images, find, flipped=args.flipped)
     ]
     about = {"program": args.peer, "frame": args.frame}
     about |= {"convention": args.convention} if args.peer == "two-stage" else {}
@@ -93,12 +98,13 @@ def main() -> None:
     print(f"{args.out}: {sum(len(e['heads']) for e in entries)} heads in {len(entries)} images")
 
 
-def _found(images: list[Path], find: Find) -> Iterator[tuple[Path, list[Head]]]:
+def _found(images: list[Path], find: Find, *, flipped: bool) -> Iterator[tuple[Path, list[Head]]]:
     for number, path in enumerate(images):
         image = cv2.imread(str(path))
         if image is None:
             sys.exit(f"{path} is no image that OpenCV reads")
-        yield path, find(np.ascontiguousarray(image[..., ::-1]))
+        rgb = image[:, ::-1, ::-1] if flipped else image[..., ::-1]
+        yield path, find(np.ascontiguousarray(rgb))
         if number % 100 == 99:
             print(f"{number + 1} of {len(images)} images", flush=True)
 

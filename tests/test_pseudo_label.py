@@ -1,6 +1,8 @@
 """Labels by a network that agrees with itself: agreement, flips, what records keep."""
 
+import argparse
 import functools
+import json
 
 import cv2
 import numpy as np
@@ -9,8 +11,11 @@ from scipy.spatial.transform import Rotation
 
 from data_prep.engine.conversion import Description
 from data_prep.engine.report import Report
-from data_prep.own import pseudo_label
-from data_prep.own.pseudo_label import Agreement, Labeller, Trusted, agree, read_image, read_record
+from data_prep.own import looks, pseudo_label
+from data_prep.own.looks import Agreement, Labeller, Trusted, agree, taught
+from data_prep.own.pseudo_label import read_image, read_record
+from data_prep.own.teacher import TRUST, read_teacher
+from mtnet_jax.errors import BadInput
 from mtnet_jax.predict.head import Head
 from mtnet_jax.rotations import heading_degrees
 
@@ -91,12 +96,12 @@ def an_image():
 
 @pytest.fixture
 def labeller(tmp_path, monkeypatch):
-    monkeypatch.setattr(pseudo_label, "_predictors", lambda *_: [_Sees(), _Sees()])
+    monkeypatch.setattr(looks, "predictors", lambda *_: [_Sees(), _Sees()])
     return Labeller(tmp_path, (416, 608), OPTIONS)
 
 
 def test_flipped_looks_come_back_to_where_the_head_is(labeller):
-    (found,) = labeller(an_image())
+    (found,) = labeller(an_image(), "a")
     np.testing.assert_allclose(found.box, [30, 20, 70, 60])
     np.testing.assert_allclose(found.rotation, turned(40), atol=1e-6)
 
@@ -172,5 +177,97 @@ class _Says:
     def __init__(self, trusted):
         self._trusted = trusted
 
-    def __call__(self, image):
+    def __call__(self, image, image_id):
         return self._trusted
+
+
+# A teacher
+
+
+def seen(rotation, box=BOX):
+    return {"boxes": np.array([box], float), "rotations": np.array([rotation], float)}
+
+
+def asked(network, *rotations, heading=None):
+    looks_of_teacher = [seen(rotation) for rotation in rotations]
+    return taught(Trusted(BOX, True, network, heading), looks_of_teacher, OPTIONS, TRUST)
+
+
+def test_a_teacher_whose_looks_agree_gives_the_rotation():
+    found = asked(turned(30), turned(10), turned(20))
+    off = Rotation.from_matrix(found.rotation) * Rotation.from_euler("y", 15, degrees=True).inv()
+    assert np.rad2deg(off.magnitude()) < 1e-3
+    assert found.taught == "yes"
+
+
+def test_a_teacher_upgrades_a_heading_and_a_box():
+    for heading in (20.0, None):
+        found = asked(None, turned(10), turned(10), heading=heading)
+        np.testing.assert_allclose(found.rotation, turned(10), atol=1e-6)
+        assert found.heading is None
+
+
+@pytest.mark.parametrize(
+    "rotations",
+    [
+        pytest.param([turned(-20), turned(20)], id="its looks differ"),
+        pytest.param([turned(60), turned(60)], id="too far to the side"),
+    ],
+)
+def test_a_teacher_that_is_not_believed_leaves_what_the_network_says(rotations):
+    found = asked(turned(30), *rotations)
+    np.testing.assert_allclose(found.rotation, turned(30))
+    assert found.taught == "no"
+
+
+def test_a_network_that_contradicts_its_teacher_leaves_the_box_alone():
+    found = asked(turned(170), turned(10), turned(10))
+    assert (found.agreed, found.rotation, found.heading) == (True, None, None)
+    assert found.taught == "contradicted"
+
+
+def test_a_teacher_is_not_asked_where_it_sees_no_face_or_the_network_doubts():
+    nobody = {"boxes": np.zeros((0, 4)), "rotations": np.zeros((0, 3, 3))}
+    trusted, doubtful = Trusted(BOX, True, turned(30)), Trusted(BOX, False)
+    assert taught(trusted, [seen(turned(10)), nobody], OPTIONS, TRUST) is trusted
+    assert taught(trusted, [seen(turned(10), BOX + 40)] * 2, OPTIONS, TRUST) is trusted
+    assert taught(doubtful, [seen(turned(10))] * 2, OPTIONS, TRUST) is doubtful
+
+
+def predictions(path, rotation, box, *, frame="ray", image="a.png"):
+    heads = [{"box": box, "rotation": rotation.tolist()}, {"box": [0, 0, 9, 9]}]
+    path.write_text(json.dumps({"frame": frame, "images": [{"image": image, "heads": heads}]}))
+    return path
+
+
+def test_images_get_the_rotations_of_files_of_predictions(tmp_path, monkeypatch):
+    """The head lies at 30 to 70 of 200 pixels, so at 130 to 170 of the flipped image."""
+    monkeypatch.setattr(looks, "predictors", lambda *_: [_Sees()])
+    monkeypatch.setattr(pseudo_label, "predictors", lambda *_: [_Sees()])
+    raw = tmp_path / "images"
+    raw.mkdir()
+    cv2.imwrite(str(raw / "a.png"), an_image())
+    files = (
+        predictions(tmp_path / "plain.json", turned(36, 10), [30, 20, 70, 60]),
+        predictions(tmp_path / "flipped.json", turned(-36, 10), [130, 20, 170, 60]),
+    )
+    parser = argparse.ArgumentParser()
+    pseudo_label.add_arguments(parser)
+    args = parser.parse_args(["--teacher", *map(str, files)])
+    args.raw, args.out = raw, tmp_path / "mine"
+    made = pseudo_label.from_arguments(args)
+    (item,) = made.splits["train"]
+    report = a_report()
+    (record,) = made.read(item, report)
+    np.testing.assert_allclose(record["rotations"][0], turned(36, 10), atol=1e-5)
+    assert report.notes.counts["heads labelled with a rotation of the teacher"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [({"frame": "camera"}, "in the frame 'camera'"), ({"image": "b.png"}, "says nothing of 1")],
+)
+def test_a_teacher_of_other_images_or_another_frame(tmp_path, field, message):
+    file = predictions(tmp_path / "plain.json", turned(0), [1, 2, 30, 40], **field)
+    with pytest.raises(BadInput, match=message):
+        read_teacher([file, file], ["a.png"], "ray", TRUST)

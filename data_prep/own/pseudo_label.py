@@ -12,16 +12,18 @@ one from a trusted prediction on it, unless its own heading disagrees; where it 
 prediction is turned about the vertical until it looks that way. Predictions on no head of the
 record are marked to be ignored.
 
+--teacher PLAIN FLIPPED: predictions of another program (JSON, docs/evaluation.md) for the images as
+they are and flipped horizontally. Where they agree on a trusted head that looks to the front, its
+rotation is theirs; where the network contradicts them, the head has a box alone.
+
 Rotations are in the frame of the weights ("ray" or "camera"); intrinsics of records stay only where
 the frame is "camera", since a ray-frame rotation counts as one only without them.
 """
 
 import argparse
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,138 +31,13 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.labelled import left_out_notes
-from mtnet_jax.boxes import iou_xyxy
+from data_prep.own.looks import Agreement, Labeller, Trusted, predictors, same_head
+from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput, BadRecord
-from mtnet_jax.places import Place
-from mtnet_jax.rotations import (
-    angles_apart,
-    axis_rotation,
-    geodesic_degrees,
-    heading_degrees,
-    mirror,
-    nearest_rotation,
-)
-
-_SAME_HEAD = 0.5  # IoU
-
-
-class Agreement(NamedTuple):
-    """When looks agree."""
-
-    score: float = 0.5  # least score in every look
-    rotation: float = 15.0  # degrees, furthest look from the mean rotation
-    heading: float = 25.0  # degrees, furthest look from the mean heading
-    doubtful: float = 0.1  # least score, in the first look, of what is marked to be ignored
-
-
-@dataclass(frozen=True)
-class Trusted:
-    """A prediction that the looks were asked about.
-
-    Attributes:
-      box: (4,) xyxy pixels, mean of the looks that found it.
-      agreed: every look found it with enough score.
-      rotation: (3, 3) mean, or None where the looks differ.
-      heading: degrees, mean, or None where the looks differ, or the rotation says it.
-    """
-
-    box: np.ndarray
-    agreed: bool
-    rotation: np.ndarray | None = None
-    heading: float | None = None
-
-
-def agree(looks: Sequence[dict[str, np.ndarray]], options: Agreement) -> list[Trusted]:
-    """What several looks at one image say together.
-
-    Args:
-      looks: predictions of each look, already moved back into the image ("boxes" (m, 4), "scores"
-        (m,), "rotations" (m, 3, 3)). The first one proposes, the others are asked.
-      options: when they agree.
-
-    Returns:
-      A `Trusted` for each head of the first look of score >= options.doubtful.
-    """
-    first = looks[0]
-    found = []
-    for i in np.flatnonzero(first["scores"] >= options.doubtful):
-        mine = [_same_head(first["boxes"][i], look) for look in looks]
-        known = [(look, j) for look, j in zip(looks, mine, strict=True) if j is not None]
-        box = np.mean([look["boxes"][j] for look, j in known], axis=0)
-        scores = [look["scores"][j] for look, j in known]
-        if len(known) < len(looks) or min(scores) < options.score:
-            found.append(Trusted(box, agreed=False))
-            continue
-        rotations = np.array([look["rotations"][j] for look, j in known], np.float64)
-        found.append(Trusted(box, True, *_mean_pose(rotations, options)))
-    return found
-
-
-def _same_head(box: np.ndarray, look: dict[str, np.ndarray]) -> int | None:
-    """The prediction of a look that overlaps a box most, None where none does enough."""
-    if not len(look["boxes"]):
-        return None
-    overlap = iou_xyxy(box[None].astype(np.float64), look["boxes"].astype(np.float64))
-    best = int(np.argmax(overlap))
-    return best if overlap[best] >= _SAME_HEAD else None
-
-
-def _mean_pose(rotations: np.ndarray, options: Agreement) -> tuple[np.ndarray | None, float | None]:
-    """The chordal mean of (k, 3, 3) rotations or, failing that, of their headings."""
-    mean = nearest_rotation(rotations.sum(axis=0))
-    if geodesic_degrees(rotations, mean[None]).max() <= options.rotation:
-        return mean, None
-    angles = np.deg2rad(heading_degrees(rotations))
-    heading = float(np.rad2deg(np.arctan2(np.sin(angles).sum(), np.cos(angles).sum())))
-    off = angles_apart(np.rad2deg(angles), heading)
-    return None, heading if off.max() <= options.heading else None
-
-
-@dataclass(frozen=True)
-class Labeller:
-    """The looks of a network at an image.
-
-    Attributes:
-      weights: as `mtnet_jax.Predictor` takes them.
-      sizes: sides of the network's input, multiples of 32.
-      options: when looks agree.
-    """
-
-    weights: Place
-    sizes: tuple[int, ...]
-    options: Agreement
-
-    def __call__(self, image: np.ndarray) -> list[Trusted]:
-        """(H, W, 3) uint8 RGB -> what the looks say together."""
-        looks = []
-        for predictor in _predictors(self.weights, self.sizes, self.options.doubtful):
-            looks.append(_arrays(predictor(image)))
-            flipped = _arrays(predictor(np.ascontiguousarray(image[:, ::-1])))
-            looks.append(_unflipped(flipped, image.shape[1]))
-        return agree(looks, self.options)
-
-
-@functools.lru_cache(maxsize=1)
-def _predictors(weights: Place, sizes: tuple[int, ...], score: float) -> list[Any]:
-    from mtnet_jax.predict.predictor import Predictor
-
-    return [Predictor(weights, score_threshold=score, size=size) for size in sizes]
-
-
-def _arrays(heads: list[Any]) -> dict[str, np.ndarray]:
-    from mtnet_jax.predict.head import as_arrays
-
-    return as_arrays(heads)
-
-
-def _unflipped(heads: dict[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
-    """Heads of a horizontally flipped image, as they are in the image itself."""
-    left, top, right, bottom = heads["boxes"].T
-    boxes = np.stack([width - right, top, width - left, bottom], axis=1)
-    return {**heads, "boxes": boxes, "rotations": mirror(heads["rotations"])}
-
+from mtnet_jax.places import Place, place_argument
+from mtnet_jax.rotations import angles_apart, axis_rotation, heading_degrees
 
 # --- Images ---------------------------------------------------------------------------------------
 
@@ -175,7 +52,7 @@ def read_image(path: Path, report: Report, *, raw: Path, source: str, label: Lab
         report.drop_image(f"the image cannot be read: {error}", str(path))
         return
     heads = HeadsOfImage(image_id, (image.shape[1], image.shape[0]), report)
-    for trusted in label(image):
+    for trusted in label(image, image_id):
         _add(heads, trusted, report, image_id)
     yield heads.record(encoded, source)
 
@@ -193,6 +70,10 @@ def _add(heads: HeadsOfImage, trusted: Trusted, report: Report, image_id: str) -
 def _kind(trusted: Trusted) -> str:
     if not trusted.agreed:
         return "predictions on which the looks do not agree"
+    if trusted.taught == "contradicted":
+        return "heads with a box alone, since the network contradicts the teacher"
+    if trusted.taught == "yes":
+        return "heads labelled with a rotation of the teacher"
     if trusted.rotation is not None:
         return "heads labelled with a rotation"
     return f"heads labelled with a {'box' if trusted.heading is None else 'heading'} alone"
@@ -211,7 +92,7 @@ def read_record(
     image = decode_image(record["image"])
     size, image_id = (image.shape[1], image.shape[0]), record["image_id"]
     heads = HeadsOfImage(image_id, size, report)
-    predictions = label(image)
+    predictions = label(image, image_id)
     unused = set(range(len(predictions)))
     for i, box in enumerate(record["boxes"]):
         match = _match(box, predictions)
@@ -261,7 +142,7 @@ def _upgraded(
 def _match(box: np.ndarray, predictions: Sequence[Trusted]) -> int | None:
     if not predictions:
         return None
-    return _same_head(box, {"boxes": np.array([p.box for p in predictions])})
+    return same_head(box, {"boxes": np.array([p.box for p in predictions])})
 
 
 @functools.lru_cache(maxsize=8)
@@ -300,6 +181,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"looks that differ more from their mean {name} do not agree "
             f"(default {getattr(defaults, name):g})",
         )
+    parser.add_argument(
+        "--teacher",
+        type=place_argument,
+        nargs=2,
+        metavar=("PLAIN", "FLIPPED"),
+        help="predictions of another program for the images, and for the images flipped",
+    )
+    parser.add_argument(
+        "--teacher-heading",
+        type=float,
+        default=TRUST.heading,
+        metavar="DEG",
+        help=f"furthest from the front that the teacher is believed (default {TRUST.heading:g})",
+    )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
 
@@ -313,11 +208,20 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         weights=weights_folder(args.weights or DEFAULT_WEIGHTS),
         sizes=tuple(args.sizes),
         options=Agreement(args.score, args.max_rotation, args.max_heading),
+        teacher=tuple(args.teacher or ()),
+        trust=Trust(heading=args.teacher_heading),
     )
 
 
 def conversion(
-    raw: Path, *, name: str, weights: Place, sizes: tuple[int, ...], options: Agreement
+    raw: Path,
+    *,
+    name: str,
+    weights: Place,
+    sizes: tuple[int, ...],
+    options: Agreement,
+    teacher: Sequence[Place] = (),
+    trust: Trust = TRUST,
 ) -> Conversion:
     """Images or a record set, labelled by a network, as a data set to be written.
 
@@ -327,33 +231,45 @@ def conversion(
       weights: of the network.
       sizes: sides of its input.
       options: when looks agree.
+      teacher: two files of another program's predictions, for the images and the flipped images.
+      trust: when it is believed.
 
     Returns:
       The conversion.
 
     Raises:
-      BadInput: no images there, or a network of several classes for images (of which a record set
-        would have to know the names).
+      BadInput: no images there, a network of several classes for images (of which a record set
+        would have to know the names), or a teacher that does not know the images.
       FileNotFoundError: no weights.
     """
-    label = Labeller(weights, sizes, options)
-    frame = _predictors(weights, sizes, options.doubtful)[0].frame
+    frame = predictors(weights, sizes, options.doubtful)[0].frame
+
+    def labeller(image_ids: Sequence[str]) -> Labeller:
+        learnt = read_teacher(teacher, image_ids, frame, trust) if teacher else None
+        return Labeller(weights, sizes, options, learnt)
+
     if list(raw.glob("**/dataset_info.json")):
         record_set = RecordSet.open(raw)
         items = {
             split: [(str(record_set.path), split, i) for i in range(count)]
             for split, count in record_set.splits.items()
         }
-        read = functools.partial(read_record, label=label, frame=frame)
+        ids = _image_ids(items, frame) if teacher else ()
+        read = functools.partial(read_record, label=labeller(ids), frame=frame)
         return Conversion(_description(name, record_set), items, read)
     from mtnet_jax.predict.files import find_images
 
     found = find_images([raw])
-    if len(_predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
+    if len(predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
         raise BadInput(f"{weights} knows several classes: label a record set with it, not images.")
+    label = labeller([path.relative_to(raw).as_posix() for path in found.images])
     read = functools.partial(read_image, raw=raw, source=name, label=label)
     notes = left_out_notes(found, raw)
     return Conversion(_description(name, None), {"train": found.images}, read, notes)
+
+
+def _image_ids(items: Mapping[str, Sequence[tuple[str, str, int]]], frame: str) -> list[str]:
+    return [_source(*item[:2], frame)[item[2]]["image_id"] for of in items.values() for item in of]
 
 
 def _description(name: str, record_set: RecordSet | None) -> Description:

@@ -1,0 +1,99 @@
+"""Another program's rotations for heads that a network found.
+
+A face mesh reads frontal faces better than a network of this size, and reads nothing else: from
+behind it sees no face, and towards profile it says too little. So its two looks at an image, as it
+is and flipped, give the rotation of a head where both lie on the head, agree, look no further to
+the side than it can be trusted, and the network does not contradict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mtnet_jax.errors import BadInput
+from mtnet_jax.evaluation.foreign import read_predictions
+from mtnet_jax.places import Place
+from mtnet_jax.rotations import angles_apart, heading_degrees
+
+Look = Mapping[str, np.ndarray]  # "boxes" (m, 4), "rotations" (m, 3, 3), NaN without a pose
+
+
+class Trust(NamedTuple):
+    """When the other program is believed."""
+
+    heading: float = 45.0  # degrees from the front, furthest that it is asked for
+    contradiction: float = 35.0  # degrees from the network's heading, beyond which neither is right
+
+
+TRUST = Trust()
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What another program saw in images, and in the same images flipped horizontally.
+
+    Attributes:
+      plain: image_id -> heads.
+      flipped: image_id -> heads of the flipped image, in its pixels.
+      trust: when it is believed.
+    """
+
+    plain: Mapping[str, Look]
+    flipped: Mapping[str, Look]
+    trust: Trust
+
+    def sees(self, image_id: str) -> tuple[Look, Look]:
+        """Both looks at an image, the second one still flipped; heads without a pose left out."""
+        return _posed(self.plain[image_id]), _posed(self.flipped[image_id])
+
+
+def read_teacher(
+    files: Sequence[Place], image_ids: Sequence[str], frame: str, trust: Trust
+) -> Teacher:
+    """Reads the predictions of a program: of the images, and of the images flipped.
+
+    Args:
+      files: two JSON files in the format of `mtnet_jax.evaluation.foreign`.
+      image_ids: the images that will be asked for.
+      frame: "ray" or "camera", that of the network's rotations.
+      trust: when the program is believed.
+
+    Raises:
+      MissingFile: no such file.
+      BadInput: not of the format, an image is missing, or the frame is another one.
+    """
+    looks = []
+    for file in files:
+        predictions = read_predictions(file)
+        if predictions.frame != frame:
+            raise BadInput(
+                f"{file} has rotations in the frame {predictions.frame!r} and the network in "
+                f"{frame!r}. If they come from a crop round the head, write "
+                f'"frame": "ray" into the file (docs/conventions.md).'
+            )
+        found = predictions.of_images(image_ids)
+        looks.append(dict(zip(image_ids, found, strict=True)))
+    return Teacher(looks[0], looks[1], trust)
+
+
+def believed(rotation: np.ndarray | None, network: float | None, trust: Trust) -> str:
+    """Whether a rotation on which both looks agree is taken: "yes", "no" or "contradicted".
+
+    Args:
+      rotation: (3, 3), None where the looks do not agree.
+      network: heading of the network in degrees, None where it knows none.
+      trust: when the program is believed.
+    """
+    if rotation is None or abs(heading_degrees(rotation)) > trust.heading:
+        return "no"
+    if network is None:
+        return "yes"
+    off = angles_apart(heading_degrees(rotation), network)
+    return "contradicted" if off > trust.contradiction else "yes"
+
+
+def _posed(look: Look) -> Look:
+    known = np.isfinite(look["rotations"]).all(axis=(1, 2))
+    return {name: look[name][known] for name in ("boxes", "rotations")}
