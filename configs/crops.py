@@ -1,19 +1,19 @@
 r"""A very small net on crops round heads, for experiments with poses.
 
-    for name in studio_21 studio_31 studio_22 pointing04 masks hardhat; do
+    for name in studio_41 studio_42 pointing04 masks hardhat; do
         mtnet data convert crops --raw records/$name --out records/${name}_crops --posed
     done
     mtnet train --config crops --workdir runs/crops
 
 A quarter of the channels, one residual block a stage, 64 pixels, everything trained at once from
 random weights, so that no choice of an earlier run favours one representation. Rendered people
-(`configs/release.py` has the commands) turn all the way round with exact rotations; `studio_22` is
-kept for testing, all of it. How the representations compare: docs/ablation.md.
+(`configs/release_416.py` has the commands) turn all the way round with exact rotations; `studio_42`
+is kept for testing, all of it. How the representations compare: docs/ablation.md.
 """
 
 from mtnet_jax.config import default_config, phase, record_set
 
-TRAINED = ("studio_21", "studio_31", "pointing04", "masks", "hardhat")
+TRAINED = ("studio_41", "pointing04", "masks", "hardhat")
 
 
 def get_config():
@@ -25,7 +25,7 @@ def get_config():
     config.frame = "ray"
     for name in TRAINED:
         config.data[name] = record_set(f"records/{name}_crops", eval_split="")
-    config.data.studio_22 = record_set("records/studio_22_crops", train_split="", eval_split="test")
+    config.data.studio_42 = record_set("records/studio_42_crops", train_split="", eval_split="test")
     config.augment.turn = 15.0
     config.augment.scale_min = 0.8
     config.augment.scale_max = 1.25

@@ -9,7 +9,7 @@ from mtnet_jax.ablation.spec import Ablation, HeldOut
 
 IMAGE = r"[^#]+"  # a crop is called IMAGE#HEAD, and crops of one image stand or fall together
 TEST_SETS = {
-    "studio_22": HeldOut("records/studio_22_crops", "train", IMAGE, limit=2400),
+    "studio_42": HeldOut("records/studio_42_crops", "train", IMAGE, limit=2400),
     "pointing04": HeldOut("records/pointing04_crops", "test", IMAGE),
     "masks": HeldOut("records/masks_crops", "test", IMAGE),
     "hardhat": HeldOut("records/hardhat_crops", "test", IMAGE),
