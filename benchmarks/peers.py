@@ -46,6 +46,11 @@ NEAR, FAR, TOP_LEFT = 1.0, 10_000.0, 2
 NOSE_TIP = 1  # vertex of the canonical face
 MODEL_NOSE_TIP = np.array(FACE_POINTS[5])  # mm
 CANONICAL_FACE = "geometry_pipeline_metadata_landmarks.binarypb"
+# Name -> mean and deviation of each channel, which has 0 to 1; "half" makes that -1 to 1.
+SCALINGS = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5] * 3, [0.5] * 3),
+}
 PACKED = "face_mesh_solution_packed_assets"
 
 
@@ -67,10 +72,19 @@ def main() -> None:
     mesh.set_defaults(make=_mediapipe, frame="ray")
     two = peers.add_parser("two-stage")
     two.add_argument("--yunet", type=Path, required=True, metavar="FILE")
-    two.add_argument("--pose", type=Path, required=True, metavar="FILE", help="crop -> pose, ONNX")
+    two.add_argument(
+        "--pose",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="crop -> pose, ONNX; the mean of what several give",
+    )
     two.add_argument("--score", type=float, default=0.5, help="least score of a face")
     two.add_argument("--size", type=int, default=224, metavar="N", help="side of its input, pixels")
     two.add_argument("--grow", type=float, default=0.3, help="of a face's box, in parts of a side")
+    two.add_argument("--scaling", choices=SCALINGS, default="imagenet", help="of its input")
+    two.add_argument("--bgr", action="store_true", help="its input has blue first")
     two.add_argument("--output", choices=("angles", "matrix"), default="angles")
     two.add_argument("--order", default="yaw,pitch,roll", help="of the angles, in degrees")
     two.add_argument("--convention", default="canonical", help="a name of docs/conventions.md")
@@ -278,8 +292,8 @@ def _two_stage(args: argparse.Namespace) -> Find:
     detector = cv2.FaceDetectorYN.create(str(args.yunet), "", (320, 320), args.score)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
-    session = onnxruntime.InferenceSession(args.pose, options, ["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    providers = ["CPUExecutionProvider"]
+    networks = [onnxruntime.InferenceSession(path, options, providers) for path in args.pose]
     order = args.order.split(",")
 
     def find(image: np.ndarray) -> list[Head]:
@@ -292,10 +306,10 @@ def _two_stage(args: argparse.Namespace) -> Find:
             box = np.array([left, top, left + sides[0], top + sides[1]])
             grown = box + args.grow * np.array([-sides[0], -sides[1], *sides])
             crop = crop_of(image, grown, args.size)
-            pose = np.ravel(session.run(None, {name: as_input(crop)})[0])
-            heads.append(
-                {"box": grown.tolist(), "score": face[14], **pose_of(pose, args.output, order)}
-            )
+            given = as_input(crop[..., ::-1] if args.bgr else crop, args.scaling)
+            poses = [np.ravel(n.run(None, {n.get_inputs()[0].name: given})[0]) for n in networks]
+            pose = pose_of(np.mean(poses, axis=0), args.output, order)
+            heads.append({"box": grown.tolist(), "score": face[14], **pose})
         return heads
 
     return find
@@ -308,9 +322,10 @@ def crop_of(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (size, size), borderValue=(128, 128, 128))
 
 
-def as_input(crop: np.ndarray) -> np.ndarray:
-    """A crop as most of these networks take it: (1, 3, size, size), normalised as for ImageNet."""
-    normal = (crop / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+def as_input(crop: np.ndarray, scaling: str = "imagenet") -> np.ndarray:
+    """A crop as these networks take it: (1, 3, size, size); a key of `SCALINGS`."""
+    mean, deviation = SCALINGS[scaling]
+    normal = (crop / 255.0 - mean) / deviation
     return normal.transpose(2, 0, 1)[None].astype(np.float32)
 
 

@@ -93,8 +93,21 @@ def test_poses_of_networks_are_read_back(tmp_path):
     np.testing.assert_allclose(heads["rotations"][1], turn)
 
 
-def test_the_two_stages_from_images_to_predictions(tmp_path, monkeypatch):
-    """A detector that says where, and a network that answers with the mean colour of its crop."""
+IMAGENET = (np.array([250, 100, 50]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+HALF = np.array([50, 100, 250]) / 127.5 - 1
+
+
+@pytest.mark.parametrize(
+    ("options", "networks", "colour"),
+    [((), 1, IMAGENET), (("--scaling", "half", "--bgr"), 1, HALF), ((), 2, IMAGENET)],
+)
+def test_the_two_stages_from_images_to_predictions(
+    tmp_path, monkeypatch, options, networks, colour
+):
+    """A detector that says where, and networks that answer with the mean colour of their crop.
+
+    The second network says three times as much, so the mean of both is twice the colour.
+    """
     onnx = pytest.importorskip("onnx")
     image = np.zeros((100, 200, 3), np.uint8)
     image[30:70, 80:120] = (250, 100, 50)
@@ -111,28 +124,31 @@ def test_the_two_stages_from_images_to_predictions(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: Detector())
     kind, shape = onnx.TensorProto.FLOAT, [1, 3, 16, 16]
-    node = onnx.helper.make_node("GlobalAveragePool", ["crop"], ["angles"])
     values = [
         onnx.helper.make_tensor_value_info(name, kind, size)
         for name, size in (("crop", shape), ("angles", [1, 3, 1, 1]))
     ]
-    graph = onnx.helper.make_graph([node], "pose", values[:1], values[1:])
     opset = [onnx.helper.make_opsetid("", 18)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset), tmp_path / "pose.onnx")
+    for number in range(networks):
+        times = onnx.numpy_helper.from_array(np.array(1 + 2 * number, np.float32), "times")
+        nodes = [
+            onnx.helper.make_node("GlobalAveragePool", ["crop"], ["colour"]),
+            onnx.helper.make_node("Mul", ["colour", "times"], ["angles"]),
+        ]
+        graph = onnx.helper.make_graph(nodes, "pose", values[:1], values[1:], [times])
+        model = onnx.helper.make_model(graph, opset_imports=opset)
+        onnx.save(model, tmp_path / f"pose{number}.onnx")
 
     words = ["two-stage", "--images", tmp_path / "images", "--out", tmp_path / "out.json"]
-    words += ["--yunet", "none.onnx", "--pose", tmp_path / "pose.onnx", "--size", "16"]
+    words += ["--yunet", "none.onnx", "--size", "16", *options]
+    words += ["--pose", *(tmp_path / f"pose{number}.onnx" for number in range(networks))]
     words += ["--grow", "0", "--order", "pitch,yaw,roll", "--convention", "opal"]
     monkeypatch.setattr("sys.argv", ["peers", *map(str, words)])
     main()
     (heads,) = read_predictions(tmp_path / "out.json").of_images(["a"])
     assert heads["boxes"].tolist() == [[80, 30, 120, 70]]
     assert heads["scores"].tolist() == [0.75]
-    pitch, yaw, roll = (np.array([250, 100, 50]) / 255 - [0.485, 0.456, 0.406]) / [
-        0.229,
-        0.224,
-        0.225,
-    ]
+    pitch, yaw, roll = networks * colour
     found = rotation_to_euler(heads["rotations"][0], convention="opal")
     np.testing.assert_allclose(found, [yaw, pitch, roll], atol=1e-4)
 
