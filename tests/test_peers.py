@@ -11,6 +11,7 @@ from benchmarks.peers import (
     PACKED,
     VERTICAL_FOV,
     _canonical_face,
+    _found,
     _outline,
     as_input,
     crop_of,
@@ -151,6 +152,14 @@ def test_the_two_stages_from_images_to_predictions(
     pitch, yaw, roll = networks * colour
     found = rotation_to_euler(heads["rotations"][0], convention="opal")
     np.testing.assert_allclose(found, [yaw, pitch, roll], atol=1e-4)
+
+
+def test_a_flipped_look_is_at_the_mirrored_image(tmp_path):
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    for flipped in (False, True):
+        ((_, seen),) = _found([tmp_path / "a.png"], lambda rgb: rgb, flipped=flipped)
+        np.testing.assert_array_equal(seen[..., ::-1], cv2.flip(image, 1) if flipped else image)
 
 
 def test_the_canonical_face_is_a_part_of_the_npm_package(tmp_path):
