@@ -82,9 +82,19 @@ class Elsewhere:
     pass, since what they read is needed until the caller stops, and end when this is dropped.
     """
 
-    def __init__(self, function: Function, processes: int, modules: Sequence[str]):
-        """Starts `processes` processes, with these modules imported, on the first call."""
+    def __init__(
+        self, function: Function, processes: int, modules: Sequence[str], *, when_one_dies: str
+    ):
+        """Starts `processes` processes on the first call.
+
+        Args:
+          function: a picklable one of one argument.
+          processes: how many.
+          modules: what they import before they work.
+          when_one_dies: what to do then, said in the error.
+        """
         prepare(modules)
+        self._cure = when_one_dies
         self._pool = pool_of(function, processes, at_signals=signal.SIG_IGN)
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
@@ -98,7 +108,5 @@ class Elsewhere:
             return self._pool.submit(work, argument).result()
         except BrokenProcessPool:
             raise WorkerDied(
-                "a process that reads for the training died (killed, or out of memory? "
-                "config.loader_processes=0 needs the least); the same command goes on from the "
-                "last checkpoint"
+                f"a process that reads records died (killed, or out of memory?): {self._cure}"
             ) from None

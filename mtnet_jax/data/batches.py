@@ -25,6 +25,11 @@ Batch = dict[str, np.ndarray]
 # Of each row of a batch: number of the source, number of the record, seed of its changes.
 _Work = list[tuple[int, int, int]]
 
+_CURE = (
+    "config.loader_processes=0 needs the least memory; the same command goes on from the last "
+    "checkpoint"
+)
+
 
 def augment_record(
     record: Record, rng: np.random.Generator, size: int, options: AugmentOptions
@@ -175,7 +180,8 @@ def training_batches(
     ]
     read: Callable[[_Work], Batch] = _Reader(sources, size, max_heads, options, packer)
     if processes:
-        read, threads = Elsewhere(read, processes, [__name__]), processes + 1
+        read = Elsewhere(read, processes, [__name__], when_one_dies=_CURE)
+        threads = processes + 1
     streams = [place.shuffle().repeat() for place in places]
     mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     return iter(
