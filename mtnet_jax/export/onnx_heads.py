@@ -56,8 +56,11 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
     slots = min(config.decode.max_heads, candidates)
 
     vote = config.decode.get("vote", False)
-    scores, best, boxes = _candidates(graph, system, predictions, candidates, channels, vote)
-    keep = _suppress(graph, boxes, scores, candidates)
+    # The score that makes a head; 0 is that of what is none.
+    least = graph.add("Max", [SCORE_THRESHOLD, graph.number(float(np.finfo(np.float32).tiny))])
+    matters = graph.add("Min", [least, graph.number(FOUND_SCORE)]) if vote else least
+    best, boxes, scores = _candidates(graph, system, predictions, candidates, channels, matters)
+    keep = _suppress(graph, boxes, scores, candidates, least)
     kept, order = _first_kept(graph, scores, keep, slots)
     pose_channels = system.representation.size
     _fill(graph, graph.add("Max", [kept, graph.number(0.0)]), slots, 2, "scores")
@@ -101,9 +104,10 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
 
 
 def _candidates(
-    graph: Graph, system: System, predictions: str, most: int, channels: int, vote: bool
+    graph: Graph, system: System, predictions: str, most: int, channels: int, matters: str
 ) -> tuple[str, str, str]:
-    """The best n <= most: scores (batch, n), falling, raw numbers (batch, n, C), boxes."""
+    """The best n <= most that score as much as matters: raw numbers (batch, n, C), boxes, scores
+    (batch, n), falling."""
     num_classes = channels - 5 - system.representation.size
     sure = graph.add("Sigmoid", [graph.part(predictions, 4, 5 + num_classes, 2)])
     if num_classes > 1:
@@ -116,25 +120,12 @@ def _candidates(
     # Numbers above 0 as they are, all else 0: NaN, too, is not above it.
     score = graph.add("ThresholdedRelu", [score], alpha=0.0)
     score = graph.add("Squeeze", [score, graph.ints(2)])
-    names = [_count(graph, score, most, vote)]
-    scores = graph.add("TopK", [score, *names], axis=1, outputs=["best_scores", "best_index"])
+    # As many as matter in the image that has most: mostly few, and all that follows is as long.
+    passing = _most_true(graph, graph.add("GreaterOrEqual", [score, matters]))
+    count = graph.add("Min", [passing, graph.ints(most)])
+    scores = graph.add("TopK", [score, count], axis=1, outputs=["best_scores", "best_index"])
     best = _take(graph, predictions, "best_index", channels)
-    return scores, best, _boxes(graph, system.grid, best, "best_index")
-
-
-def _count(graph: Graph, score: str, most: int, vote: bool) -> str:
-    """(1,) how many candidates matter in the image that has most: mostly few, and all that follows
-    is as long."""
-    least = _least_score(graph)
-    if vote:
-        least = graph.add("Min", [least, graph.number(FOUND_SCORE)])
-    passing = _most_true(graph, graph.add("GreaterOrEqual", [score, least]))
-    return graph.add("Min", [passing, graph.ints(most)])
-
-
-def _least_score(graph: Graph) -> str:
-    """The score that makes a head; 0 is that of what is none."""
-    return graph.add("Max", [SCORE_THRESHOLD, graph.number(float(np.finfo(np.float32).tiny))])
+    return best, _boxes(graph, system.grid, best, "best_index"), scores
 
 
 def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
@@ -151,9 +142,9 @@ def _boxes(graph: Graph, grid: Grid, best: str, index: str) -> str:
     return graph.add("Concat", corners, axis=2)
 
 
-def _suppress(graph: Graph, boxes: str, scores: str, count: int) -> str:
+def _suppress(graph: Graph, boxes: str, scores: str, count: int, least: str) -> str:
     """(batch, count) float32: 1 where a candidate passes the threshold and is kept, else 0."""
-    usable = graph.add("GreaterOrEqual", [scores, _least_score(graph)])
+    usable = graph.add("GreaterOrEqual", [scores, least])
     asked = graph.add("Where", [usable, scores, graph.number(_UNUSABLE)])
     one = graph.ints(1)
     selected = graph.add(
