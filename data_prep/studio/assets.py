@@ -6,10 +6,11 @@ The folder is laid out like this (all CC0; docs/studio.md says where the full pa
     eyes/low-poly.obj, .mhclo        eyeballs;  eyes/*.png  their textures
     hair/NAME/NAME.obj, .mhclo, .mhmat and the texture that the .mhmat names
     skins/*.jpg                      diffuse textures of the body
+    clothes/NAME/NAME.obj, .mhclo    suits and hats, tinted without textures; may be absent
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,9 @@ class Garment:
       weights: (n, 3) of the anchors.
       offsets: (n, 3) added, in units of the head's size along each axis.
       scales: for each axis, two base vertices and the distance between them that means 1.
-      texture: path of its texture.
+      texture: path of its texture, or None.
+      tags: words that say what it is.
+      covers: (m,) base vertices that it hides.
     """
 
     name: str
@@ -59,7 +62,9 @@ class Garment:
     weights: np.ndarray
     offsets: np.ndarray
     scales: tuple[tuple[int, int, float], ...]
-    texture: Path
+    texture: Path | None
+    tags: frozenset[str] = frozenset()
+    covers: np.ndarray = field(default_factory=lambda: np.empty(0, int))
 
     def fit(self, base: np.ndarray) -> np.ndarray:
         """(n, 3) vertices on a base mesh of the shape `base`, (19158, 3)."""
@@ -77,6 +82,7 @@ class Assets:
     eye_textures: tuple[Path, ...]
     hair: tuple[Garment, ...]
     skins: tuple[Path, ...]
+    clothes: tuple[Garment, ...] = ()
 
 
 def read_assets(folder: Path) -> Assets:
@@ -101,6 +107,9 @@ def read_assets(folder: Path) -> Assets:
             read_garment(path) for path in _some(folder, "hair/*/*.mhclo", "at least one hair")
         ),
         skins=_some(folder, "skins/*.jpg", "at least one skin"),
+        clothes=tuple(
+            read_garment(path, textured=False) for path in sorted(folder.glob("clothes/*/*.mhclo"))
+        ),
     )
 
 
@@ -141,8 +150,8 @@ def read_obj(path: Path) -> Mesh:
     )
 
 
-def read_garment(path: Path) -> Garment:
-    """A .mhclo with its mesh and texture.
+def read_garment(path: Path, *, textured: bool = True) -> Garment:
+    """A .mhclo with its mesh, and its texture if that is wanted.
 
     Raises:
       FileNotFoundError: the mesh or the texture is missing.
@@ -150,14 +159,19 @@ def read_garment(path: Path) -> Garment:
     """
     fields: dict[str, list[str]] = {}
     rows: list[list[float]] = []
+    covered: list[str] = []
+    tags: set[str] = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.split()
         if not words or words[0] == "#":
             continue
-        if words[0].isdigit():
-            rows.append([float(word) for word in words])
-        else:
+        if not words[0].isdigit():
             fields[words[0]] = words[1:]
+            tags.update(words[1:] if words[0] == "tag" else ())
+        elif "delete_verts" in fields:  # the last field, ranges of vertices follow it
+            covered += words
+        else:
+            rows.append([float(word) for word in words])
     try:
         mesh = read_obj(path.parent / fields["obj_file"][0])
         scales = tuple(
@@ -179,8 +193,21 @@ def read_garment(path: Path) -> Garment:
         weights=full[:, 3:6],
         offsets=full[:, 6:],
         scales=scales,
-        texture=_texture(path),
+        texture=_texture(path) if textured else None,
+        tags=frozenset(tags),
+        covers=_ranges(covered),
     )
+
+
+def _ranges(words: list[str]) -> np.ndarray:
+    """The numbers of "3 7 - 9": 3, 7, 8, 9."""
+    numbers: list[int] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "-":
+            numbers += range(numbers[-1] + 1, int(word) + 1)
+        elif word != "-":
+            numbers.append(int(word))
+    return np.array(numbers, int)
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ import functools
 import cv2
 import numpy as np
 
-from data_prep.studio import paint, wear
+from data_prep.studio import paint, suits, wear
 from data_prep.studio.figure import (
     LANDMARKS,
     Figure,
@@ -21,6 +21,7 @@ from data_prep.studio.person import SHINY, Part, Person
 from data_prep.studio.shape import random_shape
 
 _BALD, _HEADGEAR, _GLASSES = 0.12, 0.25, 0.2  # shares of people
+_SUIT, _HAT = 0.6, 0.2  # shares of people and of headgear, where the assets have suits and hats
 _MOUTH_COLOURS = np.array([[0.9, 0.87, 0.8], [0.6, 0.25, 0.25]])  # teeth, tongue
 _PEOPLE_KEPT = 64  # in memory, about 1 MB each
 _CHEST = 0.35  # metres below the middle of the head
@@ -51,13 +52,12 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
     look = paint.random_look(figure.assets, rng)
     beard = wear.random_beard(rng) if kind == "male" else None
 
-    dress, hidden = wear.clothes(figure, shape, normals, rng)
+    dress, hidden = _dress(figure, shape, normals, kind, rng)
     pieces = [dress]
     worn: list[wear.Piece] = []
     plane = None
     if rng.random() < _HEADGEAR:
-        gear = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
-        worn, plane = wear.headgear(gear, figure, shape, normals, rng)
+        worn, plane = _headgear(figure, shape, normals, rng)
     if rng.random() < _GLASSES:
         pieces += wear.glasses(shape, figure, rng)
 
@@ -122,6 +122,27 @@ def make_person(figure: Figure, identity: int, seed: int) -> Person:
         outline_triangles=joined,
         sphere_centre=to_head_axes(_SPHERE_CENTRE),
     )
+
+
+def _dress(
+    figure: Figure, shape: np.ndarray, normals: np.ndarray, kind: str, rng: np.random.Generator
+) -> tuple[wear.Piece, np.ndarray]:
+    """What the body wears, and (19158,) bool: vertices whose skin it hides."""
+    choice = suits.suits_for(figure, kind)
+    if choice and rng.random() < _SUIT:
+        return suits.suit(choice[rng.integers(len(choice))], shape, rng)
+    return wear.clothes(figure, shape, normals, rng)
+
+
+def _headgear(
+    figure: Figure, shape: np.ndarray, normals: np.ndarray, rng: np.random.Generator
+) -> tuple[list[wear.Piece], np.ndarray]:
+    """As `wear.headgear`, hats included."""
+    choice = suits.hats(figure)
+    if choice and rng.random() < _HAT:
+        return suits.hat(choice[rng.integers(len(choice))], shape, rng)
+    gear = str(rng.choice(wear.HEADGEAR, p=[0.3, 0.25, 0.2, 0.15, 0.1]))
+    return wear.headgear(gear, figure, shape, normals, rng)
 
 
 def _skin(
