@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from data_prep.engine.conversion import Description
 from data_prep.engine.report import Report
 from data_prep.own import looks, pseudo_label
-from data_prep.own.looks import Agreement, Labeller, Trusted, agree, taught
+from data_prep.own.looks import Agreement, Labeller, Trusted, agree, missed, taught
 from data_prep.own.pseudo_label import read_image, read_record
 from data_prep.own.teacher import TRUST, read_teacher
 from mtnet_jax.errors import BadInput
@@ -234,8 +234,17 @@ def test_a_teacher_is_not_asked_where_it_sees_no_face_or_the_network_doubts():
     assert taught(doubtful, [seen(turned(10))] * 2, OPTIONS, TRUST) is doubtful
 
 
+def test_a_face_that_the_network_misses_is_doubtful():
+    faces = {"boxes": np.array([BOX, [100, 20, 140, 80]], float)}
+    (found,) = missed(faces, [Trusted(BOX + 20, True)])  # the first face touches it
+    assert not found.agreed
+    np.testing.assert_array_equal(found.box, [100, 20, 140, 80])
+    assert len(missed(faces, [])) == 2
+
+
 def predictions(path, rotation, box, *, frame="ray", image="a.png"):
-    heads = [{"box": box, "rotation": rotation.tolist()}, {"box": [0, 0, 9, 9]}]
+    aside = {"box": [0, 0, 9, 9]}  # has no pose, so it is left out
+    heads = [{"box": box, "rotation": rotation.tolist()}, aside]
     path.write_text(json.dumps({"frame": frame, "images": [{"image": image, "heads": heads}]}))
     return path
 

@@ -76,6 +76,16 @@ def agree(looks: Sequence[Look], options: Agreement) -> list[Trusted]:
     return found
 
 
+def missed(faces: Look, found: Sequence[Trusted]) -> list[Trusted]:
+    """Faces of the teacher (its look at the image as it is) that touch no head of the network."""
+    heads = np.array([head.box for head in found], np.float64).reshape(-1, 4)
+    return [
+        Trusted(box, agreed=False)
+        for box in faces["boxes"].astype(np.float64)
+        if not (iou_xyxy(box[None], heads) > 0).any()
+    ]
+
+
 def same_head(box: np.ndarray, look: Look) -> int | None:
     """The prediction of a look that overlaps a box most, None where none does enough."""
     if not len(look["boxes"]):
@@ -124,7 +134,8 @@ class Labeller:
             return found
         theirs, theirs_flipped = self.teacher.sees(image_id)
         asked = [theirs, _unflipped(theirs_flipped, image.shape[1])]
-        return [taught(head, asked, self.options, self.teacher.trust) for head in found]
+        learnt = [taught(head, asked, self.options, self.teacher.trust) for head in found]
+        return learnt + missed(asked[0], found)
 
 
 def taught(head: Trusted, looks: Sequence[Look], options: Agreement, trust: Trust) -> Trusted:
