@@ -120,6 +120,21 @@ def test_too_many_people_are_refused(people):
         render(scene, scene.cameras[0])
 
 
+def test_a_crowd_is_told_apart(people):
+    """As many as a scene holds, the lower the nearer: each pixel of a nose is its owner's."""
+    eye = camera(600, 1.6)
+    pixels = [(60 + 80 * column, 40 + 62 * row, 1) for row in range(9) for column in range(7)]
+    places = np.array(pixels) @ np.linalg.inv(eye.matrix).T
+    places *= np.repeat(12 - 0.9 * np.arange(9), 7)[:, None]
+    crowd = [stand(people[i % 12], (0, 0, 0), place) for i, place in enumerate(places)]
+    assert len(crowd) == MOST_PEOPLE
+    scene = scene_of(*crowd, eye=eye)
+    ids = render(scene, eye).ids
+    for number, placed in enumerate(crowd, start=1):
+        x, y = eye.project(placed.head_position + placed.person.landmarks[30]).astype(int)
+        assert ids[y, x] == number
+
+
 # --- boxes ---------------------------------------------------------------------------------------
 
 

@@ -90,7 +90,8 @@ def random_scene(
     count = int(rng.integers(options.people[0], options.people[1] + 1))
     # A run of frames has a cast that it draws from: people are made once and met several times.
     of_the_run = np.random.default_rng([seed, 4, frame // _RUN])
-    cast = of_the_run.choice(identities, size=min(_CAST, len(identities)), replace=False)
+    most = min(max(_CAST, options.people[1]), len(identities))
+    cast = of_the_run.choice(identities, size=most, replace=False)
     chosen = rng.choice(cast, size=min(count, len(cast)), replace=False)
     people: list[PlacedPerson] = []
     for identity in chosen:

@@ -37,17 +37,17 @@ from data_prep.studio.person import SHINY
 from data_prep.studio.scene import Camera, Rendering, Scene
 
 NEAR, FAR = 0.1, 100.0  # metres
-MOST_PEOPLE = 15
-# Hair has holes, everything else is solid. The lowest two bits of red and of blue say who is seen:
+MOST_PEOPLE = 63
+# Hair has holes, everything else is solid. The lowest two bits of each colour say who is seen:
 # that changes a colour by 3 of 255 at most, and saves a second pass. A mesh with a texture belongs
 # to one person; of the others, merged into one, each point has the person's number in its opacity.
 _MARK = "//VTK::DepthPeeling::Impl"
 _HOLES = "if (gl_FragData[0].a < 0.45) discard;"
-_OWN_NUMBER = "vec2 bits = personBits;"
-_NUMBER_OF_POINT = """float number = floor(255.5 - 255.0 * gl_FragData[0].a);
-vec2 bits = vec2(mod(number, 4.0), floor(number / 4.0));"""
-_WRITE = """vec2 redBlue = 4.0 * floor(clamp(gl_FragData[0].rb, 0.0, 1.0) * 63.75) + bits;
-gl_FragData[0] = vec4(redBlue.x / 255.0, gl_FragData[0].g, redBlue.y / 255.0, 1.0);
+_OWN_NUMBER = "float number = personNumber;"
+_NUMBER_OF_POINT = "float number = floor(255.5 - 255.0 * gl_FragData[0].a);"
+_WRITE = """vec3 bits = mod(floor(number / vec3(1.0, 4.0, 16.0)), 4.0);
+vec3 marked = 4.0 * floor(clamp(gl_FragData[0].rgb, 0.0, 1.0) * 63.75) + bits;
+gl_FragData[0] = vec4(marked / 255.0, 1.0);
 """
 _TEXTURES_KEPT = 96
 
@@ -140,11 +140,11 @@ class _Renderer:
         rows = ((np.arange(camera.height) + 0.5) * size[1] / camera.height).astype(int)
         columns = ((np.arange(camera.width) + 0.5) * size[0] / camera.width).astype(int)
         grid = np.ix_(rows, columns)
-        red, blue = drawing[..., 0][grid] & 3, drawing[..., 2][grid] & 3
+        red, green, blue = (drawing[..., k][grid] & 3 for k in range(3))
         return Rendering(
             image=np.minimum(image + 0.5, 255).astype(np.uint8),
             depth=np.where(drawn, depth, large_depth)[grid],
-            ids=np.where(drawn[grid], red + 4 * blue, 0).astype(np.uint8),
+            ids=np.where(drawn[grid], red + 4 * green + 16 * blue, 0).astype(np.uint8),
         )
 
     def _clear(self) -> None:
@@ -284,8 +284,7 @@ def _actor(
         look.BackfaceCullingOn()  # skin and eyes are never seen from inside
     shader = actor.GetShaderProperty()
     shader.AddFragmentShaderReplacement(_MARK, True, "\n".join(lines), False)
-    bits = [float(number & 3), float(number >> 2)]
-    shader.GetFragmentCustomUniforms().SetUniform2f("personBits", bits)
+    shader.GetFragmentCustomUniforms().SetUniformf("personNumber", float(number))
     return actor
 
 
