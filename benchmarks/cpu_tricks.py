@@ -65,13 +65,13 @@ def predict(width: float, size: int, without: str = "") -> Run:
     from benchmarks.predict import network_alone
     from mtnet_jax.cpu import choice
 
-    none = 10**9  # channels, or weights of a tap
+    beyond = 10**9  # more channels, or weights of a tap, than there are
     with ExitStack() as changed:
         if without == "Winograd":
             for name in ("LEAST_WINOGRAD_CHANNELS", "LEAST_WINOGRAD_CHANNELS_BESIDE_ONEDNN"):
-                changed.enter_context(mock.patch.object(choice, name, none))
+                changed.enter_context(mock.patch.object(choice, name, beyond))
         if without == "XLA's convolution for wide kernels":
-            changed.enter_context(mock.patch.object(choice, "MOST_WEIGHTS_OF_A_TAP", none))
+            changed.enter_context(mock.patch.object(choice, "MOST_WEIGHTS_OF_A_TAP", beyond))
         if without == "the compiler's options":
             changed.enter_context(mock.patch.object(choice, "prediction_options", dict))
         run, facts = network_alone(weights=None, width=width, size=size)

@@ -4,62 +4,87 @@
     python -m benchmarks.member_photos --raw member_photos --out congress
     for split in train test; do
         images=congress/$split
-        python -m benchmarks.peers mediapipe --face-model package --images $images --out $split.json
-        python -m benchmarks.peers mediapipe --face-model package --images $images --flipped \
-            --out $split-flipped.json
+        .venv-peers/bin/python -m benchmarks.peers mediapipe --face-model package \
+            --images $images --out $split.json
+        .venv-peers/bin/python -m benchmarks.peers mediapipe --face-model package \
+            --images $images --flipped --out $split-flipped.json
         mtnet data convert pseudo-label --raw $images --split $split --out records/congress_$split \
-            --sizes 320 --teacher $split.json $split-flipped.json
+            --weights runs/release --sizes 320 --teacher $split.json $split-flipped.json
     done
 
-Taken are the photographs of the Biographical Directory of the Congress, and of those from
-Wikipedia the ones of members who left by 1927: works of the United States or old enough to belong
-to everybody, as far as that goes without looking at each (docs/results.md). One in twenty, by a
-hash of the file's name, is for testing. Nobody appears twice: a file is a member.
+(`benchmarks/peers.py` says how to make .venv-peers and package.) Taken are the photographs of the
+Biographical Directory of the Congress, and of those from Wikipedia the ones of members who left by
+1927: works of the United States or old enough to belong to everybody, as far as that goes without
+looking at each (docs/results.md). One in twenty, by a hash of the file's name, is for testing; of
+these, whoever is in the other part too (members who changed their party have several files) is
+left out.
+
+The network that labels them gives the boxes, and rotations where the face mesh cannot: AP on these
+images says how well a network agrees with that one.
 """
 
 import argparse
 import csv
 import hashlib
-import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 LAST_CONGRESS = 69  # ended in 1927
 ONE_IN = 20
+Row = dict[str, str]  # of members.csv
 
 
 def main() -> None:
-    """Links the chosen photographs into OUT/train and OUT/test."""
+    """Copies the chosen photographs into OUT/train and OUT/test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the clone")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args()
     with (args.raw / "members.csv").open(newline="", encoding="utf-8") as file:
-        images = chosen(list(csv.DictReader(file)))
-    counts: Counter[str] = Counter()
-    for image in images:
-        path = args.raw / image
-        if not path.is_file():
-            counts["missing"] += 1
-            continue
-        split = split_of(path.name)
-        target = args.out / split / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            os.link(path, target)
-        counts[split] += 1
+        rows = chosen(list(csv.DictReader(file)))
+    present = [row for row in rows if (args.raw / row["image"]).is_file()]
+    contents = {
+        row["image"]: hashlib.sha256((args.raw / row["image"]).read_bytes()).hexdigest()
+        for row in present
+    }
+    counts = Counter(missing=len(rows) - len(present))
+    for row, split in zip(present, splits(present, contents), strict=True):
+        counts[split or "of the test in training too, left out"] += 1
+        if split:
+            target = args.out / split / Path(row["image"]).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(args.raw / row["image"], target)
     print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 
-def chosen(rows: list[dict[str, str]]) -> list[str]:
-    """The images to take, once each, of the rows of members.csv."""
+def chosen(rows: list[Row]) -> list[Row]:
+    """The rows of members.csv whose images are taken, one for each image."""
     taken = {
-        row["image"]
+        row["image"]: row
         for row in rows
         if row["source"] == "bio_guide"
         or (row["source"] == "wiki" and float(row["congress"]) <= LAST_CONGRESS)
     }
-    return sorted(taken)
+    return [taken[image] for image in sorted(taken)]
+
+
+def splits(rows: list[Row], contents: dict[str, str]) -> list[str]:
+    """ "train", "test" or, for who would be in both, "".
+
+    Args:
+      rows: of members.csv, one an image.
+      contents: image -> a hash of its file.
+    """
+    named = [split_of(Path(row["image"]).name) for row in rows]
+    whose = [{contents[row["image"]], (row["name"], row["born"], row["died"])} for row in rows]
+    trained = {
+        key for keys, split in zip(whose, named, strict=True) if split == "train" for key in keys
+    }
+    return [
+        "" if split == "test" and keys & trained else split
+        for keys, split in zip(whose, named, strict=True)
+    ]
 
 
 def split_of(name: str) -> str:

@@ -32,11 +32,12 @@ import cv2
 import numpy as np
 
 from data_prep.sets.head_model import FACE_POINTS, head_points
+from mtnet_jax.data.listing import list_images
+from mtnet_jax.rotations import nearest_rotation
 
 Head = dict[str, Any]
 Find = Callable[[np.ndarray], list[Head]]  # (H, W, 3) uint8 RGB -> heads
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # MediaPipe: x to the subject's left, y up, z out of the face; its camera has x right, y up, z back.
 # Both differ from ours by the same half turn about x.
@@ -78,7 +79,7 @@ def main() -> None:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="crop -> pose, ONNX; the mean of what several give",
+        help="crop -> pose, ONNX; the mean of what several give (of angles: away from +-180)",
     )
     two.add_argument("--score", type=float, default=0.5, help="least score of a face")
     two.add_argument("--size", type=int, default=224, metavar="N", help="side of its input, pixels")
@@ -98,7 +99,7 @@ def main() -> None:
             help="look at the images flipped horizontally, as a teacher must (docs/data.md)",
         )
     args = parser.parse_args()
-    images = sorted(p for p in args.images.rglob("*") if p.suffix.lower() in SUFFIXES)
+    images = list_images(args.images).images
     if not images:
         parser.error(f"no image in {args.images}: mtnet data images writes them")
     find = args.make(args)
@@ -330,9 +331,10 @@ def as_input(crop: np.ndarray, scaling: str = "imagenet") -> np.ndarray:
 
 
 def pose_of(values: np.ndarray, output: str, order: list[str]) -> Head:
-    """The fields of a head's pose: three angles in degrees, or nine numbers of a matrix by rows."""
+    """The fields of a head's pose: three angles in degrees, or nine numbers of a matrix by rows,
+    of which the nearest rotation is taken (a mean of rotations is none)."""
     if output == "matrix":
-        return {"rotation": values.reshape(3, 3).astype(float).tolist()}
+        return {"rotation": nearest_rotation(values.reshape(3, 3).astype(float)).tolist()}
     return dict(zip(order, values.astype(float).tolist(), strict=True))
 
 

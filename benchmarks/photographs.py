@@ -6,7 +6,9 @@
 DATA holds the images, and `labels/NAME.csv` with a row for each head: image, x1 to y2, heading and
 its confidence, and yaw, pitch, roll (canonical) where they are known. With --convert they become
 record sets. The split `test` is never trained on: Hard Hat's `valid`, persons 11 and 12 of
-Pointing'04, a fifth of masks and portraits by a hash of the file name, and all of AFLW2000.
+Pointing'04, a fifth of masks and portraits by a hash of the file name, and all of AFLW2000. Where
+records has them, two more are measured: portraits of the Congress (`benchmarks/member_photos.py`;
+a network found their heads, so AP there says how well another agrees with it) and rendered people.
 """
 
 import argparse

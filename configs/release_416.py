@@ -8,7 +8,7 @@ r"""The last part of the training of `configs/release.py`, at 416 pixels, where 
     done
     for name in hardhat hardhat_more masks; do
         mtnet data convert pseudo-label --raw records/$name --out records/${name}_posed \
-            --weights runs/release --sizes 416 576
+            --weights runs/release --sizes 448 --max-rotation 12
     done
     # records/congress_train: benchmarks/member_photos.py
     mtnet train --config release_416 --workdir runs/release_416

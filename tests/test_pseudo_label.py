@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from data_prep.engine.builder import write_record_set
 from data_prep.engine.conversion import Description
 from data_prep.engine.report import Report
-from data_prep.own import looks, pseudo_label
+from data_prep.own import csv_heads, looks, pseudo_label
 from data_prep.own.looks import Agreement, Labeller, Trusted, agree, missed, taught
 from data_prep.own.pseudo_label import read_image, read_record
 from data_prep.own.teacher import TRUST, read_teacher
@@ -237,13 +238,13 @@ def test_a_teacher_is_not_asked_where_it_sees_no_face_or_the_network_doubts():
 def test_a_face_that_the_network_misses_is_doubtful():
     faces = {"boxes": np.array([BOX, [100, 20, 140, 80]], float)}
     (found,) = missed(faces, [Trusted(BOX + 20, True)])  # the first face touches it
-    assert not found.agreed
+    assert (found.agreed, found.taught) == (False, "missed")
     np.testing.assert_array_equal(found.box, [100, 20, 140, 80])
     assert len(missed(faces, [])) == 2
 
 
 def predictions(path, rotation, box, *, frame="ray", image="a.png"):
-    aside = {"box": [0, 0, 9, 9]}  # has no pose, so it is left out
+    aside = {"box": [90, 60, 99, 80]}  # a face of which it says no more
     heads = [{"box": box, "rotation": rotation.tolist()}, aside]
     path.write_text(json.dumps({"frame": frame, "images": [{"image": image, "heads": heads}]}))
     return path
@@ -270,13 +271,50 @@ def test_images_get_the_rotations_of_files_of_predictions(tmp_path, monkeypatch)
     (record,) = made.read(item, report)
     np.testing.assert_allclose(record["rotations"][0], turned(36, 10), atol=1e-5)
     assert report.notes.counts["heads labelled with a rotation of the teacher"] == 1
+    assert record["ignore"].tolist() == [False, True]
+    np.testing.assert_allclose(record["boxes"][1], [90, 60, 99, 80])
+    assert report.notes.counts["faces of the teacher that the network misses"] == 1
+
+
+def test_faces_that_nobody_labelled_are_ignored_in_records(tmp_path, monkeypatch):
+    """Where they touch no head of the record, which has them at 30 to 70 and 120 to 160."""
+    boxes = ([40.0, 30, 80, 70], [172.0, 70, 190, 90])
+    missed_faces = [Trusted(np.array(box), False, taught="missed") for box in boxes]
+    made = records_of(tmp_path, monkeypatch, _Says(missed_faces))
+    assert made["ignore"].tolist() == [False, False, True]
+    np.testing.assert_allclose(made["boxes"][2], boxes[1])
+
+
+def test_a_teacher_of_a_record_set_is_asked_for_all_of_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(looks, "predictors", lambda *_: [_Sees()])
+    monkeypatch.setattr(pseudo_label, "predictors", lambda *_: [_Sees()])
+    raw = tmp_path / "images"
+    (raw / "sub").mkdir(parents=True)
+    cv2.imwrite(str(raw / "sub" / "a.png"), an_image())
+    (tmp_path / "t.csv").write_text("image,x1,y1,x2,y2\nsub/a.png,30,20,70,60\n")
+    write_record_set(csv_heads.conversion(raw, tmp_path / "t.csv", name="mine"), tmp_path / "mine")
+    files = [
+        predictions(tmp_path / "plain.json", turned(36, 10), [30, 20, 70, 60]),
+        predictions(tmp_path / "flipped.json", turned(-36, 10), [130, 20, 170, 60]),
+    ]
+    options = {"name": "posed", "weights": tmp_path, "sizes": (416,), "options": OPTIONS}
+    made = pseudo_label.conversion(tmp_path / "mine", teacher=files, **options)
+    (record,) = made.read(made.splits["train"][0], a_report())
+    np.testing.assert_allclose(record["rotations"][0], turned(36, 10), atol=1e-5)
+    files[1].write_text('{"frame": "ray", "images": []}')
+    with pytest.raises(BadInput, match="says nothing of 1 of 1 images"):
+        pseudo_label.conversion(tmp_path / "mine", teacher=files, **options)
 
 
 @pytest.mark.parametrize(
-    ("field", "message"),
-    [({"frame": "camera"}, "in the frame 'camera'"), ({"image": "b.png"}, "says nothing of 1")],
+    ("frame", "field", "message"),
+    [
+        ("ray", {"frame": "camera"}, 'write "frame": "ray" into the file'),
+        ("camera", {"frame": "ray"}, "Take --weights of the other frame"),
+        ("ray", {"image": "b.png"}, "says nothing of 1"),
+    ],
 )
-def test_a_teacher_of_other_images_or_another_frame(tmp_path, field, message):
+def test_a_teacher_of_other_images_or_another_frame(tmp_path, frame, field, message):
     file = predictions(tmp_path / "plain.json", turned(0), [1, 2, 30, 40], **field)
     with pytest.raises(BadInput, match=message):
-        read_teacher([file, file], ["a.png"], "ray", TRUST)
+        read_teacher([file, file], ["a.png"], frame, TRUST)

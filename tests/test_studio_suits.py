@@ -1,10 +1,14 @@
 """Suits and hats of MakeHuman on the studio's people."""
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 
 pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install -e '.[studio]'")
 
+from data_prep.studio import people, suits, wear
 from data_prep.studio.assets import read_assets, read_garment
 from data_prep.studio.figure import LANDMARKS, make_figure
 from data_prep.studio.people import make_person
@@ -72,15 +76,45 @@ def test_each_piece_of_cloth_has_one_colour(dressed):
         assert 1 < len(np.unique(piece.colours, axis=0)) < 40, garment.name
 
 
-def test_people_are_dressed_from_both_and_hats_belong_to_the_outline(dressed, figure):
-    people = [make_person(dressed, identity, 4) for identity in range(16)]
-    plain = [make_person(figure, identity, 4) for identity in range(16)]
-    sizes = [(sum(len(part.points) for part in p.parts)) for p in people]
-    assert len(set(sizes)) == 16
-    assert all(np.isfinite(part.points).all() for p in people for part in p.parts)
-    assert not figure.assets.clothes
-    for with_clothes, without in zip(people, plain, strict=True):
-        assert with_clothes.landmarks.shape == without.landmarks.shape
+def test_people_wear_suits_and_the_plain_clothes(dressed, monkeypatch):
+    worn = Counter()
+    for module, name in ((suits, "suit"), (wear, "clothes"), (suits, "hat"), (wear, "headgear")):
+        monkeypatch.setattr(module, name, counted(worn, name, getattr(module, name)))
+    made = [make_person.__wrapped__(dressed, identity, 4) for identity in range(60)]
+    assert all(np.isfinite(part.points).all() for person in made for part in person.parts)
+    assert worn["suit"] + worn["clothes"] == 60
+    assert 24 < worn["suit"] < 48  # six in ten
+    assert 0 < worn["hat"] < worn["headgear"]
+
+
+def counted(counts, name, function):
+    def call(*args):
+        counts[name] += 1
+        return function(*args)
+
+    return call
+
+
+def test_hats_belong_to_the_outline_of_the_head(dressed, monkeypatch):
+    """The outline of who wears one is as high as the hat, which stands off the bald skull."""
+    tops = []
+    for headgear in (0.0, 1.0):
+        monkeypatch.setattr(people, "_HEADGEAR", headgear)
+        monkeypatch.setattr(people, "_HAT", 1.0)
+        monkeypatch.setattr(people, "_BALD", 1.0)
+        made = make_person.__wrapped__(dressed, 3, 4)
+        tops.append(made.outline[:, 1].min())  # y down
+    assert tops[1] < tops[0] - 0.015
+
+
+def test_shoes_are_no_suit(dressed):
+    """A garment that is fitted to the feet alone."""
+    shoes = np.flatnonzero(dressed.vertices[:13380, 1] < -7)[:50]
+    garment = dataclasses.replace(
+        suits_for(dressed, "child")[0], anchors=shoes[:, None] + [0, 0, 0]
+    )
+    assets = dataclasses.replace(dressed.assets, clothes=(garment,))
+    assert suits_for(dataclasses.replace(dressed, assets=assets), "child") == []
 
 
 def test_ranges_of_hidden_vertices_are_read(dressed):
@@ -90,11 +124,19 @@ def test_ranges_of_hidden_vertices_are_read(dressed):
     assert not covers & {1354, 1460, 1464, 3850, 3870, 3872}
 
 
-def test_a_suit_that_fits_another_mesh_is_named(dressed, tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("verts 0\n", "verts 0\n1 2 3 .3 .3 .4 0 0 0\n", r"\.mhclo fits \d+ vertices"),
+        ("delete_verts", "delete_verts\n3-9\n", r"\.mhclo: a field is missing or damaged"),
+        ("delete_verts", "delete_verts\n- 9\n", r"\.mhclo: a field is missing or damaged"),
+    ],
+)
+def test_a_damaged_suit_is_named(dressed, tmp_path, old, new, message):
     folder = dressed.assets.folder / "clothes" / "male_worksuit01"
     for path in folder.iterdir():
         text = path.read_text()
-        cut = text.replace("verts 0\n", "verts 0\n1 2 3 .3 .3 .4 0 0 0\n", 1)
+        cut = text.replace(old, new, 1)
         (tmp_path / path.name).write_text(cut if path.suffix == ".mhclo" else text)
-    with pytest.raises(ValueError, match=r"male_worksuit01\.mhclo fits \d+ vertices"):
+    with pytest.raises(ValueError, match="male_worksuit01" + message):
         read_garment(tmp_path / "male_worksuit01.mhclo", textured=False)

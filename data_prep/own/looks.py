@@ -40,7 +40,7 @@ class Trusted:
       rotation: (3, 3) mean, or None where the looks differ.
       heading: degrees, mean, or None where the looks differ, or the rotation says it.
       taught: "yes" where the rotation is a teacher's, "contradicted" where there is none because
-        the network and the teacher differ, else "no".
+        the network and the teacher differ, "missed" where the teacher alone sees a face, else "no".
     """
 
     box: np.ndarray
@@ -78,12 +78,17 @@ def agree(looks: Sequence[Look], options: Agreement) -> list[Trusted]:
 
 def missed(faces: Look, found: Sequence[Trusted]) -> list[Trusted]:
     """Faces of the teacher (its look at the image as it is) that touch no head of the network."""
-    heads = np.array([head.box for head in found], np.float64).reshape(-1, 4)
+    heads = np.array([head.box for head in found]).reshape(-1, 4)
     return [
-        Trusted(box, agreed=False)
-        for box in faces["boxes"].astype(np.float64)
-        if not (iou_xyxy(box[None], heads) > 0).any()
+        Trusted(box, agreed=False, taught="missed")
+        for box in faces["boxes"]
+        if not touches(box, heads)
     ]
+
+
+def touches(box: np.ndarray, others: np.ndarray) -> bool:
+    """Whether a box (4,) overlaps any of others (m, 4)."""
+    return bool((iou_xyxy(box[None].astype(np.float64), others.astype(np.float64)) > 0).any())
 
 
 def same_head(box: np.ndarray, look: Look) -> int | None:
@@ -151,6 +156,8 @@ def taught(head: Trusted, looks: Sequence[Look], options: Agreement, trust: Trus
     if not head.agreed or any(j is None for j in mine):
         return head
     theirs = np.array([look["rotations"][j] for look, j in zip(looks, mine, strict=True)])
+    if not np.isfinite(theirs).all():  # a face without a pose
+        return head
     rotation, _ = _mean_pose(theirs, options)
     network = head.heading if head.rotation is None else float(heading_degrees(head.rotation))
     verdict = believed(rotation, network, trust)

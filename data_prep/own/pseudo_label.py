@@ -14,7 +14,8 @@ record are marked to be ignored.
 
 --teacher PLAIN FLIPPED: predictions of another program (JSON, docs/evaluation.md) for the images as
 they are and flipped horizontally. Where they agree on a trusted head that looks to the front, its
-rotation is theirs; where the network contradicts them, the head has a box alone.
+rotation is theirs; where the network contradicts them, the head has what was labelled, or a box
+alone. A face of theirs that touches no head is marked to be ignored.
 
 Rotations are in the frame of the weights ("ray" or "camera"); intrinsics of records stay only where
 the frame is "camera", since a ray-frame rotation counts as one only without them.
@@ -31,7 +32,7 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.labelled import left_out_notes
-from data_prep.own.looks import Agreement, Labeller, Trusted, predictors, same_head
+from data_prep.own.looks import Agreement, Labeller, Trusted, predictors, same_head, touches
 from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
@@ -63,11 +64,19 @@ def _add(heads: HeadsOfImage, trusted: Trusted, report: Report, image_id: str) -
         trusted.box,
         trusted.rotation,
         heading=trusted.heading,
-        ignore="" if trusted.agreed else "the looks do not agree",
+        ignore="" if trusted.agreed else _why_doubted(trusted),
     )
 
 
+def _why_doubted(trusted: Trusted) -> str:
+    if trusted.taught == "missed":
+        return "a face of the teacher that the network misses"
+    return "the looks do not agree"
+
+
 def _kind(trusted: Trusted) -> str:
+    if trusted.taught == "missed":
+        return "faces of the teacher that the network misses"
     if not trusted.agreed:
         return "predictions on which the looks do not agree"
     if trusted.taught == "contradicted":
@@ -108,9 +117,11 @@ def read_record(
             label=int(record["labels"][i]),
             ignore="as in the record" if record["ignore"][i] else "",
         )
-    for number in sorted(unused):
-        if predictions[number].agreed:
-            heads.add(predictions[number].box, ignore="a prediction on no head of the record")
+    for other in (predictions[number] for number in sorted(unused)):
+        if other.agreed:
+            heads.add(other.box, ignore="a prediction on no head of the record")
+        elif other.taught == "missed" and not touches(other.box, record["boxes"]):
+            heads.add(other.box, ignore=_why_doubted(other))
     intrinsics = record["intrinsics"] if frame == "camera" else None
     yield heads.record(record["image"], record["source"], intrinsics)
 
@@ -128,6 +139,8 @@ def _upgraded(
     if heading is None:
         report.note(_kind(trusted), image_id)
         return trusted.rotation, trusted.heading
+    if trusted.taught == "contradicted":
+        report.note("labelled headings that stay, since network and teacher differ", image_id)
     if trusted.rotation is None:
         return None, heading
     off = angles_apart(heading_degrees(trusted.rotation), heading)

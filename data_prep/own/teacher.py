@@ -17,7 +17,8 @@ from mtnet_jax.evaluation.foreign import read_predictions
 from mtnet_jax.places import Place
 from mtnet_jax.rotations import angles_apart, heading_degrees
 
-Look = Mapping[str, np.ndarray]  # "boxes" (m, 4), "rotations" (m, 3, 3), NaN without a pose
+# "boxes" (m, 4), "rotations" (m, 3, 3), NaN without a pose; of a network, "scores" (m,) too.
+Look = Mapping[str, np.ndarray]
 
 
 class Trust(NamedTuple):
@@ -45,8 +46,8 @@ class Teacher:
     trust: Trust
 
     def sees(self, image_id: str) -> tuple[Look, Look]:
-        """Both looks at an image, the second one still flipped; heads without a pose left out."""
-        return _posed(self.plain[image_id]), _posed(self.flipped[image_id])
+        """Both looks at an image, the second one still flipped."""
+        return self.plain[image_id], self.flipped[image_id]
 
 
 def read_teacher(
@@ -68,10 +69,14 @@ def read_teacher(
     for file in files:
         predictions = read_predictions(file)
         if predictions.frame != frame:
+            cure = (
+                'If they come from a crop round the head, write "frame": "ray" into the file'
+                if frame == "ray"
+                else "Take --weights of the other frame"
+            )
             raise BadInput(
                 f"{file} has rotations in the frame {predictions.frame!r} and the network in "
-                f"{frame!r}. If they come from a crop round the head, write "
-                f'"frame": "ray" into the file (docs/conventions.md).'
+                f"{frame!r}. {cure} (docs/conventions.md)."
             )
         found = predictions.of_images(image_ids)
         looks.append(dict(zip(image_ids, found, strict=True)))
@@ -92,8 +97,3 @@ def believed(rotation: np.ndarray | None, network: float | None, trust: Trust) -
         return "yes"
     off = angles_apart(heading_degrees(rotation), network)
     return "contradicted" if off > trust.contradiction else "yes"
-
-
-def _posed(look: Look) -> Look:
-    known = np.isfinite(look["rotations"]).all(axis=(1, 2))
-    return {name: look[name][known] for name in ("boxes", "rotations")}

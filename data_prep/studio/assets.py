@@ -165,11 +165,11 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         words = line.split()
         if not words or words[0] == "#":
             continue
-        if not words[0].isdigit():
+        if "delete_verts" in fields:  # the last field, ranges of vertices follow it
+            covered += words
+        elif not words[0].isdigit():
             fields[words[0]] = words[1:]
             tags.update(words[1:] if words[0] == "tag" else ())
-        elif "delete_verts" in fields:  # the last field, ranges of vertices follow it
-            covered += words
         else:
             rows.append([float(word) for word in words])
     try:
@@ -178,8 +178,9 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
             (int(fields[key][0]), int(fields[key][1]), float(fields[key][2]))
             for key in ("x_scale", "y_scale", "z_scale")
         )
+        covers = _ranges(covered)
     except (KeyError, IndexError, ValueError) as error:
-        raise BadInput(f"{path}: the field {error} is missing or damaged") from error
+        raise BadInput(f"{path}: a field is missing or damaged: {error}") from error
     if len(rows) != len(mesh.vertices):
         raise BadInput(f"{path} fits {len(rows)} vertices, its mesh has {len(mesh.vertices)}")
     # A row is one base vertex, or three with their weights and an offset.
@@ -195,7 +196,7 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         scales=scales,
         texture=_texture(path) if textured else None,
         tags=frozenset(tags),
-        covers=_ranges(covered),
+        covers=covers,
     )
 
 

@@ -13,20 +13,27 @@ from data_prep.studio.assets import Garment
 from data_prep.studio.figure import Figure
 from data_prep.studio.wear import Piece, random_colour
 
-HAT = "Hats"  # the tag of garments that are worn on the head
-_WAIST = 0.9  # dm, height of the base mesh
-_UNDER_A_HAT = np.array([7.62, 0.0])  # see `wear.headgear`
+_HAT = "Hats"  # the tag of garments that are worn on the head
+_SHOULDERS, _HIPS = 4.0, -1.0  # dm, heights of the base mesh: a suit reaches from one to the other
+_WAIST = 0.9  # dm
+_HAT_PLANE = np.array([7.62, 0.0])  # see `wear.headgear`
 
 
 def suits_for(figure: Figure, kind: str) -> list[Garment]:
     """The suits that somebody of this kind ("male", "female", "child") may wear."""
     other = {"male": "Female", "female": "Male"}.get(kind, "")
-    return [g for g in figure.assets.clothes if HAT not in g.tags and other not in g.tags]
+    return [g for g in figure.assets.clothes if _is_suit(g, figure) and other not in g.tags]
 
 
 def hats(figure: Figure) -> list[Garment]:
     """The hats among the assets."""
-    return [garment for garment in figure.assets.clothes if HAT in garment.tags]
+    return [garment for garment in figure.assets.clothes if _HAT in garment.tags]
+
+
+def _is_suit(garment: Garment, figure: Figure) -> bool:
+    """Whether it dresses the whole body: not shoes, a shirt or a hat alone."""
+    heights = figure.vertices[garment.anchors, 1]
+    return bool(heights.max() > _SHOULDERS and heights.min() < _HIPS)
 
 
 def suit(garment: Garment, shape: np.ndarray, rng: np.random.Generator) -> tuple[Piece, np.ndarray]:
@@ -42,8 +49,7 @@ def suit(garment: Garment, shape: np.ndarray, rng: np.random.Generator) -> tuple
     """
     hidden = np.zeros(len(shape), bool)
     hidden[garment.covers] = True
-    points, triangles, piece_of = _of_pieces(garment, shape)
-    colours = np.stack([random_colour(rng) for _ in range(piece_of.max() + 1)])[piece_of]
+    points, triangles, colours = _coloured(garment, shape, rng)
     return Piece(points, triangles, np.zeros(len(points)), colours, 0.05), hidden
 
 
@@ -51,14 +57,14 @@ def hat(
     garment: Garment, shape: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[Piece], np.ndarray]:
     """A hat, as `wear.headgear` gives it: the pieces, and the plane below which hair is seen."""
-    points, triangles, piece_of = _of_pieces(garment, shape)
-    colours = np.stack([random_colour(rng) for _ in range(piece_of.max() + 1)])[piece_of]
-    piece = Piece(points, triangles, np.ones(len(points)), colours, 0.1)
-    return [piece], _UNDER_A_HAT
+    points, triangles, colours = _coloured(garment, shape, rng)
+    return [Piece(points, triangles, np.ones(len(points)), colours, 0.1)], _HAT_PLANE
 
 
-def _of_pieces(garment: Garment, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points and triangles on a person, and a number for each point: the same where points hang
+def _coloured(
+    garment: Garment, shape: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points and triangles on a person, and the colour of each point: the same where points hang
     together, or pieces are as large."""
     triangles = np.concatenate(list(garment.mesh.faces.values()))
     points = garment.fit(shape)
@@ -68,6 +74,7 @@ def _of_pieces(garment: Garment, shape: np.ndarray) -> tuple[np.ndarray, np.ndar
     alike = np.bincount(piece)[piece]
     # A mesh from the shoulders to the legs is a top and trousers.
     height = points[:, 1]
-    reaches = [np.bincount(piece, weights=mask)[piece] > 0 for mask in (height > 3, height < -3)]
-    trousers = reaches[0] & reaches[1] & (height < _WAIST)
-    return points, triangles, np.unique(2 * alike + trousers, return_inverse=True)[1]
+    ends_of = (height > _SHOULDERS, height < _HIPS)
+    high, low = (np.bincount(piece, weights=mask)[piece] > 0 for mask in ends_of)
+    kinds, kind = np.unique(2 * alike + (high & low & (height < _WAIST)), return_inverse=True)
+    return points, triangles, np.stack([random_colour(rng) for _ in kinds])[kind]

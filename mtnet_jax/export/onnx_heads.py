@@ -106,8 +106,8 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
 def _candidates(
     graph: Graph, system: System, predictions: str, most: int, channels: int, matters: str
 ) -> tuple[str, str, str]:
-    """The best n <= most that score as much as matters: raw numbers (batch, n, C), boxes, scores
-    (batch, n), falling."""
+    """The best n <= most, as many as score enough to matter in the image where most do: raw numbers
+    (batch, n, C), boxes, scores (batch, n), falling."""
     num_classes = channels - 5 - system.representation.size
     sure = graph.add("Sigmoid", [graph.part(predictions, 4, 5 + num_classes, 2)])
     if num_classes > 1:
