@@ -35,6 +35,7 @@ from data_prep.studio.bend import place_part
 from data_prep.studio.figure import point_normals
 from data_prep.studio.person import SHINY
 from data_prep.studio.scene import Camera, Rendering, Scene
+from data_prep.studio.shadows import with_shadows
 
 NEAR, FAR = 0.1, 100.0  # metres
 MOST_PEOPLE = 63
@@ -127,6 +128,7 @@ class _Renderer:
 
         wanted = (camera.width, camera.height)
         behind, behind_depth = scene.surroundings.paint(camera)
+        behind = with_shadows(behind, behind_depth, scene, camera)
         depth = np.float32(NEAR * FAR) / (np.float32(FAR) - depth * np.float32(FAR - NEAR))
         large_depth = cv2.resize(behind_depth, size, interpolation=cv2.INTER_NEAREST)
         drawn = (drawing[..., 3] > 0) & (depth < large_depth)
