@@ -36,8 +36,8 @@ def with_shadows(image: np.ndarray, depth: np.ndarray, scene: Scene, camera: Cam
     lit = np.ones(points.shape[:2], np.float32)
     for person in scene.people:
         lit = np.minimum(lit, 1 - darkest * shade(points, person, lamp.direction))
-    lit = cv2.resize(lit, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
-    return image * lit[..., None]
+    size = (camera.width, camera.height)
+    return image * cv2.resize(lit, size, interpolation=cv2.INTER_LINEAR)[..., None]
 
 
 def shade(points: np.ndarray, person: PlacedPerson, direction: np.ndarray) -> np.ndarray:
