@@ -58,11 +58,12 @@ def build_system(config: ConfigDict) -> System:
         version=config.model.version,
         width=config.model.width,
         depth=config.model.depth,
+        # Work directories and exports of before an option do not have it.
+        pose_width=config.model.get("pose_width", 0.0),
         box_activation=config.model.box_activation,
         pose_activation=config.model.pose_activation,
         aggregate=config.model.aggregate,
         dtype=dtypes[config.model.dtype],
-        # Work directories and exports of before this option do not have it.
         remat=config.model.get("remat", "none"),
     )
     return System(

@@ -189,6 +189,17 @@ def test_output_shapes(version, height, width):
     ]
 
 
+def test_a_pose_branch_may_be_wider_than_the_network():
+    """Hidden channels of the paper's branch are 512, 256, 128; all else stays as it is."""
+    narrow = abstract_variables(MultitaskNet(1, 9, width=0.25, depth=0.125))["params"]
+    wide = abstract_variables(MultitaskNet(1, 9, width=0.25, depth=0.125, pose_width=2.0))["params"]
+    for params, hidden in ((narrow, (128, 64, 32)), (wide, (1024, 512, 256))):
+        kernels = [params["pose"][f"hidden{scale}"]["kernel"].shape for scale in (1, 2, 3)]
+        assert tuple(shape[-1] for shape in kernels) == hidden
+    without = [{k: v for k, v in p.items() if k != "pose"} for p in (narrow, wide)]
+    assert jax.tree.map(jnp.shape, without[0]) == jax.tree.map(jnp.shape, without[1])
+
+
 def test_bfloat16_is_close_and_keeps_float32_state():
     options = {"num_classes": 1, "pose_size": 9, "aggregate": "boxes", **SMALL}
     net, half = MultitaskNet(**options), MultitaskNet(**options, dtype=jnp.bfloat16)
@@ -292,6 +303,7 @@ def test_odd_images_are_refused(shape, message):
         ({"version": "v1", "aggregate": "boxes"}, "v1"),
         ({"width": 0.0}, "width"),
         ({"depth": -1.0}, "depth"),
+        ({"pose_width": -1.0}, "pose_width"),
         ({"num_classes": 0}, "num_classes"),
         ({"pose_size": 0}, "pose_size"),
     ],

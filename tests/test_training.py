@@ -13,10 +13,13 @@ from ml_collections import ConfigDict
 from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.config import record_set
 from mtnet_jax.saved_config import read_config
+from mtnet_jax.system import build_system
 from mtnet_jax.training import loop
 from mtnet_jax.training.config_changes import differences
+from mtnet_jax.training.distribution import distribute
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import TrainingDiverged, train
+from mtnet_jax.training.starting import initial_variables
 from mtnet_jax.weights import export_weights, load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_config
@@ -140,6 +143,27 @@ def test_a_group_of_another_shape_starts_fresh(whole_run, tmp_path, capsys):
     config.phases = ConfigDict({"only": config.phases.a.copy_and_resolve_references()})
     started = train(config, tmp_path / "sixd")
     assert_same(started["params"]["neck"], variables["params"]["neck"])  # frozen in phase a
+    assert "fresh: pose" in capsys.readouterr().out
+
+
+def test_a_wider_pose_branch_begins_as_the_narrow_one_was(whole_run, capsys):
+    """The same predictions, by more channels; one of another representation begins anew."""
+    workdir, variables = whole_run
+    images = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+    config = tiny_config()
+    narrow = jax.jit(build_system(config).model.apply)(dict(variables), images)
+    config.init.weights = str(workdir)
+    config.model.pose_width = 0.5
+    system = build_system(config)
+    started = initial_variables(system, config, distribute(config))
+    assert "more hidden channels" in capsys.readouterr().out
+    for a, b in zip(narrow, jax.jit(system.model.apply)(started, images), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    hidden = started["params"]["pose"]["hidden1"]["kernel"]
+    assert hidden.shape[-1] == 256
+    assert np.abs(hidden[..., 8:]).max() > 0  # they can learn
+    config.model.representation = "sixd"
+    initial_variables(build_system(config), config, distribute(config))
     assert "fresh: pose" in capsys.readouterr().out
 
 

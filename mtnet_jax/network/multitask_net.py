@@ -36,6 +36,8 @@ class MultitaskNet(nn.Module):
         "v2": poses come from a branch of their own.
       width: multiplier of all channel counts, rounded to multiples of 8.
       depth: multiplier of the residual blocks of each backbone stage.
+      pose_width: multiplier of the hidden channels of the pose branch (v2); 0: `width`. They are
+        1x1 convolutions, so they cost little: a narrow network may have a wide one.
       box_activation: "none", or "tanh" on tx, ty, tw, th.
       pose_activation: "none", or "tanh" on the pose values (v1 with this is the paper's "v1 tanh").
       aggregate: "none", or "boxes" (v2 only): see `PoseBranch`.
@@ -54,6 +56,7 @@ class MultitaskNet(nn.Module):
     version: str = "v2"
     width: float = 1.0
     depth: float = 1.0
+    pose_width: float = 0.0
     box_activation: str = "none"
     pose_activation: str = "none"
     aggregate: str = "none"
@@ -71,7 +74,8 @@ class MultitaskNet(nn.Module):
         values = 5 + self.num_classes + shared * self.pose_size
         self.face = FaceBranch(values, self.dtype, self.conv)
         if not shared:
-            self.pose = PoseBranch(self.pose_size, self.width, self.aggregate, self.dtype, **both)
+            width = self.pose_width or self.width
+            self.pose = PoseBranch(self.pose_size, width, self.aggregate, self.dtype, **both)
 
     def __call__(self, images_BxHxWx3: Array, *, train: Collection[str] = ()) -> list[Array]:
         """Predicts raw values for every cell and anchor.
@@ -132,6 +136,8 @@ class MultitaskNet(nn.Module):
         for name in ("width", "depth"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be positive")
+        if not self.pose_width >= 0:
+            raise BadInput(f"pose_width is {self.pose_width}; it must be positive, or 0: as width")
 
 
 def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:
