@@ -94,7 +94,7 @@ def studio(assets_dir, out, *options) -> int:
 
 def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
     for options, word in (
-        (["--people", "3-64"], "15 at most"),
+        (["--people", "3-64"], "63 at most"),
         (["--pose-limit", "90"], "--pose-limit 90"),
         (["--backgrounds", str(tmp_path)], "--backgrounds"),
     ):
