@@ -17,12 +17,9 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.timing import Contender, measure, table, write_json
-from benchmarks.train_step import prepare_step
+from benchmarks.train_step import Run, prepare_step
 
 STEPS = 4  # of a turn
-ONEDNN = "oneDNN"
-WITHOUT_ONEDNN = {"MTNET_ONEDNN": "0"}
-Run = tuple[Callable[[], Any], dict[str, Any]]
 
 
 def train(width: float, size: int, batch: int, without: str = "") -> Run:
@@ -111,7 +108,7 @@ def main() -> None:
     if args.way == "train":
         shape["batch"] = args.batch
     contenders = {"all": Contender(make, shape)}
-    contenders[f"without {ONEDNN}"] = Contender(make, shape, WITHOUT_ONEDNN)
+    contenders["without oneDNN"] = Contender(make, shape, {"MTNET_ONEDNN": "0"})
     for trick in tricks:
         contenders[f"without {trick}"] = Contender(make, {**shape, "without": trick})
     results = measure(contenders, turns=args.turns, runs=1 if args.way == "train" else 5)

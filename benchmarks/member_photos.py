@@ -30,6 +30,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from mtnet_jax.sums import sha256_of
+
 LAST_CONGRESS = 69  # ended in 1927
 ONE_IN = 20
 Row = dict[str, str]  # of members.csv
@@ -44,10 +46,7 @@ def main() -> None:
     with (args.raw / "members.csv").open(newline="", encoding="utf-8") as file:
         rows = chosen(list(csv.DictReader(file)))
     present = [row for row in rows if (args.raw / row["image"]).is_file()]
-    contents = {
-        row["image"]: hashlib.sha256((args.raw / row["image"]).read_bytes()).hexdigest()
-        for row in present
-    }
+    contents = {row["image"]: sha256_of(args.raw / row["image"]) for row in present}
     counts = Counter(missing=len(rows) - len(present))
     for row, split in zip(present, splits(present, contents), strict=True):
         counts[split or "of the test in training too, left out"] += 1
@@ -89,7 +88,12 @@ def splits(rows: list[Row], contents: dict[str, str]) -> list[str]:
 
 def split_of(name: str) -> str:
     """ "test" for one file name in twenty, else "train"."""
-    return "test" if int(hashlib.sha256(name.encode()).hexdigest(), 16) % ONE_IN == 0 else "train"
+    return "test" if held_out(name, ONE_IN) else "train"
+
+
+def held_out(name: str, one_in: int) -> bool:
+    """Whether a name is one of so many that are kept for testing, by its hash."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % one_in == 0
 
 
 if __name__ == "__main__":

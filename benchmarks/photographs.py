@@ -13,11 +13,11 @@ a network found their heads, so AP there says how well another agrees with it) a
 
 import argparse
 import csv
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.member_photos import held_out
 from configs.release import RECORD_SETS
 from data_prep.engine.builder import write_record_set
 from data_prep.own import csv_heads
@@ -62,7 +62,7 @@ def main() -> None:
     if args.weights is not None:
         found = {}
         absent = [name for name in MORE if not (args.records / name).exists()]
-        for name in (name for name in (*MEASURED, *MORE) if name not in absent):
+        for name in (*MEASURED, *(name for name in MORE if name not in absent)):
             results = evaluate_records(
                 args.weights, args.records / name, "test", out=args.out, size=args.size
             )
@@ -110,7 +110,7 @@ def split_of(name: str, image: str) -> str:
     if name == "pointing04":
         return "test" if image.split("/")[1] in ("Person11", "Person12") else "train"
     if name in ("masks", "portraits"):
-        return "test" if int(hashlib.sha256(image.encode()).hexdigest(), 16) % 5 == 0 else "train"
+        return "test" if held_out(image, 5) else "train"
     return "train"
 
 

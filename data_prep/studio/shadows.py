@@ -29,9 +29,8 @@ def with_shadows(image: np.ndarray, depth: np.ndarray, scene: Scene, camera: Cam
     if not scene.people or not scene.lights or not np.isfinite(depth).any():
         return image.astype(np.float32)
     lamp = max(scene.lights, key=lambda light: float(np.sum(light.colour)))
-    direct = float(np.mean(lamp.colour))
-    others = sum(float(np.mean(light.colour)) for light in scene.lights) - direct
-    darkest = direct / (direct + others + float(np.mean(scene.ambient)))
+    light = sum(float(np.mean(each.colour)) for each in scene.lights)
+    darkest = float(np.mean(lamp.colour)) / (light + float(np.mean(scene.ambient)))
     points = _points(depth, camera)
     lit = np.ones(points.shape[:2], np.float32)
     for person in scene.people:

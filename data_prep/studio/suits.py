@@ -5,6 +5,8 @@ sleeve, a button) has one colour, or two where it is top and trousers in one; pi
 size, such as two shoes, have the same.
 """
 
+import functools
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -22,7 +24,7 @@ _HAT_PLANE = np.array([7.62, 0.0])  # see `wear.headgear`
 def suits_for(figure: Figure, kind: str) -> list[Garment]:
     """The suits that somebody of this kind ("male", "female", "child") may wear."""
     other = {"male": "Female", "female": "Male"}.get(kind, "")
-    return [g for g in figure.assets.clothes if _is_suit(g, figure) and other not in g.tags]
+    return [garment for garment in _suits(figure) if other not in garment.tags]
 
 
 def hats(figure: Figure) -> list[Garment]:
@@ -30,10 +32,11 @@ def hats(figure: Figure) -> list[Garment]:
     return [garment for garment in figure.assets.clothes if _HAT in garment.tags]
 
 
-def _is_suit(garment: Garment, figure: Figure) -> bool:
-    """Whether it dresses the whole body: not shoes, a shirt or a hat alone."""
-    heights = figure.vertices[garment.anchors, 1]
-    return bool(heights.max() > _SHOULDERS and heights.min() < _HIPS)
+@functools.lru_cache(maxsize=1)
+def _suits(figure: Figure) -> tuple[Garment, ...]:
+    """What dresses the whole body: not shoes, a shirt or a hat alone."""
+    heights = [(garment, figure.vertices[garment.anchors, 1]) for garment in figure.assets.clothes]
+    return tuple(g for g, y in heights if y.max() > _SHOULDERS and y.min() < _HIPS)
 
 
 def suit(garment: Garment, shape: np.ndarray, rng: np.random.Generator) -> tuple[Piece, np.ndarray]:

@@ -119,14 +119,11 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
       ValueError: no group fits.
     """
     _, stored = load_weights(folder)
-    if "pose" in stored["params"] and "pose" in fresh["params"]:
-        wider = _widened(
-            {k: fresh[k]["pose"] for k in fresh}, {k: stored[k]["pose"] for k in fresh}
-        )
-        if wider is not None:
-            _say(f"{folder}: the pose branch gets more hidden channels")
-            stored = {kind: {**stored[kind], "pose": wider[kind]} for kind in fresh}
     shapes = lambda tree: jax.tree.map(np.shape, tree)  # noqa: E731
+    new, old = ({kind: tree[kind].get("pose") for kind in fresh} for tree in (fresh, stored))
+    if shapes(new) != shapes(old) and (wider := _widened(new, old)) is not None:
+        _say(f"{folder}: the pose branch gets more hidden channels")
+        stored = {kind: {**stored[kind], "pose": wider[kind]} for kind in fresh}
     fits = [
         group
         for group in fresh["params"]
@@ -151,24 +148,21 @@ def _widened(fresh: Any, stored: Any) -> Any | None:
     them begins with zeros.
 
     Returns:
-      None where the two differ in anything else, or in nothing.
+      None where the two differ in anything else.
     """
     paths = [
         [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)] for tree in (fresh, stored)
     ]
     if paths[0] != paths[1]:
         return None
-    wider = False
 
     def widen(path: tuple, new: Any, old: Any) -> np.ndarray | None:
-        nonlocal wider
         new, old = np.array(new), np.asarray(old)
         if new.shape == old.shape:
             return old
         # The first convolution gives the hidden channels, in its last axis; the second takes them.
         gives = any(str(part.key).startswith("hidden") for part in path)
         axis = new.ndim - 1 if gives else new.ndim - 2
-        wider = True
         if new.ndim != old.ndim or (np.delete(new.shape, axis) != np.delete(old.shape, axis)).any():
             return None
         if new.shape[axis] < old.shape[axis]:
@@ -179,8 +173,8 @@ def _widened(fresh: Any, stored: Any) -> Any | None:
         return new
 
     leaves = jax.tree_util.tree_map_with_path(widen, fresh, stored)
-    all_fit = all(leaf is not None for leaf in jax.tree.leaves(leaves, is_leaf=lambda x: x is None))
-    return leaves if wider and all_fit else None
+    # Of leaves that are None the tree has fewer.
+    return leaves if len(jax.tree.leaves(leaves)) == len(paths[0]) else None
 
 
 def _digest(tree: Any) -> bytes:
