@@ -107,6 +107,7 @@ def default_config() -> ConfigDict:
     config.model.width = 1.0  # multiplier of the channels
     config.model.depth = 1.0  # multiplier of the residual blocks
     config.model.pose_width = 0.0  # multiplier of the pose branch's hidden channels; 0: width
+    config.model.pose_blocks = 0  # residual blocks before them (3x3); the paper has none
     config.model.box_activation = "none"  # "tanh" on tx, ty, tw, th
     config.model.pose_activation = "none"  # "tanh" on the pose values ("v1 tanh" of Table 2)
     config.model.aggregate = "none"  # "boxes": box predictions join the pose branch's input

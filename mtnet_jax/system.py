@@ -60,6 +60,7 @@ def build_system(config: ConfigDict) -> System:
         depth=config.model.depth,
         # Work directories and exports of before an option do not have it.
         pose_width=config.model.get("pose_width", 0.0),
+        pose_blocks=config.model.get("pose_blocks", 0),
         box_activation=config.model.box_activation,
         pose_activation=config.model.pose_activation,
         aggregate=config.model.aggregate,

@@ -73,6 +73,7 @@ def random_images(shape, seed=0):
             {"tanh_pose": True},
         ),
         ({"version": "v2", "pose_size": 9, "aggregate": "boxes"}, {"boxes_to_pose": True}),
+        ({"version": "v2", "pose_size": 9, "pose_blocks": 2}, {"pose_blocks": 2}),
     ],
 )
 def test_forward_equals_torch_twin(twins, options, twin_options):
@@ -304,6 +305,7 @@ def test_odd_images_are_refused(shape, message):
         ({"width": 0.0}, "width"),
         ({"depth": -1.0}, "depth"),
         ({"pose_width": -1.0}, "pose_width"),
+        ({"pose_blocks": -1}, "pose_blocks"),
         ({"num_classes": 0}, "num_classes"),
         ({"pose_size": 0}, "pose_size"),
     ],

@@ -146,17 +146,18 @@ def test_a_group_of_another_shape_starts_fresh(whole_run, tmp_path, capsys):
     assert "fresh: pose" in capsys.readouterr().out
 
 
-def test_a_wider_pose_branch_begins_as_the_narrow_one_was(whole_run, capsys):
-    """The same predictions, by more channels; one of another representation begins anew."""
+def test_a_wider_and_deeper_pose_branch_begins_as_the_old_one_was(whole_run, capsys):
+    """The same predictions, by more channels and blocks; one of another representation begins anew."""
     workdir, variables = whole_run
     images = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
     config = tiny_config()
     narrow = jax.jit(build_system(config).model.apply)(dict(variables), images)
     config.init.weights = str(workdir)
     config.model.pose_width = 0.5
+    config.model.pose_blocks = 2
     system = build_system(config)
     started = initial_variables(system, config, distribute(config))
-    assert "more hidden channels" in capsys.readouterr().out
+    assert "more channels or blocks" in capsys.readouterr().out
     for a, b in zip(narrow, jax.jit(system.model.apply)(started, images), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     hidden = started["params"]["pose"]["hidden1"]["kernel"]

@@ -101,6 +101,7 @@ class TorchTwin(nn.Module):
         tanh_box: bool = False,
         tanh_pose: bool = False,
         boxes_to_pose: bool = False,
+        pose_blocks: int = 0,
     ):
         super().__init__()
         self.classes, self.pose_size = classes, pose_size
@@ -119,6 +120,9 @@ class TorchTwin(nn.Module):
             self.pose = nn.ModuleDict()
             extra = face_channels if boxes_to_pose else 0
             for i, (inputs, hidden) in enumerate(((32, 16), (24, 8), (12, 4)), 1):
+                residuals = [Residual(inputs * base + extra) for _ in range(pose_blocks)]
+                for number, residual in enumerate(residuals, 1):
+                    self.pose[f"scale{i}_block{number}"] = residual
                 self.pose[f"hidden{i}"] = unit(inputs * base + extra, hidden * base, 1)
                 self.pose[f"scale{i}"] = nn.Conv2d(hidden * base, 3 * pose_size, 1)
 
@@ -132,6 +136,9 @@ class TorchTwin(nn.Module):
             if self.pose is not None:
                 if self.boxes_to_pose:
                     pose_input = torch.cat([pose_input, face.detach()], 1)
+                for name, module in self.pose.items():
+                    if name.startswith(f"scale{i}_block"):
+                        pose_input = module(pose_input)
                 pose = self.pose[f"scale{i}"](self.pose[f"hidden{i}"](pose_input))
                 maps = torch.cat([maps, pose.view(b, 3, -1, h, w)], 2)
             maps = maps.permute(0, 3, 4, 1, 2).contiguous()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.network.convolution import Convolution, conv2d
+from mtnet_jax.network.darknet53 import ResidualBlock
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.network.layers import Array, ConvBN, LinearConv, scaled_channels
 from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
@@ -83,6 +84,7 @@ class PoseBranch(nn.Module):
     Attributes:
       pose_size: numbers of the pose representation.
       width: multiplier of the hidden channels, rounded to multiples of 8.
+      blocks: residual blocks of Darknet-53 before the two convolutions; the paper has none.
       aggregate: "none"; or "boxes": the raw outputs of the face branch join the features the
         branch reads. No gradient passes back through them, so poses do not pull at the boxes.
       dtype: compute type; the outputs are float32.
@@ -91,6 +93,7 @@ class PoseBranch(nn.Module):
 
     pose_size: int
     width: float = 1.0
+    blocks: int = 0
     aggregate: str = "none"
     dtype: Any = jnp.float32
     conv: Convolution = conv2d
@@ -110,6 +113,7 @@ class PoseBranch(nn.Module):
         Returns:
           Raw outputs at strides 32, 16, 8: (B, K, K, 3 * pose_size) float32.
         """
+        settings: dict[str, Any] = {"dtype": self.dtype, "conv": self.conv, "norm": self.norm}
         outputs = []
         for number, (scale, face, channels) in enumerate(
             zip(scales, faces, POSE_CHANNELS, strict=True), start=1
@@ -117,13 +121,10 @@ class PoseBranch(nn.Module):
             x = scale.pose_BxKxKxC
             if self.aggregate == "boxes":
                 x = jnp.concatenate([x, jax.lax.stop_gradient(face).astype(x.dtype)], axis=-1)
+            for block in range(1, self.blocks + 1):
+                x = ResidualBlock(**settings, name=f"scale{number}_block{block}")(x, train)
             hidden = ConvBN(
-                scaled_channels(channels, self.width),
-                1,
-                dtype=self.dtype,
-                conv=self.conv,
-                norm=self.norm,
-                name=f"hidden{number}",
+                scaled_channels(channels, self.width), 1, **settings, name=f"hidden{number}"
             )
             linear = LinearConv(
                 ANCHORS_PER_SCALE * self.pose_size,

@@ -38,6 +38,8 @@ class MultitaskNet(nn.Module):
       depth: multiplier of the residual blocks of each backbone stage.
       pose_width: multiplier of the hidden channels of the pose branch (v2); 0: `width`. They are
         1x1 convolutions, so they cost little: a narrow network may have a wide one.
+      pose_blocks: residual blocks before the hidden channels of the pose branch (v2): 3x3
+        convolutions, with which it sees more than one cell. The paper has none.
       box_activation: "none", or "tanh" on tx, ty, tw, th.
       pose_activation: "none", or "tanh" on the pose values (v1 with this is the paper's "v1 tanh").
       aggregate: "none", or "boxes" (v2 only): see `PoseBranch`.
@@ -57,6 +59,7 @@ class MultitaskNet(nn.Module):
     width: float = 1.0
     depth: float = 1.0
     pose_width: float = 0.0
+    pose_blocks: int = 0
     box_activation: str = "none"
     pose_activation: str = "none"
     aggregate: str = "none"
@@ -75,7 +78,9 @@ class MultitaskNet(nn.Module):
         self.face = FaceBranch(values, self.dtype, self.conv)
         if not shared:
             width = self.pose_width or self.width
-            self.pose = PoseBranch(self.pose_size, width, self.aggregate, self.dtype, **both)
+            self.pose = PoseBranch(
+                self.pose_size, width, self.pose_blocks, self.aggregate, self.dtype, **both
+            )
 
     def __call__(self, images_BxHxWx3: Array, *, train: Collection[str] = ()) -> list[Array]:
         """Predicts raw values for every cell and anchor.
@@ -138,6 +143,8 @@ class MultitaskNet(nn.Module):
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be positive")
         if not self.pose_width >= 0:
             raise BadInput(f"pose_width is {self.pose_width}; it must be positive, or 0: as width")
+        if not self.pose_blocks >= 0:
+            raise BadInput(f"pose_blocks is {self.pose_blocks}; it must be 0 or more")
 
 
 def count_parameters(params: Mapping[str, Any]) -> dict[str, int]:

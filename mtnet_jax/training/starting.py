@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
@@ -22,6 +23,8 @@ from mtnet_jax.system import System, TrainState, abstract_variables
 from mtnet_jax.training import ema
 from mtnet_jax.training.distribution import Distribution, put_same
 from mtnet_jax.weights import load_weights
+
+SILENT = ("conv2", "bn", "scale")  # of a residual block: where it is zero, the block adds nothing
 
 
 def initial_variables(
@@ -113,7 +116,8 @@ def resume(
 def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
     """The variables of other weights; a group of another shape (representation, ...) stays fresh.
 
-    A pose branch that was narrower (`config.model.pose_width`) begins as it was, see `_widened`.
+    A pose branch that was narrower or had fewer blocks (`config.model.pose_width`, `pose_blocks`)
+    begins as it was, see `_grown`.
 
     Raises:
       ValueError: no group fits.
@@ -121,9 +125,9 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
     _, stored = load_weights(folder)
     shapes = lambda tree: jax.tree.map(np.shape, tree)  # noqa: E731
     new, old = ({kind: tree[kind].get("pose") for kind in fresh} for tree in (fresh, stored))
-    if shapes(new) != shapes(old) and (wider := _widened(new, old)) is not None:
-        _say(f"{folder}: the pose branch gets more hidden channels")
-        stored = {kind: {**stored[kind], "pose": wider[kind]} for kind in fresh}
+    if shapes(new) != shapes(old) and (grown := _grown(new, old)) is not None:
+        _say(f"{folder}: the pose branch gets more channels or blocks, and begins as it was")
+        stored = {kind: {**stored[kind], "pose": grown[kind]} for kind in fresh}
     fits = [
         group
         for group in fresh["params"]
@@ -141,40 +145,50 @@ def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _widened(fresh: Any, stored: Any) -> Any | None:
-    """A stored pose branch with as many hidden channels as a fresh one, which says the same.
+def _grown(fresh: Any, stored: Any) -> Any | None:
+    """A stored pose branch with the channels and blocks of a fresh one, which says the same.
 
     New hidden channels are those of the fresh branch, and nothing is made of them yet: what reads
-    them begins with zeros.
+    them begins with zeros. New residual blocks add nothing yet: the scale of their last BatchNorm
+    is zero, and learns.
 
     Returns:
       None where the two differ in anything else.
     """
-    paths = [
-        [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)] for tree in (fresh, stored)
-    ]
-    if paths[0] != paths[1]:
+    if None in (*fresh.values(), *stored.values()):
         return None
-
-    def widen(path: tuple, new: Any, old: Any) -> np.ndarray | None:
-        new, old = np.array(new), np.asarray(old)
-        if new.shape == old.shape:
-            return old
-        # The first convolution gives the hidden channels, in its last axis; the second takes them.
-        gives = any(str(part.key).startswith("hidden") for part in path)
-        axis = new.ndim - 1 if gives else new.ndim - 2
-        if new.ndim != old.ndim or (np.delete(new.shape, axis) != np.delete(old.shape, axis)).any():
+    new, old = (flatten_dict(tree) for tree in (fresh, stored))
+    added = [path for path in new if path not in old]
+    if len(new) - len(added) != len(old) or not all("_block" in path[1] for path in added):
+        return None
+    grown = {
+        path: np.zeros(leaf.shape, leaf.dtype) if path[2:] == SILENT else np.asarray(leaf)
+        for path, leaf in new.items()
+        if path in added
+    }
+    for path, leaf in old.items():
+        wider = _widened(path, np.array(new[path]), np.asarray(leaf))
+        if wider is None:
             return None
-        if new.shape[axis] < old.shape[axis]:
-            return None
-        if not gives:
-            new[:] = 0
-        new[tuple(map(slice, old.shape))] = old
-        return new
+        grown[path] = wider
+    return unflatten_dict(grown)
 
-    leaves = jax.tree_util.tree_map_with_path(widen, fresh, stored)
-    # Of leaves that are None the tree has fewer.
-    return leaves if len(jax.tree.leaves(leaves)) == len(paths[0]) else None
+
+def _widened(path: tuple[str, ...], new: np.ndarray, old: np.ndarray) -> np.ndarray | None:
+    """A stored array in a fresh one with more hidden channels; None where that is not all."""
+    if new.shape == old.shape:
+        return old
+    # The first convolution gives the hidden channels, in its last axis; the second takes them.
+    gives = path[1].startswith("hidden")
+    axis = new.ndim - 1 if gives else new.ndim - 2
+    if new.ndim != old.ndim or (np.delete(new.shape, axis) != np.delete(old.shape, axis)).any():
+        return None
+    if new.shape[axis] < old.shape[axis]:
+        return None
+    if not gives:
+        new[:] = 0
+    new[tuple(map(slice, old.shape))] = old
+    return new
 
 
 def _digest(tree: Any) -> bytes:
