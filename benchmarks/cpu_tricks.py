@@ -29,7 +29,6 @@ def train(width: float, size: int, batch: int, without: str = "") -> Run:
     from mtnet_jax.cpu import choice
     from mtnet_jax.cpu.allocator import keep_large_buffers
     from mtnet_jax.network.normalisation import batch_norm_leaky
-    from mtnet_jax.training.loop import STEPS_IN_FLIGHT
 
     if without != "the allocator's settings":
         keep_large_buffers()
@@ -40,7 +39,7 @@ def train(width: float, size: int, batch: int, without: str = "") -> Run:
             plain = mock.patch.object(choice, "lean_batch_norm_leaky", batch_norm_leaky)
             changed.enter_context(plain)
         step, state, data = prepare_step(width, size, batch)[:3]
-    most = 1 if without == "a second step in flight" else STEPS_IN_FLIGHT
+    most = 2 if without == "waiting for each step" else choice.steps_in_flight()
 
     def run() -> None:
         nonlocal state
@@ -83,7 +82,7 @@ WAYS: dict[str, tuple[Callable[..., Run], tuple[str, ...]]] = {
             "the normalisation",
             "the compiler's options",
             "the allocator's settings",
-            "a second step in flight",
+            "waiting for each step",
         ),
     ),
     "predict": (

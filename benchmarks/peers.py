@@ -99,9 +99,12 @@ def main() -> None:
             help="look at the images flipped horizontally, as a teacher must (docs/data.md)",
         )
     args = parser.parse_args()
-    images = list_images(args.images).images
+    listing = list_images(args.images)
+    images = listing.images
     if not images:
         parser.error(f"no image in {args.images}: mtnet data images writes them")
+    if listing.left_out:
+        print(listing)
     find = args.make(args)
     entries = [
         {"image": str(path.relative_to(args.images)), "heads": heads}

@@ -13,6 +13,7 @@ from mtnet_jax.network.branches import FaceBranch, PoseBranch
 from mtnet_jax.network.darknet53 import ResidualBlock
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.network.layers import ConvBN, scaled_channels
+from tests.tiny import random_variables
 
 SMALL = {"width": 0.25, "depth": 0.1875}
 SMALL_TWIN = {"base": 8, "blocks": (1, 1, 2, 2, 1)}
@@ -30,23 +31,6 @@ def twins():
 def abstract_variables(net: MultitaskNet):
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return jax.eval_shape(net.init, jax.random.key(0), images)
-
-
-def random_variables(net: MultitaskNet, seed: int):
-    """Random parameters and statistics, none at its initial value, that keep maps of order one."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        name, layer = path[-1].key, path[-3].key
-        if name == "kernel":
-            x = rng.standard_normal(leaf.shape, np.float32)
-            return x * np.float32(math.sqrt(2 / math.prod(leaf.shape[:3])))
-        low, high = (0.1, 0.4) if layer == "conv2" and name == "scale" else (0.5, 1.5)
-        if name in ("scale", "var"):
-            return rng.uniform(low, high, leaf.shape).astype(np.float32)
-        return 0.1 * rng.standard_normal(leaf.shape, np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, abstract_variables(net))
 
 
 def run(function, *arguments):

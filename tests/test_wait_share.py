@@ -106,8 +106,10 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
     np.testing.assert_allclose([line["images_per_second"] for line in lines[1:]], 4 / 5)
 
 
-def test_the_loop_is_one_step_ahead(monkeypatch, tmp_path):
-    """Not more: each step that was started holds memory."""
+@pytest.mark.parametrize("most", [1, 2])
+def test_so_many_steps_are_in_flight_and_no_more(monkeypatch, tmp_path, most):
+    """Each step that was started holds memory."""
+    monkeypatch.setattr(loop, "steps_in_flight", lambda: most)
     compile_step, given, unfinished = loop.compile_step, [], []
 
     def compile_unfinished_step(*arguments):
@@ -125,4 +127,4 @@ def test_the_loop_is_one_step_ahead(monkeypatch, tmp_path):
     config = one_phase(steps=8)
     config.log_every_steps = 100
     train(config, tmp_path)
-    assert unfinished == [0] + [loop.STEPS_IN_FLIGHT - 1] * 7
+    assert unfinished == [0] + [most - 1] * 7

@@ -1,8 +1,10 @@
 """A tiny network and configuration for tests of training: seconds on a CPU."""
 
+import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
@@ -99,3 +101,22 @@ def write_random_weights(folder: Path) -> None:
         arrays[name] = rng.normal(centre, spread, leaf.shape).astype(np.float32)
     write_config(folder, config)
     np.savez(folder / "weights.npz", **arrays)
+
+
+def random_variables(net: MultitaskNet, seed: int):
+    """Random parameters and statistics, none at its initial value, that keep maps of order one."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name, layer = path[-1].key, path[-3].key
+        if name == "kernel":
+            x = rng.standard_normal(leaf.shape, np.float32)
+            return x * np.float32(math.sqrt(2 / math.prod(leaf.shape[:3])))
+        low, high = (0.1, 0.4) if layer == "conv2" and name == "scale" else (0.5, 1.5)
+        if name in ("scale", "var"):
+            return rng.uniform(low, high, leaf.shape).astype(np.float32)
+        return 0.1 * rng.standard_normal(leaf.shape, np.float32)
+
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    abstract = jax.eval_shape(net.init, jax.random.key(0), images)
+    return jax.tree_util.tree_map_with_path(draw, abstract)

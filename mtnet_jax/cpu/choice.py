@@ -56,6 +56,15 @@ def training_options() -> dict[str, str]:
     }
 
 
+def steps_in_flight() -> int:
+    """How many training steps are started before one is waited for.
+
+    An accelerator does one while the next waits for it, so that it never waits. On the CPU each
+    has temporary memory of its own from the moment it is started, and a second one gains nothing.
+    """
+    return 1 if jax.default_backend() == "cpu" else 2
+
+
 def prediction_options() -> dict[str, str]:
     """Options of the compiler for the folded network.
 

@@ -14,7 +14,7 @@ from mtnet_jax import hosts
 from mtnet_jax.checkpoints import START, Checkpoints, NotFinite, Position
 from mtnet_jax.config import check_ranges
 from mtnet_jax.cpu.allocator import keep_large_buffers
-from mtnet_jax.cpu.choice import fastest
+from mtnet_jax.cpu.choice import fastest, steps_in_flight
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
@@ -36,10 +36,6 @@ from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.threads import failing_in_one_line
 from mtnet_jax.training.utilisation import least_seconds
 from mtnet_jax.training.workdir import claim, locked
-
-# One that the device does and one that waits for it. On a CPU each has temporary memory of its own
-# from the moment it is started, on other devices a batch.
-STEPS_IN_FLIGHT = 2
 
 
 class TrainingDiverged(Failed):
@@ -173,8 +169,8 @@ def _run_phase(
 ) -> tuple[TrainState, Position]:
     """The loop.
 
-    The device always has a step to do: one is only started, so the next batch is read and copied to
-    the device while it computes, and numbers are fetched one logging interval late.
+    The next batch is read and copied to the device while it computes, an accelerator has another
+    step waiting (`steps_in_flight`), and numbers are fetched one logging interval late.
     """
     config, distribution, checkpoints, log = run.config, run.distribution, run.checkpoints, run.log
     batches = training_batches(
@@ -196,7 +192,7 @@ def _run_phase(
     train_step = None
     eval_every = round(config.eval_every_epochs * steps / phase.epochs)
     meter, metrics = Meter(phase.batch_size), None
-    in_flight: deque[Any] = deque()
+    in_flight, most_in_flight = deque[Any](), steps_in_flight()
 
     def evaluate_where_owed() -> None:
         """Makes the evaluations of this position, but those that an earlier run has made."""
@@ -208,8 +204,6 @@ def _run_phase(
 
     evaluate_where_owed()
     while position.step < steps:
-        if len(in_flight) == STEPS_IN_FLIGHT:
-            jax.block_until_ready(in_flight.popleft())
         with meter.waiting(metrics):
             batch = next(batches)
         batch = put_batch(batch, distribution)
@@ -225,6 +219,8 @@ def _run_phase(
             meter.least_seconds = least_seconds(config, run.system, phase, optimizer, state, batch)
             meter.leave_out(time.perf_counter() - start)
             log.say(f"{phase.name}: step compiled in {seconds:.1f} s")
+        if len(in_flight) == most_in_flight:
+            jax.block_until_ready(in_flight.popleft())
         state, metrics = train_step(state, batch)
         in_flight.append(metrics)
         position = position._replace(step=position.step + 1, total_step=position.total_step + 1)

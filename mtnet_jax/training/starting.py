@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
@@ -22,9 +21,8 @@ from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.system import System, TrainState, abstract_variables
 from mtnet_jax.training import ema
 from mtnet_jax.training.distribution import Distribution, put_same
+from mtnet_jax.training.growing import grow
 from mtnet_jax.weights import load_weights
-
-SILENT = ("conv2", "bn", "scale")  # of a residual block: where it is zero, the block adds nothing
 
 
 def initial_variables(
@@ -114,81 +112,35 @@ def resume(
 
 
 def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
-    """The variables of other weights; a group of another shape (representation, ...) stays fresh.
+    """The variables of other weights; a group that differs (representation, ...) stays fresh.
 
-    A pose branch that was narrower or had fewer blocks (`config.model.pose_width`, `pose_blocks`)
-    begins as it was, see `_grown`.
+    Those of a smaller network (`config.model.width`, `depth`, `pose_width`, `pose_blocks`) begin in
+    a larger one as they were, see `training.growing`.
 
     Raises:
       ValueError: no group fits.
     """
     _, stored = load_weights(folder)
-    shapes = lambda tree: jax.tree.map(np.shape, tree)  # noqa: E731
-    new, old = ({kind: tree[kind].get("pose") for kind in fresh} for tree in (fresh, stored))
-    if shapes(new) != shapes(old) and (grown := _grown(new, old)) is not None:
-        _say(f"{folder}: the pose branch gets more channels or blocks, and begins as it was")
-        stored = {kind: {**stored[kind], "pose": grown[kind]} for kind in fresh}
-    fits = [
-        group
-        for group in fresh["params"]
-        if shapes(fresh["params"][group]) == shapes(stored["params"].get(group))
-    ]
-    if not fits:
+    variables = {kind: dict(trees) for kind, trees in fresh.items()}
+    said: dict[str, list[str]] = {"as they are": [], "in a larger network": [], "fresh": []}
+    for group in fresh["params"]:
+        started = grow(group, fresh, stored) if group in stored["params"] else None
+        if started is None:
+            said["fresh"].append(group)
+            continue
+        larger = _sizes(started["params"]) != _sizes(stored["params"][group])
+        said["in a larger network" if larger else "as they are"].append(group)
+        for kind, tree in started.items():
+            variables[kind][group] = tree
+    if said["fresh"] == list(fresh["params"]):
         raise BadInput(f"No part of the weights in {folder} fits this network.")
-    left = [group for group in fresh["params"] if group not in fits]
-    _say(f"from {folder}: {', '.join(fits)}" + (f"; fresh: {', '.join(left)}" if left else ""))
-    return {
-        kind: {
-            group: stored[kind][group] if group in fits else tree for group, tree in trees.items()
-        }
-        for kind, trees in fresh.items()
-    }
+    parts = [f"{', '.join(groups)} {how}" for how, groups in said.items() if groups]
+    _say(f"from {folder}: {'; '.join(parts)}")
+    return variables
 
 
-def _grown(fresh: Any, stored: Any) -> Any | None:
-    """A stored pose branch with the channels and blocks of a fresh one, which says the same.
-
-    New hidden channels are those of the fresh branch, and nothing is made of them yet: what reads
-    them begins with zeros. New residual blocks add nothing yet: the scale of their last BatchNorm
-    is zero, and learns.
-
-    Returns:
-      None where the two differ in anything else.
-    """
-    if None in (*fresh.values(), *stored.values()):
-        return None
-    new, old = (flatten_dict(tree) for tree in (fresh, stored))
-    added = [path for path in new if path not in old]
-    if len(new) - len(added) != len(old) or not all("_block" in path[1] for path in added):
-        return None
-    grown = {
-        path: np.zeros(leaf.shape, leaf.dtype) if path[2:] == SILENT else np.asarray(leaf)
-        for path, leaf in new.items()
-        if path in added
-    }
-    for path, leaf in old.items():
-        wider = _widened(path, np.array(new[path]), np.asarray(leaf))
-        if wider is None:
-            return None
-        grown[path] = wider
-    return unflatten_dict(grown)
-
-
-def _widened(path: tuple[str, ...], new: np.ndarray, old: np.ndarray) -> np.ndarray | None:
-    """A stored array in a fresh one with more hidden channels; None where that is not all."""
-    if new.shape == old.shape:
-        return old
-    # The first convolution gives the hidden channels, in its last axis; the second takes them.
-    gives = path[1].startswith("hidden")
-    axis = new.ndim - 1 if gives else new.ndim - 2
-    if new.ndim != old.ndim or (np.delete(new.shape, axis) != np.delete(old.shape, axis)).any():
-        return None
-    if new.shape[axis] < old.shape[axis]:
-        return None
-    if not gives:
-        new[:] = 0
-    new[tuple(map(slice, old.shape))] = old
-    return new
+def _sizes(tree: Any) -> list[int]:
+    return [np.size(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _digest(tree: Any) -> bytes:
