@@ -5,8 +5,9 @@
 Keeps what the pyramid of a trained network holds round the cell that answers for each head of the
 training stream, and trains small networks on it: on that cell alone, as the pose branch reads it;
 with what the face branch reads there; on the 3x3 cells round it; with two hidden layers in place of
-one. Heads of the last eighth of the stream test them. If none is better than the first, a larger
-branch will not help, but more or better features may. Options of the configuration:
+one. Heads of the last eighth of the stream test them; it draws from the same records, augmented
+anew, which favours whatever can remember more. Where even so none is better than the first, a
+larger branch has little to find in the features as they are. Options of the configuration:
 --config.KEY=VALUE.
 """
 
@@ -31,7 +32,7 @@ from mtnet_jax.data.packing import PackOptions
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.layers import LEAKY_SLOPE
 from mtnet_jax.rotations import geodesic_degrees, nearest_rotation
-from mtnet_jax.system import build_system
+from mtnet_jax.system import at_size, build_system
 from mtnet_jax.targets import assign_anchors
 from mtnet_jax.weights import load_weights
 
@@ -63,9 +64,12 @@ def look(config: Any, weights: Path, images: int) -> tuple[list[Kept], list[int]
     Returns:
       For strides 32, 16, 8 what was kept, and the number of channels that the pose branch reads.
     """
+    trained, variables = load_weights(weights)
+    # Anchors are written for an input of 416 and keep their pixels: those of the weights count.
+    config.input.anchors = at_size(trained, config.input.size).input.anchors
+    config.model.update(trained.model)
     system = build_system(config)
     model = fastest(system.model)
-    _, variables = load_weights(weights)
     variables = {kind: dict(trees) for kind, trees in variables.items()}
     read: list[int] = []
 
@@ -173,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, metavar="NAME", help="its records and stream")
     parser.add_argument("--weights", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--images", type=int, default=3200)
+    parser.add_argument("--images", type=int, default=3200, help=f"at least {BATCH}")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=512, help="width of a hidden layer")
     parser.add_argument("--least", type=int, default=2000, help="heads of a scale that is tried")

@@ -365,7 +365,7 @@ def test_a_grid_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path, capsy
     assert main([*command, "--run", "2"]) == 0
     trained = {path.parent: path.stat().st_mtime_ns for path in workdir.glob("*/finished.json")}
     assert {path.name for path in trained} == {"detector-seed0", "euler-seed0"}
-    assert "backbone, face, neck as they are; pose fresh" in capsys.readouterr().out
+    assert "backbone, neck, face as they are; pose fresh" in capsys.readouterr().out
 
     assert main([*command, "--list"]) == 0
     states = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]

@@ -286,6 +286,8 @@ def test_odd_images_are_refused(shape, message):
         ({"pose_activation": "relu"}, "pose_activation"),
         ({"aggregate": "faces"}, "aggregate"),
         ({"version": "v1", "aggregate": "boxes"}, "v1"),
+        ({"version": "v1", "pose_width": 1.0}, "v1"),
+        ({"version": "v1", "pose_blocks": 1}, "v1"),
         ({"width": 0.0}, "width"),
         ({"depth": -1.0}, "depth"),
         ({"pose_width": -1.0}, "pose_width"),

@@ -19,7 +19,7 @@ from mtnet_jax.training.config_changes import differences
 from mtnet_jax.training.distribution import distribute
 from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import TrainingDiverged, train
-from mtnet_jax.training.starting import initial_variables
+from mtnet_jax.training.starting import initial_variables, start_from
 from mtnet_jax.weights import export_weights, load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_config
@@ -146,12 +146,34 @@ def test_a_group_of_another_shape_starts_fresh(whole_run, tmp_path, capsys):
     assert "pose fresh" in capsys.readouterr().out
 
 
-def test_another_representation_begins_anew(whole_run, capsys):
+def test_a_larger_pose_branch_begins_as_the_smaller_one_was(whole_run, capsys):
+    """How networks grow: test_growing.py."""
+    workdir, variables = whole_run
+    images = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+    config = tiny_config()
+    before = jax.jit(build_system(config).model.apply)(dict(variables), images)
+    config.init.weights = str(workdir)
+    config.model.update(pose_width=0.5, pose_blocks=1)
+    system = build_system(config)
+    started = initial_variables(system, config, distribute(config))
+    said = f"from {workdir}: backbone, neck, face as they are; pose in a larger network\n"
+    assert said in capsys.readouterr().out
+    for a, b in zip(before, jax.jit(system.model.apply)(started, images), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_what_reads_a_fresh_backbone_does_not_grow(whole_run, capsys):
     config = tiny_config()
     config.init.weights = str(whole_run[0])
-    config.model.update(pose_width=0.5, representation="sixd")
-    initial_variables(build_system(config), config, distribute(config))
-    assert "backbone, face, neck as they are; pose fresh" in capsys.readouterr().out
+    config.model.update(width=0.1)
+    wide = build_system(config)
+    variables = initial_variables(wide, config, distribute(config))
+    assert "backbone, neck, face, pose in a larger network" in capsys.readouterr().out
+    fresh = jax.tree.map(np.asarray, dict(variables))
+    smaller = {kind: dict(tree) for kind, tree in load_weights(whole_run[0])[1].items()}
+    smaller["params"]["backbone"] = {"another": np.zeros(3)}
+    _, said = start_from(smaller, fresh)
+    assert said == {"fresh": ["backbone", "neck", "face", "pose"]}
 
 
 def test_a_diverging_loss_stops_with_the_cure(tmp_path):

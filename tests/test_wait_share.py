@@ -1,4 +1,4 @@
-"""The loop runs one step ahead of the device; `wait_share` is how long that waits for data.
+"""The loop fetches data while the device computes; `wait_share` is how long that waits for them.
 
 Time is a clock that the tests move, and the device's work an object that they finish: nothing here
 depends on how fast the machine is.
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from mtnet_jax.cpu import choice
 from mtnet_jax.training import loop
 from mtnet_jax.training import meter as meters
 from mtnet_jax.training.log import read_metrics
@@ -108,23 +109,44 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
 
 @pytest.mark.parametrize("most", [1, 2])
 def test_so_many_steps_are_in_flight_and_no_more(monkeypatch, tmp_path, most):
-    """Each step that was started holds memory."""
+    """Each step that was started holds memory; the next batch is fetched while they compute."""
     monkeypatch.setattr(loop, "steps_in_flight", lambda: most)
-    compile_step, given, unfinished = loop.compile_step, [], []
+    make, compile_step = loop.training_batches, loop.compile_step
+    given, unfinished, fetching = [], [], []
+
+    def still_computing():
+        return sum(not work.is_ready() for work in given)
+
+    class Watched:
+        def __init__(self, *arguments, **options):
+            self._batches = make(*arguments, **options)
+
+        def __next__(self):
+            fetching.append(still_computing())
+            return next(self._batches)
+
+        def __getattr__(self, name):
+            return getattr(self._batches, name)
 
     def compile_unfinished_step(*arguments):
         step = compile_step(*arguments)
 
         def unfinished_step(state, batch):
-            unfinished.append(sum(not work.is_ready() for work in given))
+            unfinished.append(still_computing())
             state, metrics = step(state, batch)
             given.append(Work())
             return state, {**metrics, "work": given[-1]}
 
         return unfinished_step
 
+    monkeypatch.setattr(loop, "training_batches", Watched)
     monkeypatch.setattr(loop, "compile_step", compile_unfinished_step)
     config = one_phase(steps=8)
     config.log_every_steps = 100
     train(config, tmp_path)
     assert unfinished == [0] + [most - 1] * 7
+    assert fetching == [min(step, most) for step in range(8)]
+
+
+def test_a_cpu_has_one_step_in_flight():
+    assert choice.steps_in_flight() == 1

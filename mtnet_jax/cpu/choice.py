@@ -59,8 +59,9 @@ def training_options() -> dict[str, str]:
 def steps_in_flight() -> int:
     """How many training steps are started before one is waited for.
 
-    An accelerator does one while the next waits for it, so that it never waits. On the CPU each
-    has temporary memory of its own from the moment it is started, and a second one gains nothing.
+    An accelerator does one while the next waits for it, so that it never waits; it holds the
+    batches of both, and the next one. On the CPU each has temporary memory of its own from the
+    moment it is started.
     """
     return 1 if jax.default_backend() == "cpu" else 2
 

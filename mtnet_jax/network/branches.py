@@ -11,7 +11,7 @@ from flax import linen as nn
 from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.darknet53 import ResidualBlock
 from mtnet_jax.network.fpn import ScaleFeatures
-from mtnet_jax.network.layers import Array, ConvBN, LinearConv, scaled_channels
+from mtnet_jax.network.layers import Array, ConvBN, LinearConv, recomputed, scaled_channels
 from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
 ANCHORS_PER_SCALE = 3
@@ -88,7 +88,7 @@ class PoseBranch(nn.Module):
       aggregate: "none"; or "boxes": the raw outputs of the face branch join the features the
         branch reads. No gradient passes back through them, so poses do not pull at the boxes.
       dtype: compute type; the outputs are float32.
-      conv, norm: see `MultitaskNet`.
+      remat, conv, norm: see `MultitaskNet`.
     """
 
     pose_size: int
@@ -96,6 +96,7 @@ class PoseBranch(nn.Module):
     blocks: int = 0
     aggregate: str = "none"
     dtype: Any = jnp.float32
+    remat: str = "none"
     conv: Convolution = conv2d
     norm: Normalisation = batch_norm_leaky
 
@@ -114,6 +115,7 @@ class PoseBranch(nn.Module):
           Raw outputs at strides 32, 16, 8: (B, K, K, 3 * pose_size) float32.
         """
         settings: dict[str, Any] = {"dtype": self.dtype, "conv": self.conv, "norm": self.norm}
+        block_of = recomputed(ResidualBlock) if self.remat == "blocks" else ResidualBlock
         outputs = []
         for number, (scale, face, channels) in enumerate(
             zip(scales, faces, POSE_CHANNELS, strict=True), start=1
@@ -122,7 +124,7 @@ class PoseBranch(nn.Module):
             if self.aggregate == "boxes":
                 x = jnp.concatenate([x, jax.lax.stop_gradient(face).astype(x.dtype)], axis=-1)
             for block in range(1, self.blocks + 1):
-                x = ResidualBlock(**settings, name=f"scale{number}_block{block}")(x, train)
+                x = block_of(**settings, name=f"scale{number}_block{block}")(x, train)
             hidden = ConvBN(
                 scaled_channels(channels, self.width), 1, **settings, name=f"hidden{number}"
             )

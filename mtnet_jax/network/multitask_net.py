@@ -78,9 +78,8 @@ class MultitaskNet(nn.Module):
         self.face = FaceBranch(values, self.dtype, self.conv)
         if not shared:
             width = self.pose_width or self.width
-            self.pose = PoseBranch(
-                self.pose_size, width, self.pose_blocks, self.aggregate, self.dtype, **both
-            )
+            of_branch = (width, self.pose_blocks, self.aggregate, self.dtype, self.remat)
+            self.pose = PoseBranch(self.pose_size, *of_branch, **both)
 
     def __call__(self, images_BxHxWx3: Array, *, train: Collection[str] = ()) -> list[Array]:
         """Predicts raw values for every cell and anchor.
@@ -133,8 +132,9 @@ class MultitaskNet(nn.Module):
             value = getattr(self, name)
             if value not in allowed:
                 raise BadInput(f"{name} is {value!r}; it can be one of {', '.join(allowed)}")
-        if self.version == "v1" and self.aggregate != "none":
-            raise BadInput("aggregate needs a pose branch, and version v1 has none: use v2")
+        for name, without in (("aggregate", "none"), ("pose_width", 0), ("pose_blocks", 0)):
+            if self.version == "v1" and getattr(self, name) != without:
+                raise BadInput(f"{name} needs a pose branch, and version v1 has none: use v2")
         for name, least in (("num_classes", 1), ("pose_size", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least {least}")

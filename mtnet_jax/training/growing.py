@@ -3,7 +3,7 @@
 A larger one is wider, deeper, or has a wider or deeper pose branch. Channels that are new compute
 something from the start, out of random weights, but nothing reads them yet: what the old channels
 make of them begins as zero. Residual blocks that are new add nothing yet. Both learn from the first
-step on (Chen et al., Net2Net, where new channels are copies instead).
+steps on (Chen et al., Net2Net, where new channels are copies instead).
 """
 
 import re
@@ -16,7 +16,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 Variables = Mapping[str, Any]  # {"params", "batch_stats"}
 Channels = list[tuple[int, int]]  # old and new number of channels of each map that is concatenated
 
-_SILENT = ("conv2", "bn", "scale")  # of a residual block: where it is zero, the block adds nothing
+# Of a residual block: where these are zero, it adds nothing.
+_SILENT = (("conv2", "bn", "scale"), ("conv2", "bn", "bias"))
 _OF_ROUTE = re.compile(r"scale(\d)_(?:conv1|block\d+)$|hidden(\d)$")  # reads the pyramid's input
 
 
@@ -25,7 +26,7 @@ def grow(group: str, fresh: Variables, stored: Variables) -> dict[str, Any] | No
 
     Args:
       group: one of `mtnet_jax.network.GROUPS`, which both have.
-      fresh: variables of the larger network, as they were initialised.
+      fresh: variables of the larger network, which new channels and blocks have.
       stored: variables of the smaller one.
 
     Returns:
@@ -36,7 +37,7 @@ def grow(group: str, fresh: Variables, stored: Variables) -> dict[str, Any] | No
         flatten_dict({kind: tree[kind][group] for kind in tree if group in tree[kind]})
         for tree in (fresh, stored)
     )
-    if not set(old) <= set(new):
+    if not set(old) <= set(new) or (group == "pose" and not _same_boxes(fresh, stored)):
         return None
     grown = {}
     for path, leaf in new.items():
@@ -60,7 +61,7 @@ def _added(path: tuple[str, ...], value: np.ndarray) -> np.ndarray | None:
     """An array of a residual block that the smaller network does not have."""
     if "_block" not in path[1]:
         return None
-    return np.zeros_like(value) if path[-3:] == _SILENT else value
+    return np.zeros_like(value) if path[-3:] in _SILENT else value
 
 
 def _place(
@@ -113,6 +114,13 @@ def _channels(
     # A residual block of the pose branch gives what it reads, by half as many channels.
     route = _route(scale, fresh, stored)
     return ([], route) if path[1] == "conv2" else (route, [])
+
+
+def _same_boxes(fresh: Variables, stored: Variables) -> bool:
+    """Whether both pose branches read as many numbers of the face branch, or none."""
+    read = [tree["params"]["pose"]["hidden1"]["kernel"].shape[-2] for tree in (stored, fresh)]
+    of_pyramid = [sum(part) for part in zip(*_route("1", fresh, stored), strict=True)]
+    return read[0] - of_pyramid[0] == read[1] - of_pyramid[1]
 
 
 def _route(scale: str, fresh: Variables, stored: Variables) -> Channels:

@@ -17,12 +17,21 @@ from mtnet_jax.checkpoints import (
     with_shardings,
 )
 from mtnet_jax.errors import BadInput
+from mtnet_jax.network import GROUPS
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.system import System, TrainState, abstract_variables
 from mtnet_jax.training import ema
 from mtnet_jax.training.distribution import Distribution, put_same
 from mtnet_jax.training.growing import grow
 from mtnet_jax.weights import load_weights
+
+_FRESH = "fresh"
+_READS: dict[str, set[str]] = {  # group -> those of whose maps it makes something
+    "backbone": set(),
+    "neck": {"backbone"},
+    "face": {"backbone", "neck"},
+    "pose": {"backbone", "neck"},
+}
 
 
 def initial_variables(
@@ -112,31 +121,42 @@ def resume(
 
 
 def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
-    """The variables of other weights; a group that differs (representation, ...) stays fresh.
-
-    Those of a smaller network (`config.model.width`, `depth`, `pose_width`, `pose_blocks`) begin in
-    a larger one as they were, see `training.growing`.
+    """The variables of other weights, as far as they fit; says what became of each group.
 
     Raises:
       ValueError: no group fits.
     """
-    _, stored = load_weights(folder)
-    variables = {kind: dict(trees) for kind, trees in fresh.items()}
-    said: dict[str, list[str]] = {"as they are": [], "in a larger network": [], "fresh": []}
-    for group in fresh["params"]:
-        started = grow(group, fresh, stored) if group in stored["params"] else None
-        if started is None:
-            said["fresh"].append(group)
-            continue
-        larger = _sizes(started["params"]) != _sizes(stored["params"][group])
-        said["in a larger network" if larger else "as they are"].append(group)
-        for kind, tree in started.items():
-            variables[kind][group] = tree
-    if said["fresh"] == list(fresh["params"]):
+    variables, became = start_from(load_weights(folder)[1], fresh)
+    if list(became) == [_FRESH]:
         raise BadInput(f"No part of the weights in {folder} fits this network.")
-    parts = [f"{', '.join(groups)} {how}" for how, groups in said.items() if groups]
+    parts = [f"{', '.join(groups)} {how}" for how, groups in became.items()]
     _say(f"from {folder}: {'; '.join(parts)}")
     return variables
+
+
+def start_from(
+    stored: dict[str, Any], fresh: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Stored variables, and fresh ones for groups that differ (representation, ...).
+
+    Those of a smaller network (`config.model.width`, `depth`, `pose_width`, `pose_blocks`) begin in
+    a larger one as they were, see `training.growing`, unless what they read is fresh.
+
+    Returns:
+      The variables, and what became of the groups: how -> their names.
+    """
+    variables = {kind: dict(trees) for kind, trees in fresh.items()}
+    became: dict[str, list[str]] = {}
+    for group in [group for group in GROUPS if group in fresh["params"]]:
+        started = grow(group, fresh, stored) if group in stored["params"] else None
+        larger = started and _sizes(started["params"]) != _sizes(stored["params"][group])
+        if started is None or (larger and _READS[group] & {*became.get(_FRESH, ())}):
+            became.setdefault(_FRESH, []).append(group)
+            continue
+        became.setdefault("in a larger network" if larger else "as they are", []).append(group)
+        for kind, tree in started.items():
+            variables[kind][group] = tree
+    return variables, became
 
 
 def _sizes(tree: Any) -> list[int]:
