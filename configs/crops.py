@@ -34,7 +34,7 @@ def get_config():
         del config.phases[name]
     config.phases.phase3 = phase(
         ("backbone", "neck", "face", "pose"),
-        epochs=8,
+        epochs=4,
         batch_size=32,
         learning_rate=2e-3,
         schedule="cosine",

@@ -95,7 +95,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       failed: name of a run -> how it ended.
-      elsewhere: names of runs that other processes train.
+      elsewhere: names of runs that other processes were training, and have not finished.
     """
 
     failed: dict[str, str]
@@ -139,7 +139,9 @@ def train_all(
                     outcome.elsewhere.append(run.name)
                 elif process.returncode:
                     outcome.failed[run.name] = f"ended with code {process.returncode}"
-    return outcome
+    busy = [run for _, run in every if run.name in outcome.elsewhere]
+    still = [run.name for run in busy if not _is_done(ablation, run, workdir, overrides)]
+    return outcome._replace(elsewhere=still)
 
 
 def _is_done(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[str]) -> bool:
