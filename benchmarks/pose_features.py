@@ -1,6 +1,6 @@
 """Is it the pose branch that cannot say where heads look, or what lies before it?
 
-    python -m benchmarks.pose_features --config release_416 --weights weights/wide
+    python -m benchmarks.pose_features --config release_416 --weights weights/release
 
 Keeps what the pyramid of a trained network holds round the cell that answers for each head of the
 training stream, and trains small networks on it: on that cell alone, as the pose branch reads it;

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from benchmarks.mean_weights import mean_of
 from mtnet_jax.network import GROUPS, MultitaskNet
 from mtnet_jax.training.growing import grow
 from tests.tiny import random_variables
@@ -101,3 +102,25 @@ def test_what_differs_in_more_than_size_does_not_grow(change, group):
         change = {**change, "aggregate": "none", "pose_blocks": 0}
     stored = random_variables(MultitaskNet(**{**options, **change}), seed=1)
     assert grow(group, fresh, stored) is None
+
+
+def test_the_mean_of_two_weights():
+    """A quarter of the way from one to the other; a smaller one counts with zeros."""
+    options = {"num_classes": 1, "pose_size": 9, **SMALL}
+    small, large = MultitaskNet(**options), MultitaskNet(**options, pose_width=0.05)
+    earlier, later = random_variables(small, seed=0), random_variables(large, seed=1)
+    mean = mean_of(later, earlier, 0.25)
+    stem = [tree["params"]["backbone"]["stem"]["kernel"] for tree in (mean, later, earlier)]
+    np.testing.assert_allclose(stem[0], 0.25 * stem[1] + 0.75 * stem[2], rtol=1e-6)
+    says, before, after = (
+        tree["params"]["pose"]["scale1"]["kernel"] for tree in (mean, earlier, later)
+    )
+    old = before.shape[2]
+    assert after.shape[2] > old
+    np.testing.assert_allclose(
+        says[:, :, :old], 0.25 * after[:, :, :old] + 0.75 * before, rtol=1e-5
+    )
+    np.testing.assert_allclose(says[:, :, old:], 0.25 * after[:, :, old:], rtol=1e-6)
+    other = random_variables(MultitaskNet(**{**options, "pose_size": 6}), seed=0)
+    with pytest.raises(ValueError, match="pose"):
+        mean_of(later, other, 0.5)
