@@ -26,7 +26,7 @@ def mean_of(later: dict[str, Any], earlier: dict[str, Any], share: float) -> dic
     Raises:
       BadInput: the two are not of one network.
     """
-    grown, became = start_from(earlier, {kind: dict(trees) for kind, trees in later.items()})
+    grown, became = start_from(earlier, later)
     if "fresh" in became:
         raise BadInput(f"the two differ in more than size: {', '.join(became['fresh'])}")
     a, b = flatten_dict(later), flatten_dict(grown)

@@ -9,15 +9,10 @@ from flax.traverse_util import flatten_dict
 from benchmarks.mean_weights import mean_of
 from mtnet_jax.network import GROUPS, MultitaskNet
 from mtnet_jax.training.growing import grow
-from tests.tiny import random_variables
+from tests.tiny import QUICK, random_variables, run
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiled in little time
 SMALL = {"width": 0.02, "depth": 0.1, "pose_blocks": 1}
 WIDER = {"width": 0.4, "depth": 0.3, "pose_width": 0.05}
-
-
-def run(function, *arguments):
-    return jax.jit(function, compiler_options=QUICK)(*arguments)
 
 
 def grown(small: MultitaskNet, large: MultitaskNet):
@@ -78,9 +73,8 @@ def test_every_number_of_the_old_network_is_in_the_new_one():
     for name, old in flatten_dict(before["params"], sep="/").items():
         assert np.isin(old, new[name]).all(), name
         if name.endswith("kernel") and "conv" in name:
-            assert np.abs(new[name]).sum((0, 1, 2)).min() > 0, (
-                name
-            )  # new channels compute something
+            # New channels compute something.
+            assert np.abs(new[name]).sum((0, 1, 2)).min() > 0, name
 
 
 @pytest.mark.parametrize(

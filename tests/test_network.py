@@ -13,7 +13,7 @@ from mtnet_jax.network.branches import FaceBranch, PoseBranch
 from mtnet_jax.network.darknet53 import ResidualBlock
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.network.layers import ConvBN, scaled_channels
-from tests.tiny import random_variables
+from tests.tiny import random_variables, run
 
 SMALL = {"width": 0.25, "depth": 0.1875}
 SMALL_TWIN = {"base": 8, "blocks": (1, 1, 2, 2, 1)}
@@ -31,11 +31,6 @@ def twins():
 def abstract_variables(net: MultitaskNet):
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return jax.eval_shape(net.init, jax.random.key(0), images)
-
-
-def run(function, *arguments):
-    """Compiled call; the quick compiler settings halve the time of this file."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(*arguments)
 
 
 def random_images(shape, seed=0):

@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 
 DEMO_RECORDS = REPOSITORY / "demo" / "studio_demo"
 EVERYTHING = ("backbone", "neck", "face", "pose")
+QUICK = {"xla_backend_optimization_level": 0}  # of the compiler: halves the time of some tests
 SCORE = 0.1  # threshold at which these weights find heads in any image
 
 
@@ -120,3 +121,8 @@ def random_variables(net: MultitaskNet, seed: int):
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     abstract = jax.eval_shape(net.init, jax.random.key(0), images)
     return jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+def run(function, *arguments):
+    """Compiled call, compiled in little time."""
+    return jax.jit(function, compiler_options=QUICK)(*arguments)

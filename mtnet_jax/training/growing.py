@@ -18,7 +18,7 @@ Channels = list[tuple[int, int]]  # old and new number of channels of each map t
 
 # Of a residual block: where these are zero, it adds nothing.
 _SILENT = (("conv2", "bn", "scale"), ("conv2", "bn", "bias"))
-_OF_ROUTE = re.compile(r"scale(\d)_(?:conv1|block\d+)$|hidden(\d)$")  # reads the pyramid's input
+_OF_ROUTE = re.compile(r"scale(\d)_(?:conv1|block\d+)$|hidden(\d)$")  # neck, pose: reads the route
 
 
 def grow(group: str, fresh: Variables, stored: Variables) -> dict[str, Any] | None:
@@ -47,7 +47,7 @@ def grow(group: str, fresh: Variables, stored: Variables) -> dict[str, Any] | No
             unit = "bn" in path or (*path[:-1], "bn", "scale") in new
             if not unit and before.shape[-1] != value.shape[-1]:
                 return None  # what a branch says: another representation, other classes
-            reads, gives = _channels(group, path[1:], fresh, stored)
+            reads, gives = _channels(path[1:], fresh, stored)
             placed = _place(value, before, path[-1] == "kernel", reads, gives)
         else:
             placed = _added(path, value)
@@ -100,19 +100,14 @@ def _places(parts: Channels, old: int, new: int) -> np.ndarray | None:
 
 
 def _channels(
-    group: str, path: tuple[str, ...], fresh: Variables, stored: Variables
+    path: tuple[str, ...], fresh: Variables, stored: Variables
 ) -> tuple[Channels, Channels]:
     """The maps that a layer reads and those that it gives, where they are several in one."""
     match = _OF_ROUTE.match(path[0])
-    if group not in ("neck", "pose") or match is None:
+    if match is None:
         return [], []
-    scale = match[1] or match[2]
-    if group == "neck" or path[0].startswith("hidden"):
-        return _route(scale, fresh, stored), []
-    if "_block" not in path[0]:
-        return [], []
+    route = _route(match[1] or match[2], fresh, stored)
     # A residual block of the pose branch gives what it reads, by half as many channels.
-    route = _route(scale, fresh, stored)
     return ([], route) if path[1] == "conv2" else (route, [])
 
 
