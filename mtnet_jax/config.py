@@ -5,6 +5,7 @@ want; any value can also be changed on the command line (`--config.model.width=0
 """
 
 import math
+import runpy
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -177,11 +178,13 @@ def default_config() -> ConfigDict:
     return config
 
 
-def starting_from(name: str) -> ConfigDict:
-    """The configuration of this name that ships, for a file that changes it."""
-    config = load_config(name)
-    config.unlock()
-    return config
+def starting_from(config: str | Path) -> ConfigDict:
+    """The configuration of a file, or of this name that ships, for a file that changes it."""
+    # Not by `load_config`: ml_collections runs every file as one and the same module, so that the
+    # file that calls this would find the other's constants in place of its own of the same name.
+    started = runpy.run_path(str(_file_of(config)))["get_config"]()
+    started.unlock()
+    return started
 
 
 def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -194,14 +197,7 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     Raises:
       ValueError: no such file or name, or an argument that is no option of the configuration.
     """
-    path = Path(config)
-    if not path.is_file():
-        names = shipped_names("configs")
-        if str(config) not in names:
-            raise BadInput(
-                f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
-            )
-        path = shipped(f"configs/{config}.py")
+    path = _file_of(config)
     values = flags.FlagValues()
     arguments = ["mtnet train", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
@@ -217,6 +213,19 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     if unused:
         raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config
+
+
+def _file_of(config: str | Path) -> Path:
+    """The file of a configuration: itself, or the one of this name that ships."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    names = shipped_names("configs")
+    if str(config) not in names:
+        raise BadInput(
+            f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
+        )
+    return shipped(f"configs/{config}.py")
 
 
 # Names (or patterns of names) of options, what their values must be, and the same in words.

@@ -39,6 +39,9 @@ _NEEDED = (
 def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any]]:
     """Configuration and {"params", "batch_stats"} of weights in any form that holds arrays.
 
+    In the configuration the network computes in float32, whatever it was trained in: its parameters
+    are float32, and few CPUs are quick in bfloat16.
+
     Args:
       folder: a work directory, an exported folder, its .safetensors file or its orbax folder; or
         the address of one.
@@ -51,7 +54,9 @@ def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, 
         that do not fit their configuration, by name, or a step of what is no work directory.
     """
     with weights_here(folder, latest=step == LAST) as here:
-        return _load(here, step)
+        config, variables = _load(here, step)
+    config.model.dtype = "float32"
+    return config, variables
 
 
 def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:

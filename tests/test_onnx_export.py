@@ -91,6 +91,31 @@ def test_exported_network_is_the_network(name):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def test_kernels_in_half_precision_take_half_of_the_file_and_say_the_same():
+    config = config_of()
+    system = build_system(config)
+    variables = trained_variables(system.model, 96)
+    round_off = lambda x: np.float32(np.float16(x))  # noqa: E731
+    variables = {**variables, "params": jax.tree.map(round_off, variables["params"])}
+    plain, halved = (make_heads(config, variables, halves=halves) for halves in (False, True))
+    onnx.checker.check_model(halved, full_check=True)
+
+    def kernels(model):
+        found = {array.name: array for array in model.graph.initializer}
+        return {name: array for name, array in found.items() if name.endswith("/kernel")}
+
+    types = {array.data_type for array in list(kernels(halved).values())[2:]}  # after the stem
+    assert types == {onnx.TensorProto.FLOAT16}
+    assert {array.data_type for array in kernels(plain).values()} == {onnx.TensorProto.FLOAT}
+    size, half = (sum(a.ByteSize() for a in kernels(m).values()) for m in (plain, halved))
+    assert half < 0.65 * size  # names, and the stem, which stays as it is
+    images = random_images(2, 96)
+    for one, other in zip(
+        run_heads(plain, images, 0.0), run_heads(halved, images, 0.0), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)  # rounding alone
+
+
 def test_what_only_training_needs_and_low_precision_stay_behind():
     variables = trained_variables(build_system(config_of()).model, 96)
     plain = make_network(config_of(), variables)

@@ -1,10 +1,12 @@
 """Which checkpoint is the best, and what the log says of speed."""
 
+import jax
+import numpy as np
 import pytest
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.run_metrics import best_step, check_metric
-from mtnet_jax.training.utilisation import PEAKS, peak_tflops
+from mtnet_jax.training.utilisation import PEAKS, flops_of, peak_tflops
 
 LINES = [
     {"kind": "train", "step": 1, "loss": 3.0},
@@ -44,3 +46,22 @@ def test_peaks_of_chips_are_found_by_their_longest_name():
     assert peak_tflops("NVIDIA H100 80GB HBM3", "float32", None) == PEAKS["H100"][1]
     assert peak_tflops("cpu", "float32", None) is None
     assert peak_tflops("cpu", "float32", 0.5) == 0.5
+
+
+def test_flops_are_counted_by_the_cpu_whatever_trains(monkeypatch):
+    """Backends behind PJRT's C interface, all but the CPU, refuse to count before they compile."""
+    seen = []
+
+    def product(a, b):
+        seen.append(jax.config.jax_default_device)
+        return a @ b
+
+    arrays = np.zeros((3, 5), np.float32), np.zeros((5, 7), np.float32)
+    assert flops_of(product, *arrays) == 2 * 3 * 5 * 7
+    assert [device.platform for device in seen] == ["cpu"]
+
+    def none(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)  # as with JAX_PLATFORMS=cuda
+    assert flops_of(product, *arrays) is None

@@ -81,6 +81,16 @@ def test_export_in_half_precision(weights, tmp_path):
         export_weights(copy.folder, tmp_path / "half", half=True)
 
 
+def test_what_was_trained_in_bfloat16_predicts_in_float32(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    copy.config.write_text(copy.config.read_text().replace('"float32"', '"bfloat16"'))
+    assert '"bfloat16"' in copy.config.read_text()
+    config, _ = load_weights(copy.folder)
+    assert config.model.dtype == "float32"
+    export_weights(copy.folder, tmp_path / "exported", half=False)
+    assert '"dtype": "float32"' in (tmp_path / "exported" / "config.json").read_text()
+
+
 def test_export_over_its_own_source_is_refused(weights, tmp_path):
     copy = copy_of(weights, tmp_path / "copy")
     with pytest.raises(ValueError, match="export to another folder"):

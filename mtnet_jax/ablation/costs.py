@@ -1,17 +1,16 @@
 """What a run took, and how it went: parameters, operations, images seen, time, curves."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtnet_jax.ablation.running import FINISHED
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import abstract_variables, build_system
 from mtnet_jax.training.log import read_metrics
+from mtnet_jax.training.utilisation import flops_of
 
 
 def run_log(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -57,6 +56,4 @@ def _operations(config: Any) -> float:
     """Floating-point operations of a network for one image."""
     system = build_system(config)
     image = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
-    lowered = jax.jit(system.model.apply).lower(abstract_variables(system), image)
-    counted: Mapping[str, float] = lowered.cost_analysis() or {}
-    return float(counted.get("flops", float("nan")))
+    return flops_of(system.model.apply, abstract_variables(system), image) or float("nan")

@@ -33,7 +33,9 @@ def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: s
     write_model(path, make_heads(config, variables, **stated))
 
 
-def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> Any:
+def make_heads(
+    config: ConfigDict, variables: dict[str, Any], *, halves: bool = True, **stated: str
+) -> Any:
     """Images to heads as an `onnx.ModelProto`.
 
     Inputs: `images` (batch, size, size, 3) uint8 RGB letterboxed, and two float32 scalars,
@@ -44,6 +46,7 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
     Args:
       config: of the network.
       variables: {"params", "batch_stats"}.
+      halves: see `mtnet_jax.export.onnx_network.start_graph`.
       **stated: for `mtnet_jax.export.metadata.describe`.
 
     Raises:
@@ -51,7 +54,7 @@ def make_heads(config: ConfigDict, variables: dict[str, Any], **stated: str) -> 
       NotImplementedError: the network does something that has no translation yet.
     """
     system = build_system(config)
-    graph, predictions, (count, channels) = start_graph(system, variables)
+    graph, predictions, (count, channels) = start_graph(system, variables, halves=halves)
     candidates = min(config.decode.candidates, count)
     slots = min(config.decode.max_heads, candidates)
 

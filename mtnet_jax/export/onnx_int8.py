@@ -27,11 +27,13 @@ def write(
     **stated: str,
 ) -> None:
     """Writes the model of `make_int8`; calibration: inputs (size, size, 3) uint8."""
-    write_model(path, make_int8(make_heads(config, variables, **stated), calibration))
+    # onnxruntime quantises kernels that are constants, and no others.
+    model = make_heads(config, variables, halves=False, **stated)
+    write_model(path, make_int8(model, calibration))
 
 
 def make_int8(model: Any, calibration: Iterable[np.ndarray]) -> Any:
-    """A model of `make_heads` with its inner convolutions in 8 bits."""
+    """A model of `make_heads`, without halves, with its inner convolutions in 8 bits."""
     onnx = require("onnx")
     from onnxruntime import quantization
 

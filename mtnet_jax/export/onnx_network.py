@@ -25,7 +25,7 @@ from mtnet_jax.errors import NotSupported
 from mtnet_jax.export.graph import Graph, require, write_model
 from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
 from mtnet_jax.export.stem import Layer, at_half_size, suits
-from mtnet_jax.network.folding import Folded, fold
+from mtnet_jax.network.folding import Folded, fold, norm_factor
 from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
 from mtnet_jax.network.multitask_net import MultitaskNet
 from mtnet_jax.system import System, build_system
@@ -67,8 +67,17 @@ def make_network(config: ConfigDict, variables: dict[str, Any], **stated: str) -
     )
 
 
-def start_graph(system: System, variables: dict[str, Any]) -> tuple[Graph, str, tuple[int, int]]:
+def start_graph(
+    system: System, variables: dict[str, Any], *, halves: bool = True
+) -> tuple[Graph, str, tuple[int, int]]:
     """A graph that holds the network: from `INPUT`, (batch, size, size, 3) uint8, on.
+
+    Args:
+      system: the network and what its outputs answer.
+      variables: {"params", "batch_stats"}.
+      halves: kernels that float16 holds exactly (of weights exported in half precision) lie in it,
+        as they were before BatchNorm was folded in, and are brought to float32 when the file is
+        opened: half of the size, the same numbers. False: they are constants of a convolution.
 
     Returns:
       The graph, the name of the raw predictions (batch, N, C), and (N, C).
@@ -77,7 +86,8 @@ def start_graph(system: System, variables: dict[str, Any]) -> tuple[Graph, str, 
     model = system.model.clone(dtype=jnp.float32, remat="none")
     folded = jax.jit(partial(fold, model))(variables)
     trace = _trace(model, system.grid.size)
-    layers = _layers(trace.jaxpr, jax.device_get(_weights(folded)))
+    halved = jax.device_get(_halves(variables)) if halves else {}
+    layers = _layers(trace.jaxpr, jax.device_get(_weights(folded)), halved)
     graph = _NetworkGraph(require("onnx"), layers)
     maps = graph.add("Transpose", [INPUT], perm=_TO_CHANNELS_FIRST)
     graph.add("Cast", [maps], to=graph.types.FLOAT, outputs=[_PIXELS])
@@ -103,18 +113,38 @@ def _weights(folded: Folded) -> dict[str, tuple[jax.Array, jax.Array]]:
     }
 
 
+def _halves(variables: dict[str, Any]) -> dict[str, tuple[np.ndarray, jax.Array]]:
+    """Of every layer whose kernel float16 holds exactly: that, and BatchNorm's factor (O,)."""
+    params, stats = (flatten_dict(variables[kind], sep="/") for kind in ("params", "batch_stats"))
+    found = {}
+    for name in (name for name in params if name.endswith("/kernel")):
+        path, kernel = name.removesuffix("/kernel"), np.asarray(params[name])
+        half = kernel.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), kernel):
+            continue
+        factor = jnp.ones(kernel.shape[-1], jnp.float32)
+        if f"{path}/bn/scale" in params:
+            factor = norm_factor(params[f"{path}/bn/scale"], stats[f"{path}/bn/var"])
+        found[path] = half, factor
+    return found
+
+
 # --- what the network does -----------------------------------------------------------------------
 
 
-def _layers(jaxpr: Jaxpr, weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Layer]:
+def _layers(
+    jaxpr: Jaxpr,
+    weights: dict[str, tuple[np.ndarray, np.ndarray]],
+    halves: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> dict[str, Layer]:
     """The layers of a trace by path, the first two at half the size where that is faster."""
     layers, operations = {}, [op for op in jaxpr.eqns if op.primitive is _layer]
     for operation in operations:
-        kernel, bias = weights[operation.params["path"]]
+        path = operation.params["path"]
+        kernel, bias = weights[path]
         pad = (kernel.shape[0] - 1) // 2
-        layers[operation.params["path"]] = Layer(
-            kernel, bias, operation.params["stride"], (pad, pad)
-        )
+        stride = operation.params["stride"]
+        layers[path] = Layer(kernel, bias, stride, (pad, pad), halves.get(path))
     if len(operations) < 2:
         return layers
     stem, down = operations[:2]
@@ -206,16 +236,17 @@ def _axis(axis: int, rank: int) -> int:
 
 def _add_layer(graph: _NetworkGraph, operation: JaxprEqn, read: list[str]) -> list[str]:
     path = operation.params["path"]
-    kernel, bias, stride, (before, after) = graph.layers[path]
+    kernel, bias, stride, (before, after), half = graph.layers[path]
     if read == [_PIXELS]:
-        kernel = kernel / np.float32(255)
+        kernel, half = kernel / np.float32(255), None
+    stored = kernel if half is None else half[0]
+    weights = graph.array(stored.transpose(3, 2, 0, 1), f"{path}/kernel")
+    if half is not None:
+        weights = graph.add("Cast", [weights], to=graph.types.FLOAT)
+        weights = graph.add("Mul", [weights, graph.array(half[1].reshape(-1, 1, 1, 1))])
     maps = graph.add(
         "Conv",
-        [
-            *read,
-            graph.array(kernel.transpose(3, 2, 0, 1), f"{path}/kernel"),
-            graph.array(bias, f"{path}/bias"),
-        ],
+        [*read, weights, graph.array(bias, f"{path}/bias")],
         kernel_shape=kernel.shape[:2],
         strides=[stride, stride],
         pads=[before, before, after, after],

@@ -24,12 +24,15 @@ class Layer(NamedTuple):
       bias: (O,).
       stride: along both axes.
       pads: before and after, along both axes.
+      half: the kernel in float16 and a factor (O,) that makes it `kernel`; None where it cannot be
+        had so.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     stride: int
     pads: tuple[int, int]
+    half: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def suits(stem: Layer, down: Layer) -> bool:

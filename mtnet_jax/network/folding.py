@@ -64,11 +64,16 @@ def fold(
     units = {}
     for name, unit in _units(model).items():
         kernel, scale, bias = (params.pop(f"{name}/{p}") for p in ("kernel", "bn/scale", "bn/bias"))
-        factor = scale * jax.lax.rsqrt(stats[f"{name}/bn/var"] + BN_EPSILON)
+        factor = norm_factor(scale, stats[f"{name}/bn/var"])
         kernel = kernel * factor.reshape(1, 1, 1, -1)
         kernel = convolution.prepare(kernel, unit.stride)
         units[name] = FoldedUnit(kernel, bias - stats[f"{name}/bn/mean"] * factor)
     return Folded(units, unflatten_dict(params, sep="/"))
+
+
+def norm_factor(scale_C: jax.Array, variance_C: jax.Array) -> jax.Array:
+    """(C,) what BatchNorm with running statistics multiplies each channel by."""
+    return scale_C * jax.lax.rsqrt(variance_C + BN_EPSILON)
 
 
 def apply_folded(

@@ -1,7 +1,7 @@
 """How well a step uses the machine: its FLOPs of the chips' peak, and the memory it takes."""
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -55,7 +55,7 @@ def least_seconds(
     if peak is None:
         return None
     flops = model_flops(system, phase, optimizer, state, batch)
-    return flops / (peak * 1e12 * jax.device_count())
+    return flops and flops / (peak * 1e12 * jax.device_count())
 
 
 def model_flops(
@@ -64,8 +64,8 @@ def model_flops(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     batch: Mapping[str, Any],
-) -> float:
-    """FLOPs of a step over all devices, as XLA counts them before it optimises.
+) -> float | None:
+    """FLOPs of a step over all devices, see `flops_of`.
 
     Frozen groups count with their forward pass alone; what rematerialisation computes again does
     not count.
@@ -75,8 +75,22 @@ def model_flops(
     step = make_train_step(
         system._replace(model=plain), phase._replace(accumulate=1), optimizer, ema_decay=0.0
     )
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, dict(batch)))
-    cost: Any = jax.jit(step).lower(*shapes).cost_analysis()
+    return flops_of(step, state, dict(batch))
+
+
+def flops_of(function: Callable, *arguments: Any) -> float | None:
+    """FLOPs of a function for such arrays, as XLA counts them before it optimises.
+
+    GPUs and TPUs count nothing before they compile, and then what the compiler made of it: the CPU,
+    which JAX has beside them, counts in their place. None where $JAX_PLATFORMS leaves it out.
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    with jax.default_device(cpu):
+        cost: Any = jax.jit(function).lower(*shapes).cost_analysis()
     return float(cost["flops"])
 
 

@@ -1,0 +1,48 @@
+r"""A network half as wide again as that of `configs/release_416.py`, on one accelerator.
+
+    mtnet train --config release_wide --workdir runs/release_wide
+    mtnet export --workdir runs/release_wide --out exported --half --format onnx --size 512
+
+Begins as `weights/release` (docs/network.md, "Larger than the weights it starts from"), in bfloat16
+and batches of 64; the record sets are those of `release_416`, with all portraits and without
+pseudo-labels of the network's own.
+"""
+
+from mtnet_jax.config import phase, record_set, starting_from
+
+WEIGHTS = {  # how often each image of a set comes
+    "hardhat": 1.0,
+    "hardhat_more": 1.0,
+    "masks": 4.0,
+    "portraits": 10.0,
+    "congress_train": 0.7,
+    "pointing04": 1.5,
+    "studio_41": 0.8,
+    "studio_42": 0.8,
+}
+
+
+def get_config():
+    config = starting_from("release_416")
+    config.init.weights = "weights/release"
+    config.model.width = 0.375
+    config.model.dtype = "bfloat16"
+    for name in list(config.data):
+        del config.data[name]
+    for name, weight in WEIGHTS.items():
+        config.data[name] = record_set(f"records/{name}", weight=weight, eval_split="")
+    config.pack.tiles = (1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
+    config.phases.phase3 = phase(
+        ("backbone", "neck", "face", "pose"),
+        epochs=20.0,
+        batch_size=64,
+        learning_rate=1.5e-3,
+        schedule="cosine",
+        warmup_steps=300,
+        alpha=0.3,
+    )
+    config.clip_norm = 10.0
+    config.ema_decay = 0.999
+    config.loader_processes = 15
+    config.save_every_steps = 1000
+    return config
