@@ -30,7 +30,7 @@ _UNUSABLE = -1.0  # a score below every threshold
 
 def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: str) -> None:
     """Writes the model of `make_heads`."""
-    write_model(path, make_heads(config, variables, **stated))
+    write_model(path, make_heads(config, variables, halves=True, **stated))
 
 
 def make_heads(
