@@ -25,10 +25,9 @@ import optax
 from mtnet_jax.anchors import ANCHORS_PER_CELL, STRIDES
 from mtnet_jax.config import load_config
 from mtnet_jax.cpu.choice import fastest
-from mtnet_jax.data.augment import AugmentOptions
-from mtnet_jax.data.batches import training_batches, truths_of
-from mtnet_jax.data.mixture import open_sources, stream_weights
-from mtnet_jax.data.packing import PackOptions
+from mtnet_jax.data.batches import truths_of
+from mtnet_jax.data.mixture import open_sources
+from mtnet_jax.data.stream import training_stream
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.layers import LEAKY_SLOPE
 from mtnet_jax.rotations import geodesic_degrees, nearest_rotation
@@ -95,17 +94,7 @@ def look(config: Any, weights: Path, images: int) -> tuple[list[Kept], list[int]
         return found, (level, anchor, posed, truths.rotations)
 
     sources, _ = open_sources(config)
-    batches = training_batches(
-        list(sources.values()),
-        stream_weights(config, sources),
-        size=config.input.size,
-        batch_size=BATCH,
-        max_heads=config.input.max_heads,
-        options=AugmentOptions(**config.augment),
-        seed=config.seed,
-        threads=config.loader_threads,
-        pack=PackOptions(**config.pack),
-    )
+    batches = training_stream(config, sources, batch_size=BATCH, seed=config.seed)
     parts: list[list[Kept]] = [[] for _ in STRIDES]
     for _ in range(images // BATCH):
         found, (level, anchor, posed, rotations) = jax.device_get(cells_of(next(batches)))

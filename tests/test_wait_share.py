@@ -74,7 +74,7 @@ def test_a_busy_device_does_not_wait(clock):
 
 def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
     """A batch takes four seconds, a step one, so the device waits for four fifths of the time."""
-    make, compile_step = loop.training_batches, loop.compile_step
+    make, compile_step = loop.training_stream, loop.compile_step
 
     class Slow:
         def __init__(self, *arguments, **options):
@@ -96,7 +96,7 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
 
         return timed_step
 
-    monkeypatch.setattr(loop, "training_batches", Slow)
+    monkeypatch.setattr(loop, "training_stream", Slow)
     monkeypatch.setattr(loop, "compile_step", compile_timed_step)
     config = one_phase(steps=12)
     config.log_every_steps = 4
@@ -111,7 +111,7 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
 def test_so_many_steps_are_in_flight_and_no_more(monkeypatch, tmp_path, most):
     """Each step that was started holds memory; the next batch is fetched while they compute."""
     monkeypatch.setattr(loop, "steps_in_flight", lambda: most)
-    make, compile_step = loop.training_batches, loop.compile_step
+    make, compile_step = loop.training_stream, loop.compile_step
     given, unfinished, fetching = [], [], []
 
     def still_computing():
@@ -139,7 +139,7 @@ def test_so_many_steps_are_in_flight_and_no_more(monkeypatch, tmp_path, most):
 
         return unfinished_step
 
-    monkeypatch.setattr(loop, "training_batches", Watched)
+    monkeypatch.setattr(loop, "training_stream", Watched)
     monkeypatch.setattr(loop, "compile_step", compile_unfinished_step)
     config = one_phase(steps=8)
     config.log_every_steps = 100

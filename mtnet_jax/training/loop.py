@@ -16,9 +16,9 @@ from mtnet_jax.config import check_ranges
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.cpu.choice import fastest, steps_in_flight
 from mtnet_jax.data.augment import AugmentOptions, check_options
-from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
 from mtnet_jax.data.packing import PackOptions, check_pack_options
+from mtnet_jax.data.stream import training_stream
 from mtnet_jax.errors import Failed
 from mtnet_jax.run_metrics import best_step, check_metric
 from mtnet_jax.system import System, TrainState, abstract_variables, build_system
@@ -173,17 +173,11 @@ def _run_phase(
     step waiting (`steps_in_flight`), and numbers are fetched one logging interval late.
     """
     config, distribution, checkpoints, log = run.config, run.distribution, run.checkpoints, run.log
-    batches = training_batches(
-        list(run.train_sources.values()),
-        stream_weights(config, run.train_sources),
-        size=config.input.size,
+    batches = training_stream(
+        config,
+        run.train_sources,
         batch_size=phase.batch_size,
-        max_heads=config.input.max_heads,
-        options=AugmentOptions(**config.augment),
         seed=config.seed * 1000 + position.phase,
-        threads=config.loader_threads,
-        processes=config.loader_processes,
-        pack=PackOptions(**config.pack),
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
