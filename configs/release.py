@@ -1,4 +1,4 @@
-r"""The weights that ship: photographs of many kinds, rendered people for the rest of the circle.
+r"""The first part of the weights that ship: photographs of many kinds, rendered people all round.
 
     python -m benchmarks.photographs --data DATA --records records --convert
     studio="mtnet studio --assets makehuman --anny --frames 3500 --test-frames 100"
@@ -15,7 +15,7 @@ r"""The weights that ship: photographs of many kinds, rendered people for the re
     mtnet train --config release_416 --workdir runs/release_416
 
 The net of `configs/small.py`. Most of the training is at 224 pixels, where half of the inputs are
-packed with crops round heads; `configs/release_416.py` goes on at the size that ships. Rotations
+packed with crops round heads; `configs/release_416.py` goes on at 416. Rotations
 are relative to the ray through a head (docs/conventions.md), so that crops may train them, and
 their loss is not squared: rendered heads that nothing can tell would outweigh all others. How the
 weights in `weights/release` came about, and what they reach: docs/results.md.

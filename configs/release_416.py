@@ -1,4 +1,4 @@
-r"""The last part of the training of `configs/release.py`, at 416 pixels, where large heads fit in.
+r"""The second part of the training of `configs/release.py`, at 416 pixels, where large heads fit in.
 
     studio="mtnet studio --assets makehuman --anny --frames 3000 --test-frames 100"
     studio="$studio --roll-spread 8-25 --wide-share .25 --pose-limit 75"
@@ -21,7 +21,7 @@ that the network itself is sure of, turned to their heading where that is labell
 United States Congress bring thousands of faces that nothing else has; a face mesh labelled them.
 The hidden channels of the pose branch, 1x1 convolutions that cost little, are twice the paper's
 here, eight times those of `release`, whose branch goes on in the first of them.
-What ships takes inputs of 512: small heads gain by that.
+`configs/release_wide.py` goes on from here.
 """
 
 from mtnet_jax.config import phase, record_set, starting_from
