@@ -47,7 +47,7 @@ from mtnet_jax.system import at_size, build_system
 from mtnet_jax.weights import load_weights
 
 SIZE = 96  # pixels of the input; the heads in it have 18 to 60
-WIDTH = 0.25  # of the detector that ships
+WIDTH = 0.25  # of the pose branches that are compared
 HOG_SIZE = 64  # pixels of the square round a head
 LOOKED_AT = 64  # crops a call
 LAST_TRAINED = 2560  # frames of studio_31 before it train; of other people, those after it test

@@ -4,9 +4,9 @@ r"""A very small net on whole photographs, for experiments with heads and how th
     mtnet train --config photographs --workdir runs/photographs
 
 The recipe of `configs/release.py`, with a quarter of the channels, one residual block a stage, 192
-pixels and a thirtieth of the images, everything trained at once from random weights. Its parts are
-compared by `configs/ablations/recipe.py`. `studio_41` and `studio_42`: the commands are in
-`configs/release_416.py`; the latter is kept for testing.
+pixels and a thirtieth of the images, everything trained at once from random weights; anchors are a
+seventh smaller in parts of the input. Its parts are compared by `configs/ablations/recipe.py`. The
+commands for `studio_41` and `studio_42` are in `configs/release_416.py`; the latter is for testing.
 """
 
 from mtnet_jax.config import phase, record_set, starting_from

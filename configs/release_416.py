@@ -1,4 +1,4 @@
-r"""The second part of the training of `configs/release.py`, at 416 pixels, where large heads fit in.
+r"""The second part of the training of `configs/release.py`, at 416 pixels: large heads fit in.
 
     studio="mtnet studio --assets makehuman --anny --frames 3000 --test-frames 100"
     studio="$studio --roll-spread 8-25 --wide-share .25 --pose-limit 75"

@@ -3,10 +3,10 @@ r"""A network half as wide again as that of `configs/release_416.py`, on one acc
     mtnet train --config release_wide --workdir runs/release_wide
     mtnet export --workdir runs/release_wide --out exported --half --format onnx --size 448
 
-The weights that ship. Begins as the network of `release_416` (docs/network.md says how), in bfloat16
-and batches of 64, on its record sets, without the pseudo-labels of the network's own. Seven and a
-half minutes on one H200 with 16 cores, which pack and decode as fast as they can: docs/scaling.md.
-`config.loader_processes` is for those cores.
+The weights that ship. Begins as the network of `release_416` (docs/network.md says how), bfloat16,
+batches of 64, on its record sets, without pseudo-labels on Hard Hat and masks. Seven and a half
+minutes on one H200 with 16 cores, for which `config.loader_processes` is: docs/scaling.md. What
+ships began with a mean of two runs (`benchmarks/mean_weights.py`, docs/results.md).
 """
 
 from mtnet_jax.config import phase, record_set, starting_from

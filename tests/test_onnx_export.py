@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from scipy.spatial.transform import Rotation
 
 from mtnet_jax import Predictor
-from mtnet_jax.anchors import flatten_outputs
 from mtnet_jax.cli import main
 from mtnet_jax.decode import DecodeOptions, decode_flat
 from mtnet_jax.export import onnx_heads, onnx_network
@@ -22,7 +21,6 @@ from mtnet_jax.export.graph import Graph
 from mtnet_jax.export.metadata import (
     INPUT,
     IOU_THRESHOLD,
-    OUTPUT,
     SCORE_THRESHOLD,
 )
 from mtnet_jax.export.onnx_heads import make_heads
@@ -35,9 +33,9 @@ from mtnet_jax.saved_config import CONFIG_KEY
 from mtnet_jax.system import build_system
 from mtnet_jax.weights import load_weights
 from tests.conftest import REPOSITORY
-from tests.tiny import SCORE, tiny_config, trained_variables
+from tests.onnx_nets import HOW, config_of, expected_of, random_images, run
+from tests.tiny import SCORE, trained_variables
 
-HOW = "needs onnx: pip install -e '.[export]'"
 onnx = pytest.importorskip("onnx", reason=HOW)
 
 SMALL = REPOSITORY / "weights" / "release"
@@ -49,28 +47,6 @@ NETS = {
     "v2, two box options": {"aggregate": "boxes", "box_activation": "tanh"},
     "v2, sixd": {"representation": "sixd"},
 }
-
-
-def config_of(**model) -> ConfigDict:
-    config = tiny_config()
-    config.input.size = 96
-    config.model.update(model)
-    return config
-
-
-def run(model, images: np.ndarray) -> np.ndarray:
-    (predictions,) = make_session(model.SerializeToString()).run([OUTPUT], {INPUT: images})
-    return predictions
-
-
-def random_images(batch: int, size: int) -> np.ndarray:
-    return np.random.default_rng(batch).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-
-
-def expected_of(model, variables, images: np.ndarray) -> np.ndarray:
-    """What the network itself gives, in float32."""
-    outputs = jax.jit(model.clone(dtype=jnp.float32).apply)(variables, images / np.float32(255))
-    return np.asarray(flatten_outputs(outputs))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -89,31 +65,6 @@ def test_exported_network_is_the_network(name):
         assert found.shape == (batch, 3 * (9 + 36 + 144), 7 + system.representation.size)
         assert expected.std() > 0.1
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-
-
-def test_kernels_in_half_precision_take_half_of_the_file_and_say_the_same():
-    config = config_of()
-    system = build_system(config)
-    variables = trained_variables(system.model, 96)
-    round_off = lambda x: np.float32(np.float16(x))  # noqa: E731
-    variables = {**variables, "params": jax.tree.map(round_off, variables["params"])}
-    plain, halved = (make_heads(config, variables, halves=halves) for halves in (False, True))
-    onnx.checker.check_model(halved, full_check=True)
-
-    def kernels(model):
-        found = {array.name: array for array in model.graph.initializer}
-        return {name: array for name, array in found.items() if name.endswith("/kernel")}
-
-    types = {array.data_type for array in list(kernels(halved).values())[2:]}  # after the stem
-    assert types == {onnx.TensorProto.FLOAT16}
-    assert {array.data_type for array in kernels(plain).values()} == {onnx.TensorProto.FLOAT}
-    size, half = (sum(a.ByteSize() for a in kernels(m).values()) for m in (plain, halved))
-    assert half < 0.65 * size  # names, and the stem, which stays as it is
-    images = random_images(2, 96)
-    for one, other in zip(
-        run_heads(plain, images, 0.0), run_heads(halved, images, 0.0), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)  # rounding alone
 
 
 def test_what_only_training_needs_and_low_precision_stay_behind():

@@ -130,7 +130,7 @@ def _make_onnx(folder: Path, wanted: Wanted) -> Opened:
     from mtnet_jax.export.onnx_heads import make_heads
 
     config, variables = _load(folder, wanted)
-    model = make_heads(config, variables).SerializeToString()
+    model = make_heads(config, variables, halves=False).SerializeToString()
     return _with_onnxruntime(*open_heads(model), wanted)
 
 

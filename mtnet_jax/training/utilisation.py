@@ -91,7 +91,7 @@ def flops_of(function: Callable, *arguments: Any) -> float | None:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     with jax.default_device(cpu):
         cost: Any = jax.jit(function).lower(*shapes).cost_analysis()
-    return float(cost["flops"])
+    return cost and cost.get("flops")
 
 
 def memory_gb() -> float:
