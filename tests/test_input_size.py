@@ -74,7 +74,7 @@ def crowd() -> tuple[np.ndarray, int]:
     images = [read_image(path) for path in IMAGES]
     rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
     together = np.concatenate(rows)
-    image = np.full((1350, 9000, 3), BORDER_GREY, np.uint8)
+    image = np.full((1350, 12000, 3), BORDER_GREY, np.uint8)
     image[200 : 200 + together.shape[0], 300 : 300 + together.shape[1]] = together
     return image, len(images)
 
@@ -83,7 +83,7 @@ def test_tiles_and_a_larger_input_find_small_heads():
     image, count = crowd()
     plain = Predictor(runtime="onnxruntime")
     assert len(plain(image)) < count
-    tiled = Predictor(runtime="onnxruntime", tile=500)(image)
+    tiled = Predictor(runtime="onnxruntime", tile=600)(image)
     larger = Predictor(runtime="onnxruntime", size=1888)(image)
     assert len(tiled) == len(larger) == count
     a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
