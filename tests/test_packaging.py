@@ -65,6 +65,9 @@ def test_what_ships_is_found_by_name():
     assert shipped.DEFAULT_WEIGHTS in shipped.shipped_names("weights")
     assert (shipped.weights_folder(shipped.DEFAULT_WEIGHTS) / "weights.npz").is_file()
     assert shipped.weights_folder("runs/mine") == Path("runs/mine")
+    assert shipped.weights_folder(f"{shipped.DEFAULT_WEIGHTS}/heads-int8.onnx").is_file()
+    assert shipped.weights_folder("release/nothing.onnx") == Path("release/nothing.onnx")
+    assert shipped.weights_folder("release/../release") == Path("release/../release")
     with pytest.raises(MissingFile, match="demo/nothing"):
         shipped.shipped("demo/nothing")
 

@@ -43,14 +43,16 @@ def shipped_names(kind: str) -> tuple[str, ...]:
 
 
 def weights_folder(weights: Any = None) -> Place:
-    """What is meant: this place, or the shipped weights of this name; None: the default ones."""
+    """What is meant: this place, or what ships by this name; None: the default weights.
+
+    Names are those of `weights/`, and of the files there, such as "release/heads-int8.onnx".
+    """
     if weights is None:  # whatever lies in the working directory
         return shipped(f"weights/{DEFAULT_WEIGHTS}")
     folder = place(weights)
-    if (
-        isinstance(folder, Path)
-        and not folder.exists()
-        and str(weights) in shipped_names("weights")
-    ):
-        return shipped(f"weights/{weights}")
+    if isinstance(folder, Path) and not folder.exists():
+        first, *rest = folder.parts or ("",)
+        if first in shipped_names("weights") and ".." not in rest:
+            inside = shipped(f"weights/{first}").joinpath(*rest)
+            return inside if inside.exists() else folder
     return folder
