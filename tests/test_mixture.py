@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from scipy.spatial.transform import Rotation
 
 from mtnet_jax.config import default_config, record_set
+from mtnet_jax.data import stream
 from mtnet_jax.data.batches import training_batches
 from mtnet_jax.data.example import encode_record
 from mtnet_jax.data.mixture import describe, open_sources, stream_weights
@@ -194,3 +195,24 @@ def test_the_table_says_what_is_trained_and_evaluated(tmp_path):
     assert rows[2] == "train plain train 350 - - 1 25.0 % head"
     assert rows[3] == "evaluate demo test 150 176 176 head"
     assert len(rows) == 4
+
+
+def test_the_stream_is_what_the_configuration_says(monkeypatch, tmp_path):
+    config = mixed(a=record_set(write_set(tmp_path / "a", {"train": 3}), weight=2, eval_split=""))
+    config.input.size, config.input.max_heads = 96, 7
+    config.augment.turn, config.pack.share = 3.0, 0.25
+    config.loader_threads, config.loader_processes = 5, 4
+    asked = {}
+
+    def recorded(sources, weights, **options):
+        asked.update(options, sources=[len(source) for source in sources], weights=weights)
+
+    monkeypatch.setattr(stream, "training_batches", recorded)
+    sources, _ = open_sources(config)
+    stream.training_stream(config, sources, batch_size=6, seed=11, host=1, hosts=2)
+    assert (asked.pop("sources"), asked.pop("weights")) == ([3], [6.0])
+    assert (asked.pop("options").turn, asked.pop("pack").share) == (3.0, 0.25)
+    assert asked == {
+        **{"size": 96, "batch_size": 6, "max_heads": 7, "seed": 11, "host": 1, "hosts": 2},
+        **{"threads": 5, "processes": 4},
+    }
