@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,10 @@ def test_killed_and_started_again_gives_the_bytes_of_one_run(
     (tmp_path / "go").touch()
     write_record_set(slow(tmp_path), tmp_path / "out", processes=processes)
     total = units.count_units(slow(tmp_path))
-    assert f"{len(done)} of {total} parts were there" in capsys.readouterr().err
+    said = re.search(rf"(\d+) of {total} parts were there", capsys.readouterr().err)
+    # A worker that had not begun an item when it was looked for may still have written one.
+    assert said is not None
+    assert len(done) <= int(said[1]) <= len(done) + processes
     write_record_set(tiny(slow(tmp_path).splits), tmp_path / "one")
     assert_same_files(tmp_path / "one", tmp_path / "out")
     assert not (tmp_path / ".out.parts").exists()
