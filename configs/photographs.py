@@ -9,7 +9,7 @@ seventh smaller in parts of the input. Its parts are compared by `configs/ablati
 commands for `studio_41` and `studio_42` are in `configs/release_416.py`; the latter is for testing.
 """
 
-from mtnet_jax.config import phase, record_set, starting_from
+from mtnet_jax.config import phase, starting_from, trained_on
 
 SIZE = 192
 RECORD_SETS = {  # name -> how often each of its images comes
@@ -27,10 +27,7 @@ def get_config():
     config.input.anchors = tuple((w * scale, h * scale) for w, h in config.input.anchors)
     config.input.size = SIZE
     config.model.depth = 0.125
-    for name in list(config.data):
-        del config.data[name]
-    for name, weight in RECORD_SETS.items():
-        config.data[name] = record_set(f"records/{name}", weight=weight, eval_split="")
+    config.data = trained_on(RECORD_SETS)
     config.phases.phase3 = phase(
         ("backbone", "neck", "face", "pose"),
         epochs=1.5,

@@ -24,7 +24,7 @@ here, eight times those of `release`, whose branch goes on in the first of them.
 `configs/release_wide.py` goes on from here.
 """
 
-from mtnet_jax.config import phase, record_set, starting_from
+from mtnet_jax.config import phase, starting_from, trained_on
 
 SIZE = 416
 WEIGHTS = {  # how often each image of a set comes; `_posed`: with pseudo-labels
@@ -50,10 +50,7 @@ def get_config():
     config.input.anchors = tuple((w * scale, h * scale) for w, h in config.input.anchors)
     config.input.size = SIZE
     config.input.max_heads = 96
-    for name in list(config.data):
-        del config.data[name]
-    for name, weight in WEIGHTS.items():
-        config.data[name] = record_set(f"records/{name}", weight=weight, eval_split="")
+    config.data = trained_on(WEIGHTS)
     config.input.far_look = True
     config.pack.share = 0.65
     config.pack.tiles = (1, 2, 3, 3, 4, 4, 5, 6)

@@ -9,7 +9,7 @@ minutes on one H200 with 16 cores, for which `config.loader_processes` is: docs/
 ships began with a mean of two runs (`benchmarks/mean_weights.py`, docs/results.md).
 """
 
-from mtnet_jax.config import phase, record_set, starting_from
+from mtnet_jax.config import phase, starting_from, trained_on
 
 WEIGHTS = {  # how often each image of a set comes
     "hardhat": 1.0,
@@ -28,10 +28,7 @@ def get_config():
     config.init.weights = "runs/release_416"
     config.model.width = 0.375
     config.model.dtype = "bfloat16"
-    for name in list(config.data):
-        del config.data[name]
-    for name, weight in WEIGHTS.items():
-        config.data[name] = record_set(f"records/{name}", weight=weight, eval_split="")
+    config.data = trained_on(WEIGHTS)
     config.pack.tiles = (1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
     config.phases.phase3 = phase(
         ("backbone", "neck", "face", "pose"),

@@ -51,6 +51,16 @@ def record_set(
     )
 
 
+def trained_on(weights: Mapping[str, float]) -> ConfigDict:
+    """`config.data` of record sets in `records/`, by name: how often each of their images comes."""
+    return ConfigDict(
+        {
+            name: record_set(f"records/{name}", weight=weight, eval_split="")
+            for name, weight in weights.items()
+        }
+    )
+
+
 def phase(
     trainable: tuple[str, ...],
     *,
