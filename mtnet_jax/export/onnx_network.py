@@ -25,8 +25,8 @@ from mtnet_jax.errors import NotSupported
 from mtnet_jax.export.graph import Graph, require, write_model
 from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
 from mtnet_jax.export.stem import Layer, at_half_size, suits
-from mtnet_jax.network.folding import Folded, fold, norm_factor
-from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv
+from mtnet_jax.network.folding import Folded, fold
+from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, LinearConv, norm_factor
 from mtnet_jax.network.multitask_net import MultitaskNet
 from mtnet_jax.system import System, build_system
 from mtnet_jax.weights import prediction_config

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mtnet_jax.anchors import STRIDES
 from mtnet_jax.network.convolution import Convolution, conv2d
-from mtnet_jax.network.layers import BN_EPSILON, LEAKY_SLOPE, ConvBN
+from mtnet_jax.network.layers import LEAKY_SLOPE, ConvBN, norm_factor
 from mtnet_jax.network.multitask_net import MultitaskNet
 
 
@@ -69,11 +69,6 @@ def fold(
         kernel = convolution.prepare(kernel, unit.stride)
         units[name] = FoldedUnit(kernel, bias - stats[f"{name}/bn/mean"] * factor)
     return Folded(units, unflatten_dict(params, sep="/"))
-
-
-def norm_factor(scale_C: jax.Array, variance_C: jax.Array) -> jax.Array:
-    """(C,) what BatchNorm with running statistics multiplies each channel by."""
-    return scale_C * jax.lax.rsqrt(variance_C + BN_EPSILON)
 
 
 def apply_folded(

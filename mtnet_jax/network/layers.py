@@ -43,6 +43,11 @@ def recomputed(layer: type[nn.Module]) -> type[nn.Module]:
     return nn.remat(layer, static_argnums=(2,))
 
 
+def norm_factor(scale_C: Array, variance_C: Array) -> Array:
+    """(C,) what BatchNorm with running statistics multiplies each channel by."""
+    return scale_C * jax.lax.rsqrt(variance_C + BN_EPSILON)
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, BatchNorm, LeakyReLU 0.1: the unit of Darknet-53 and of the FPN.
 
@@ -108,7 +113,7 @@ class NormLeaky(nn.Module):
                 mean.value = BN_MOMENTUM * mean.value + (1 - BN_MOMENTUM) * batch_mean
                 var.value = BN_MOMENTUM * var.value + (1 - BN_MOMENTUM) * batch_var
             return z
-        factor = jax.lax.rsqrt(var.value + BN_EPSILON) * scale
+        factor = norm_factor(scale, var.value)
         shift = bias - mean.value * factor
         z = y_BxHxWxC.astype(jnp.float32) * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)
         return nn.leaky_relu(z, LEAKY_SLOPE).astype(y_BxHxWxC.dtype)
