@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--convert", action="store_true", help="make the record sets first")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="to be measured")
     parser.add_argument("--size", type=int, metavar="N", help="side of the network's input")
+    parser.add_argument("--one-look", action="store_true", help="no second looks")
     parser.add_argument("--out", type=Path, default=Path("runs/photographs"), metavar="DIR")
     args = parser.parse_args()
     if args.convert and args.data is None:
@@ -64,7 +65,12 @@ def main() -> None:
         absent = [name for name in MORE if not (args.records / name).exists()]
         for name in (*MEASURED, *(name for name in MORE if name not in absent)):
             results = evaluate_records(
-                args.weights, args.records / name, "test", out=args.out, size=args.size
+                args.weights,
+                args.records / name,
+                "test",
+                out=args.out,
+                size=args.size,
+                second_look=False if args.one_look else None,
             )
             found[name] = results["network"]
         print(f"\n{args.weights}, split test\n\n{format_summary(found)}")

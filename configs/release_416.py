@@ -51,7 +51,7 @@ def get_config():
     config.input.size = SIZE
     config.input.max_heads = 96
     config.data = trained_on(WEIGHTS)
-    config.input.far_look = True
+    config.input.second_look = True
     config.pack.share = 0.65
     config.pack.tiles = (1, 2, 3, 3, 4, 4, 5, 6)
     config.pack.heading_only = 0.5

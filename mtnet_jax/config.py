@@ -128,9 +128,9 @@ def default_config() -> ConfigDict:
     config.input = ConfigDict()
     config.input.size = 416  # pixels, a multiple of 32
     config.input.anchors = COCO_ANCHORS  # (width, height) at 416, `mtnet data anchors` fits them
-    # In prediction, images with a large head, or none, are looked at once more from farther away:
-    # for networks that were trained on heads much smaller than the input.
-    config.input.far_look = False
+    # In prediction, heads that the input shows large or small are looked at once more, at the size
+    # that packed training inputs show (`config.pack`): for networks that were trained with those.
+    config.input.second_look = False
     config.input.max_heads = 64  # an image; of more, the smallest are dropped and counted
 
     config.data = ConfigDict()  # name -> record_set(...)

@@ -12,9 +12,8 @@ from mtnet_jax.errors import NOT_JSON, BadInput
 
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
-_OLD_NAMES = {
-    "eval_pictures": "eval_images"
-}  # options of the top level, as older versions wrote them
+# Options as older versions wrote them; after a dot those of a section.
+_OLD_NAMES = {"eval_pictures": "eval_images", "input.far_look": "input.second_look"}
 CONFIG_KEY = "mtnet_config"  # of the metadata of exported files: the configuration as JSON
 
 
@@ -59,4 +58,14 @@ def _parsed(text: str, source: str | os.PathLike) -> ConfigDict:
         raise BadInput(f"{source} is not valid JSON: {error}") from error
     if not isinstance(options, dict):
         raise BadInput(f"{source} is no configuration: it holds no options by name.")
-    return ConfigDict({_OLD_NAMES.get(name, name): value for name, value in options.items()})
+    return ConfigDict(_by_todays_names(options))
+
+
+def _by_todays_names(options: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    named = {}
+    for name, value in options.items():
+        name = _OLD_NAMES.get(section + name, section + name).removeprefix(section)
+        named[name] = value
+        if isinstance(value, dict):
+            named[name] = _by_todays_names(value, f"{section}{name}.")
+    return named

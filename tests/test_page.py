@@ -163,6 +163,24 @@ def test_images_give_pythons_heads(browser, python, kind, request):
     assert page.errors == []
 
 
+def test_small_heads_and_a_large_one(browser, served, python, tmp_path):
+    """All second looks: an image of more small heads than one input shows, with a large one."""
+    large = cv2.resize(cv2.imread(str(IMAGES[0])), (800, 600))
+    scene = np.full((900, 1600, 3), 114, np.uint8)
+    scene[:600, :800] = large
+    for i in range(10):
+        small = cv2.resize(
+            cv2.imread(str(IMAGES[1 + i % 5])), (192, 144), interpolation=cv2.INTER_AREA
+        )
+        left, top = (850 + 200 * (i % 3), 20 + 160 * (i // 3)) if i < 9 else (20, 700)
+        scene[top : top + 144, left : left + 192] = small
+    path = tmp_path / "scene.png"
+    cv2.imwrite(str(path), scene)
+    heads = Opened(browser, served).look_at(path)["heads"]
+    assert len(heads) == 11
+    assert_same_heads(heads, read_image(path), python)
+
+
 def test_threads_where_the_page_is_isolated(browser, served, single):
     page = Opened(browser, served)
     page.look_at(IMAGES[0])
@@ -384,5 +402,5 @@ def test_the_page_names_its_parts(single):
     assert "Copyright (c) Microsoft Corporation" in text
     settings = json.loads(text.split('id="settings">')[1].split("</script>")[0])
     shipped = read_config(weights_folder()).input
-    assert (settings["size"], bool(settings["farLook"])) == (shipped.size, shipped.far_look)
+    assert (settings["size"], bool(settings["secondLook"])) == (shipped.size, shipped.second_look)
     assert Path(single.removeprefix("file://")).name == INDEX

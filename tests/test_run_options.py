@@ -94,11 +94,14 @@ def test_what_is_learned_and_how_it_runs(name, runs):
 
 
 def test_options_by_their_old_names_are_read(tmp_path):
-    text = tiny_config().to_json().replace('"eval_images"', '"eval_pictures"')
-    assert '"eval_images"' not in text
+    config = tiny_config()
+    config.eval_images, config.input.second_look = 17, True
+    text = config.to_json()
+    for new, old in (("eval_images", "eval_pictures"), ("second_look", "far_look")):
+        assert text.count(f'"{new}"') == 1
+        text = text.replace(f'"{new}"', f'"{old}"')
     (tmp_path / "config.json").write_text(text)
-    assert read_config(tmp_path).eval_images == tiny_config().eval_images
-    assert "eval_pictures" not in read_config(tmp_path)
+    assert read_config(tmp_path).to_json() == config.to_json()
 
 
 def test_changes_are_said_and_kept_and_others_refused(tmp_path):

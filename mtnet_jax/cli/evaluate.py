@@ -65,6 +65,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="PIXELS",
         help="side of the network's input (default: as trained)",
     )
+    arguments.add_one_look(parser)
     parser.add_argument(
         "--worst",
         type=arguments.positive,
@@ -169,6 +170,7 @@ def _evaluate(
                 limit=args.limit or 0,
                 size=args.size,
                 step=args.step,
+                second_look=args.second_look,
                 outputs=outputs,
             )
             if args.worst:

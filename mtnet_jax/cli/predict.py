@@ -115,6 +115,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="look at larger images in overlapping tiles of this side too",
     )
+    arguments.add_one_look(parser)
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--fov",
@@ -154,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         size=args.size,
         tile=args.tile,
+        second_look=args.second_look,
         fov=args.fov,
         intrinsics=args.intrinsics,
         step=args.step,

@@ -16,10 +16,12 @@ from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.foreign import is_foreign, read_predictions
 from mtnet_jax.heads import Heads
 from mtnet_jax.places import place
-from mtnet_jax.predict.far_look import far_look_iou, with_far_looks
+from mtnet_jax.predict.close_look import with_close_looks
+from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.placing import heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
+from mtnet_jax.predict.second_look import second_look_iou
 from mtnet_jax.run_metrics import LAST, Step
 
 
@@ -48,6 +50,7 @@ def predict_split(
     step: Step = LAST,
     batch_size: int = 8,
     limit: int = 0,
+    second_look: bool | None = None,
 ) -> Predicted:
     """Predicts the images of a split, or looks up what a program found in them.
 
@@ -60,6 +63,7 @@ def predict_split(
       step: which checkpoint of a work directory, see `mtnet_jax.weights.load_weights`.
       batch_size: images a call.
       limit: at most so many images, evenly spread; 0: all.
+      second_look: see `predict.predictor.Predictor`.
 
     Raises:
       FileNotFoundError, ValueError: what is missing, or does not fit.
@@ -84,7 +88,7 @@ def predict_split(
         size=opened.config.input.size,
         batch_size=batch_size,
         limit=limit,
-        far_look=far_look_iou(opened.config),
+        second_look=second_look_iou(opened.config, second_look),
     )
     total = len(_spread(len(source), limit))
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
@@ -128,7 +132,7 @@ def predict_records(
     batch_size: int,
     threads: int = 2,
     limit: int = 0,
-    far_look: float | None = None,
+    second_look: float | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> Iterator[tuple[dict, dict]]:
@@ -141,8 +145,8 @@ def predict_records(
       batch_size: images a call; the last batch is filled up, so nothing recompiles.
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
-      far_look: second looks are taken (`predict.far_look`), and two heads that overlap by more
-        are one; None takes none.
+      second_look: second looks are taken (`predict.second_look`), and two heads that overlap by
+        more are one; None takes none.
       host: number of this host, from 0.
       hosts: how many share the records; each has every so many-th of them.
 
@@ -160,10 +164,10 @@ def predict_records(
     for item in prepared:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict(detect, waiting, batch_size, far_look)
+            yield from _predict(detect, waiting, batch_size, second_look)
             waiting = []
     if waiting:
-        yield from _predict(detect, waiting, batch_size, far_look)
+        yield from _predict(detect, waiting, batch_size, second_look)
 
 
 def _prepare(record: Record, size: int) -> dict:
@@ -183,7 +187,7 @@ def _predict(
     detect: Callable[[np.ndarray], Heads],
     items: list[dict],
     batch_size: int,
-    far_look: float | None,
+    second_look: float | None,
 ) -> Iterator[tuple[dict, dict]]:
     def filled_up(inputs: np.ndarray) -> Heads:
         empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
@@ -195,7 +199,8 @@ def _predict(
         heads_in_image(heads, row, item["matrix"], item["image"].shape)
         for row, item in enumerate(items)
     ]
-    if far_look is not None:
-        size = items[0]["input"].shape[0]
-        found = with_far_looks(filled_up, images, found, size=size, iou_threshold=far_look)
+    if second_look is not None:
+        again = {"size": items[0]["input"].shape[0], "iou_threshold": second_look}
+        found = with_far_looks(filled_up, images, found, **again)
+        found = with_close_looks(filled_up, images, found, **again)
     yield from zip(found, (item["truth"] for item in items), strict=True)

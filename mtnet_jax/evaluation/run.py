@@ -61,6 +61,7 @@ def evaluate_split(
     limit: int = 0,
     size: int | None = None,
     step: Step = LAST,
+    second_look: bool | None = None,
     outputs: Outputs | None = None,
 ) -> Evaluation:
     """Evaluates weights on a split; prints the table, writes all files of a report.
@@ -74,7 +75,7 @@ def evaluate_split(
       out: the report goes to a folder in it named after set and split; numbered where another set
         of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
-      batch_size, limit, size, step: see `predicted.predict_split`.
+      batch_size, limit, size, step, second_look: see `predicted.predict_split`.
       outputs: of the run of the command, so that two sets of one name get two folders.
     """
     record_set = RecordSet.open(data)
@@ -83,7 +84,14 @@ def evaluate_split(
     for name in (*REPORT_FILES, HEADS_FILE):
         outputs.check(folder / name, of)  # before the work
     predicted = predict_split(
-        weights, data, split, size=size, step=step, batch_size=batch_size, limit=limit
+        weights,
+        data,
+        split,
+        size=size,
+        step=step,
+        batch_size=batch_size,
+        limit=limit,
+        second_look=second_look,
     )
     settings = Settings(protocol, iou_threshold, score_threshold)
     return report(predicted, settings, folder, outputs, of)

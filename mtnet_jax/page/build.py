@@ -21,11 +21,13 @@ from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
-from mtnet_jax.predict import far_look
+from mtnet_jax.predict import close_look, far_look
 from mtnet_jax.predict.onnx_runtime import open_heads
+from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
 
 INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
-MODULES = {f"mtnet/{name}": f"{name}.js" for name in ("app", "network", "heads", "drawing")}
+_NAMES = ("app", "network", "looks", "heads", "drawing")
+MODULES = {f"mtnet/{name}": f"{name}.js" for name in _NAMES}
 MARK = '<meta name="generator" content="mtnet page">'
 
 # What browsers let the page do. `connect-src` is what the page's promise rests on.
@@ -92,7 +94,7 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
     stated = session.get_modelmeta().custom_metadata_map
     settings = {
         "size": config.input.size,
-        "farLook": _far_look(config),
+        "secondLook": _second_look(config),
         "iou": config.decode.iou_threshold,
         "classNames": list(config.class_names),
         "frame": config.frame,
@@ -101,17 +103,25 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
     return file.read_bytes(), settings
 
 
-def _far_look(config: ConfigDict) -> dict[str, float] | None:
-    """Which heads get a second look, and how large it is; None for a network that looks once."""
-    if far_look.far_look_iou(config) is None:
+def _second_look(config: ConfigDict) -> dict[str, Any] | None:
+    """Which heads get a second look, and how large; None for a network that looks once."""
+    if second_look_iou(config) is None:
         return None
-    return {
+    far = {
         "side": far_look.far_side(config.input.size),
         "sure": FOUND_SCORE,
         "large": far_look.LARGE,
         "largestNear": far_look.LARGEST_NEAR,
         "smallestFar": far_look.SMALLEST_FAR,
     }
+    close = {
+        "square": close_look.SQUARE,
+        "headSide": close_look.HEAD,
+        "small": close_look.SMALL,
+        "sure": FOUND_SCORE,
+        "sameIou": close_look.SAME_IOU,
+    }
+    return {"leastScore": LEAST_SCORE, "far": far, "close": close}
 
 
 def _exported(weights: Path) -> tuple[bytes, dict[str, Any]]:

@@ -1,35 +1,28 @@
 """Large heads, looked at once more from farther away.
 
 A network reads a head best at the sizes that most of its training heads had. One that fills much of
-the image is larger than that in the input; a second look, with a small image in the middle of the
-input, shows it as others are. Images without a large head, most of them, are looked at once.
+the image is larger than that in the input; a second look shows the image small, twice side by side,
+the second time mirrored, and takes the mean of what the two say. Images without a large head, most
+of them, need no such look.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
-from mtnet_jax.predict.placing import heads_in_image
+from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
 from mtnet_jax.predict.tiles import merge
+from mtnet_jax.rotations import nearest_rotation
 
 # Pixels of the input that the longer side of the image gets in the second look; at most half of it.
-FAR_SIDE = 165
+FAR_SIDE = 166
 # Longer side of a head, in parts of the longer side of the image.
 LARGE = 0.3  # from here on it is worth a second look
 LARGEST_NEAR = 0.4  # what is larger is taken from the second look alone,
 SMALLEST_FAR = 0.22  # what is smaller from the first
-
-Found = dict[str, np.ndarray]  # heads as of `placing.heads_in_image`
-
-
-def far_look_iou(config: ConfigDict) -> float | None:
-    """IoU beyond which heads of two looks are one; None for a network that looks once."""
-    if not config.input.get("far_look", False):  # weights of before have no such option
-        return None
-    return config.decode.iou_threshold
 
 
 def far_side(size: int) -> int:
@@ -48,7 +41,7 @@ def with_far_looks(
     """What was found in images, with a second look at those where it is worth it.
 
     Args:
-      detect: inputs (k, size, size, 3) uint8, for any k -> heads in them.
+      detect: inputs (k, size, size, 3) uint8, k no more than there are images -> heads in them.
       images: (H, W, 3) uint8 RGB each.
       found: heads of the first look at each, in pixels of the image.
       size: side of the network's input.
@@ -58,12 +51,13 @@ def with_far_looks(
     again = [i for i, image in enumerate(images) if is_worth_it(found[i], image.shape)]
     if not again:
         return joined
-    inputs, matrices = zip(*(far_letterboxed(images[i], size) for i in again), strict=True)
-    heads = detect(np.stack(inputs))
-    for row, (i, matrix) in enumerate(zip(again, matrices, strict=True)):
+    views = {i: far_views(images[i].shape, size) for i in again}
+    shown = [[(images[i], view) for view in views[i]] for i in again]
+    heads = detect(np.stack([input_of_views(each, size) for each in shown]))
+    for row, i in enumerate(again):
         shape = images[i].shape
-        far = heads_in_image(heads, row, matrix, shape)
-        joined[i] = join(found[i], far, shape, iou_threshold)
+        seen = [heads_in_view(heads, row, view, shape) for view in views[i]]
+        joined[i] = join(found[i], mean_of_looks(seen, iou_threshold), shape, iou_threshold)
     return joined
 
 
@@ -73,14 +67,49 @@ def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
     return not sure.any() or bool((_extents(near, shape)[sure] > LARGE).any())
 
 
-def far_letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `placing.letterboxed`, with the image in the middle of the input and grey round it."""
-    within = far_side(size)
-    matrix = geometry.compose(
-        geometry.letterbox_map(image.shape[1], image.shape[0], within),
-        geometry.shift_map((size - within) / 2, (size - within) / 2),
-    )
-    return geometry.map_image(image, matrix, size), matrix
+def far_views(shape: tuple[int, ...], size: int) -> list[View]:
+    """Two views of an image of this shape in an input of `size` pixels, the second mirrored."""
+    side = far_side(size)
+    matrix = geometry.letterbox_map(shape[1], shape[0], side)
+    left, top = (size // 2 - side) // 2, (size - side) // 2
+    return [
+        View(matrix, side, left, top),
+        View(matrix, side, size // 2 + left, top, mirrored=True),
+    ]
+
+
+def mean_of_looks(looks: Sequence[Found], iou_threshold: float) -> Found:
+    """Heads that looks at one image found, each once: boxes and rotations are means, weighted by
+    the scores. What one look does not see has score 0 there, and the mean of the scores counts.
+
+    Args:
+      looks: heads of each, by falling score.
+      iou_threshold: a head of one look is the surest of another that overlaps it by more; others
+        that do are left out.
+    """
+    together = {name: np.concatenate([look[name] for look in looks]) for name in looks[0]}
+    number = np.repeat(np.arange(len(looks)), [len(look["scores"]) for look in looks])
+    scores, boxes = together["scores"], together["boxes"]
+    left = np.ones(len(scores), bool)
+    heads: dict[str, list] = {name: [] for name in together}
+    for i in np.argsort(-scores, kind="stable"):
+        if not left[i]:
+            continue
+        same = np.flatnonzero(left & (iou_xyxy(boxes[i], boxes) > iou_threshold))
+        left[same] = False
+        members = [same[number[same] == look][:1] for look in range(len(looks))]
+        members = np.concatenate(members)
+        weights = scores[members] / scores[members].sum()
+        heads["boxes"].append(weights @ boxes[members])
+        heads["scores"].append(scores[members].sum() / len(looks))
+        heads["labels"].append(together["labels"][i])
+        mean = np.einsum("k,kij->ij", weights, together["rotations"][members])
+        heads["rotations"].append(nearest_rotation(mean))
+    order = np.argsort(-np.array(heads["scores"]), kind="stable")
+    return {
+        name: np.array(values, together[name].dtype).reshape(-1, *together[name].shape[1:])[order]
+        for name, values in heads.items()
+    }
 
 
 def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:

@@ -6,7 +6,7 @@ heads = predictor("image.jpg")
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from mtnet_jax.data.images import decode_image
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.places import Place
-from mtnet_jax.predict import far_look
+from mtnet_jax.predict.close_look import with_close_looks
+from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.head import Head
-from mtnet_jax.predict.placing import heads_in_image, letterboxed
+from mtnet_jax.predict.placing import Found, heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
+from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
 from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.run_metrics import LAST, Step
@@ -49,6 +51,7 @@ class Predictor:
         device: str | None = None,
         size: int | None = None,
         tile: int | None = None,
+        second_look: bool | None = None,
         fov: float | None = None,
         intrinsics: Sequence[float] | None = None,
         step: Step = LAST,
@@ -68,6 +71,9 @@ class Predictor:
             smaller heads in large images, and takes longer.
           tile: images larger than this many pixels are also looked at in overlapping tiles of this
             side, each as closely as a small image.
+          second_look: heads that the input shows too large or too small to be read best are looked
+            at once more (`predict.far_look`, `predict.close_look`): better boxes and poses of these
+            for twice the time and more. None: as the weights were trained for.
           fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
           intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.
           step: which checkpoint of a work directory: a number, "last" or "best".
@@ -78,14 +84,16 @@ class Predictor:
             that cannot be.
           RuntimeError: a package that the runtime needs is not installed.
         """
-        wanted = Wanted(score_threshold, iou_threshold, runtime, size, device, step)
+        least = score_threshold if second_look is False else min(score_threshold, LEAST_SCORE)
+        wanted = Wanted(least, iou_threshold, runtime, size, device, step)
         config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
         self.class_names = tuple(config.class_names)
         self.frame = config.frame
         self.size = config.input.size
         self._iou_threshold = config.decode.iou_threshold
+        self._score_threshold = score_threshold
         self._tile = tile
-        self._far_look = far_look.far_look_iou(config)
+        self._second_look_iou = second_look_iou(config, second_look)
         self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
@@ -125,18 +133,26 @@ class Predictor:
             heads_in_image(found, row, matrix, image.shape)
             for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
         ]
-        if self._far_look is not None:
-            placed = far_look.with_far_looks(
-                lambda inputs: self._detect(self._filled_up(inputs)),
-                pixels,
-                placed,
-                size=self.size,
-                iou_threshold=self._far_look,
-            )
+        placed = self._again(with_far_looks, pixels, placed)
+        placed = [self._with_tiles(*each) for each in zip(pixels, placed, strict=True)]
+        placed = self._again(with_close_looks, pixels, placed)
         return [
-            self._as_heads(self._with_tiles(image, arrays), image.shape)
+            self._as_heads(self._sure(arrays), image.shape)
             for image, arrays in zip(pixels, placed, strict=True)
         ]
+
+    def _again(
+        self, second_looks: Callable[..., list[Found]], images: list, found: list[Found]
+    ) -> list[Found]:
+        if self._second_look_iou is None:
+            return found
+        return second_looks(
+            lambda inputs: self._detect(self._filled_up(inputs)),
+            images,
+            found,
+            size=self.size,
+            iou_threshold=self._second_look_iou,
+        )
 
     def _filled_up(self, inputs: np.ndarray) -> np.ndarray:
         count = len(inputs)
@@ -145,7 +161,7 @@ class Predictor:
         self._batch = max(self._batch, count)
         return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
 
-    def _with_tiles(self, image: np.ndarray, whole: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _with_tiles(self, image: np.ndarray, whole: Found) -> Found:
         """Adds what the tiles of a large image show."""
         if self._tile is None or max(image.shape[:2]) <= self._tile:
             return whole
@@ -157,6 +173,10 @@ class Predictor:
             heads: Heads = self._detect(network_input[None])
             parts.append(moved(heads_in_image(heads, 0, matrix, tile.shape), window, image.shape))
         return merge(without_cut_ones(parts), self._iou_threshold)
+
+    def _sure(self, found: Found) -> Found:
+        sure = found["scores"] >= self._score_threshold
+        return {name: values[sure] for name, values in found.items()}
 
     def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
         # The angles of all heads at once: one by one they would cost as much as a small network.

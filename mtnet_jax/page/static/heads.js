@@ -1,23 +1,32 @@
-// From an image to the network's input, and from its outputs to heads in the image: what
-// mtnet_jax/predict/placing.py, mtnet_jax/data/geometry.py and mtnet_jax/rotations.py do in Python.
+// How an image is resampled, and the angles of a rotation: what mtnet_jax/data/geometry.py,
+// mtnet_jax/rotations.py and mtnet_jax/predict/summary.py do in Python.
 // Pure functions; tests/test_page.py compares each with its original.
 
-const BORDER_GREY = 114;
+export const BORDER_GREY = 114;
 const DEGREES = 180 / Math.PI;
 const GIMBAL_LOCK = 1e-6;
 const CAMERA_WITHIN = 25; // degrees
 const AWAY_BEYOND = 120;
 
 // Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
-// Images that shrink by two or more are averaged down first.
 //
-// image: {data, width, height} with RGBA bytes, as ImageData. within: pixels of its longer side
-// there. Returns {rgb, place}: size * size * 3 bytes, and the {scale, left, top} by which it lies
-// there.
-export function letterbox(image, size, within = size) {
+// image: {data, width, height} with RGBA bytes, as ImageData. Returns {rgb, place}: size * size * 3
+// bytes, and the {scale, left, top} by which it lies there.
+export function letterbox(image, size) {
+  const place = letterboxPlace(image, size);
+  return {rgb: resampled(image, size, place), place};
+}
+
+export function letterboxPlace({width, height}, size) {
+  const scale = size / Math.max(width, height);
+  return {scale, left: (size - scale * width) / 2, top: (size - scale * height) / 2};
+}
+
+// An image as it lies at a place in a square of `size` pixels, grey round it: size * size * 3 bytes.
+// Images that shrink by two or more are averaged down first.
+export function resampled(image, size, place) {
   const {width, height} = image;
-  const scale = within / Math.max(width, height);
-  const place = {scale, left: (size - scale * width) / 2, top: (size - scale * height) / 2};
+  const {scale} = place;
   const shrink = Math.floor(1 / scale + 1e-6);
   const small =
     shrink >= 2
@@ -28,9 +37,8 @@ export function letterbox(image, size, within = size) {
   const shrinks = scale * width <= small.width && scale * height <= small.height;
   // As in Python: where an image that does not grow covers whole pixels its border repeats, else it
   // blends with the grey.
-  const rgb =
-    across.whole && down.whole && shrinks ? resized(small, size, across, down) : blended(small, size, across, down);
-  return {rgb, place};
+  const whole = across.whole && down.whole && shrinks;
+  return whole ? resized(small, size, across, down) : blended(small, size, across, down);
 }
 
 // Where an image lies along an axis of the input, and whether that is at whole pixels within it.
@@ -162,59 +170,6 @@ function shares(length, count) {
     found.end.push(end);
   }
   return found;
-}
-
-// The heads of one image, by falling score: {box, score, label, rotation, yaw, pitch, roll}.
-//
-// outputs: boxes (100, 4), scores, labels, rotations (100, 3, 3) of the network as flat arrays;
-// heads of score 0 fill them up. place: of `letterbox`. Boxes are in pixels of the image and are
-// clipped to it.
-export function headsInImage({boxes, scores, labels, rotations}, place, width, height) {
-  const heads = [];
-  for (let i = 0; i < scores.length; i++) {
-    if (!(scores[i] > 0)) continue;
-    const box = [0, 1, 2, 3].map((k) => {
-      const inImage = (boxes[4 * i + k] - (k % 2 ? place.top : place.left)) / place.scale;
-      return Math.min(Math.max(inImage, 0), k % 2 ? height : width);
-    });
-    if (box[2] <= box[0] || box[3] <= box[1]) continue;
-    const rotation = Array.from(rotations.slice(9 * i, 9 * i + 9));
-    heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
-  }
-  return heads;
-}
-
-// Whether a look at an image found a large head, or none at all. Sizes are those of
-// mtnet_jax/predict/far_look.py, in parts of the longer side of the image.
-export function isWorthAFarLook(heads, image, {sure, large}) {
-  const found = heads.filter(({score}) => score >= sure);
-  return !found.length || found.some((head) => extent(head, image) > large);
-}
-
-// Heads of both looks, each once, by falling score: small ones of the first, large ones of the
-// second, those between of the one that is surer.
-export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThreshold) {
-  const both = [
-    ...near.filter((head) => extent(head, image) <= largestNear),
-    ...far.filter((head) => extent(head, image) >= smallestFar),
-  ].sort((a, b) => b.score - a.score);
-  const kept = [];
-  for (const head of both) {
-    if (!kept.some((other) => overlap(head.box, other.box) > iouThreshold)) kept.push(head);
-  }
-  return kept;
-}
-
-function extent({box}, {width, height}) {
-  return Math.max(box[2] - box[0], box[3] - box[1]) / Math.max(width, height);
-}
-
-function overlap(a, b) {
-  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-  const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (across <= 0 || down <= 0) return 0;
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return (across * down) / (area(a) + area(b) - across * down);
 }
 
 // Yaw, pitch, roll in degrees, canonical (docs/conventions.md), of nine numbers row by row.

@@ -1,6 +1,18 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
-import {headsInImage, isWorthAFarLook, joinLooks, letterbox} from "mtnet/heads";
+import {
+  closeGroups,
+  closeView,
+  eachOnce,
+  farViews,
+  headsInView,
+  inputOfViews,
+  isWorthAFarLook,
+  joinLooks,
+  meanOfLooks,
+  refined,
+  wholeView,
+} from "mtnet/looks";
 
 // Opens the network. `files` gives the runtime and the model: from beside the page, or from inside
 // it (`--single-file`). Returns {detect, threads}.
@@ -15,21 +27,34 @@ export async function openNetwork(settings) {
 
   // The heads of {data, width, height} with RGBA bytes, and milliseconds: {heads, prepare, run}.
   async function detect(image, score) {
-    const near = await look(image, score, settings.size);
-    const farLook = settings.farLook;
-    if (!farLook || !isWorthAFarLook(near.heads, image, farLook)) return near;
-    const far = await look(image, score, farLook.side);
-    return {
-      heads: joinLooks(near.heads, far.heads, image, farLook, settings.iou),
-      prepare: near.prepare + far.prepare,
-      run: near.run + far.run,
-    };
+    const {size, iou, secondLook} = settings;
+    const time = {prepare: 0, run: 0};
+    const least = secondLook ? Math.min(score, secondLook.leastScore) : score;
+    const look = (views) => lookAt(image, views, least, time);
+    let [heads] = await look([wholeView(image, size)]);
+    if (!secondLook) return {heads, ...time};
+    const {far, close} = secondLook;
+    if (isWorthAFarLook(heads, image, far)) {
+      const seen = await look(farViews(image, size, far));
+      heads = joinLooks(heads, meanOfLooks(seen, iou), image, far, iou);
+    }
+    const groups = closeGroups(heads, image, size, close);
+    for (const group of groups) {
+      const views = group.map(({head, mirrored}, n) => closeView(heads[head], size, n, mirrored, close));
+      const seen = await look(views);
+      for (const i of new Set(group.map(({head}) => head))) {
+        const looks = seen.filter((_, n) => group[n].head === i);
+        heads[i] = refined(heads[i], looks, image, size, close);
+      }
+    }
+    if (groups.length) heads = eachOnce(heads, iou);
+    return {heads: heads.filter((head) => head.score >= score), ...time};
   }
 
-  // One look: the image `within` pixels large in the middle of the input.
-  async function look(image, score, within) {
+  // The heads in each of several views of the image that lie in one input; adds the milliseconds.
+  async function lookAt(image, views, score, time) {
     const start = performance.now();
-    const {rgb, place} = letterbox(image, settings.size, within);
+    const rgb = inputOfViews(image, views, settings.size);
     const images = new ort.Tensor("uint8", rgb, [1, settings.size, settings.size, 3]);
     const prepared = performance.now();
     const found = await session.run({
@@ -38,8 +63,10 @@ export async function openNetwork(settings) {
       iou_threshold: scalar(settings.iou),
     });
     const outputs = Object.fromEntries(Object.entries(found).map(([name, {data}]) => [name, data]));
-    const heads = headsInImage(outputs, place, image.width, image.height);
-    return {heads, prepare: prepared - start, run: performance.now() - prepared};
+    const heads = views.map((view) => headsInView(outputs, view, image));
+    time.prepare += prepared - start;
+    time.run += performance.now() - prepared;
+    return heads;
   }
 
   return {detect, threads};

@@ -1,0 +1,224 @@
+// Looks at an image: what a square of the input shows, the heads found there, and which heads are
+// looked at once more, as mtnet_jax/predict/placing.py, far_look.py and close_look.py have it.
+// Pure functions; a look is {place, side, left, top, mirrored}: how the image lies in a square of
+// `side` pixels, and where that lies in the input.
+
+import {BORDER_GREY, euler, letterboxPlace, resampled} from "mtnet/heads";
+
+// The first look: all of the image in all of the input.
+export function wholeView(image, size) {
+  return {place: letterboxPlace(image, size), side: size, left: 0, top: 0, mirrored: false};
+}
+
+// An input of size * size * 3 bytes with the image as each of the views has it.
+export function inputOfViews(image, views, size) {
+  const rgb = new Uint8Array(size * size * 3).fill(BORDER_GREY);
+  for (const view of views) {
+    const {side, left, top, mirrored} = view;
+    const part = shownPart(image, view);
+    const square = resampled(part.image, side, part.place);
+    for (let y = 0; y < side; y++) {
+      for (let x = 0; x < side; x++) {
+        const from = 3 * (y * side + (mirrored ? side - 1 - x : x));
+        const to = 3 * ((top + y) * size + left + x);
+        for (let c = 0; c < 3; c++) rgb[to + c] = square[from + c];
+      }
+    }
+  }
+  return rgb;
+}
+
+// The part of an image that a view shows, with a margin: {image, place}.
+function shownPart({data, width, height}, {place, side}) {
+  const margin = 2 / Math.min(place.scale, 1);
+  const first = (start) => Math.floor(Math.max(-start / place.scale - margin, 0));
+  const end = (start, length) => Math.ceil(Math.min((side - start) / place.scale + margin, length));
+  const [left, top] = [first(place.left), first(place.top)];
+  const [right, bottom] = [end(place.left, width), end(place.top, height)];
+  if (left === 0 && top === 0 && right === width && bottom === height) return {image: {data, width, height}, place};
+  const part = new Uint8ClampedArray((right - left) * (bottom - top) * 4);
+  for (let y = top; y < bottom; y++) {
+    part.set(data.subarray(4 * (y * width + left), 4 * (y * width + right)), 4 * (y - top) * (right - left));
+  }
+  const {scale} = place;
+  return {
+    image: {data: part, width: right - left, height: bottom - top},
+    place: {scale, left: place.left + scale * left, top: place.top + scale * top},
+  };
+}
+
+// The heads that a view shows, by falling score: {box, score, label, rotation, yaw, pitch, roll}.
+//
+// outputs: boxes (100, 4), scores, labels, rotations (100, 3, 3) of the network as flat arrays;
+// heads of score 0 fill them up. Boxes are in pixels of the image and are clipped to it.
+export function headsInView({boxes, scores, labels, rotations}, view, {width, height}) {
+  const {place, side, left, top, mirrored} = view;
+  const heads = [];
+  for (let i = 0; i < scores.length; i++) {
+    if (!(scores[i] > 0)) continue;
+    const across = [boxes[4 * i] - left, boxes[4 * i + 2] - left];
+    const down = [boxes[4 * i + 1] - top, boxes[4 * i + 3] - top];
+    const inside = ([from, to]) => from + to >= 0 && from + to < 2 * side;
+    if (!inside(across) || !inside(down)) continue;
+    const [x0, x1] = mirrored ? [side - across[1], side - across[0]] : across;
+    const inImage = (at, start, length) => Math.min(Math.max((at - start) / place.scale, 0), length);
+    const box = [
+      inImage(x0, place.left, width),
+      inImage(down[0], place.top, height),
+      inImage(x1, place.left, width),
+      inImage(down[1], place.top, height),
+    ];
+    if (box[2] <= box[0] || box[3] <= box[1]) continue;
+    const seen = Array.from(rotations.slice(9 * i, 9 * i + 9));
+    const rotation = mirrored ? mirroredRotation(seen) : seen;
+    heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
+  }
+  return heads;
+}
+
+// Whether the first look found a large head, or none at all.
+export function isWorthAFarLook(heads, image, {sure, large}) {
+  const found = heads.filter(({score}) => score >= sure);
+  return !found.length || found.some((head) => extent(head, image) > large);
+}
+
+// Two views of the image side by side, the second mirrored.
+export function farViews(image, size, {side}) {
+  const half = Math.floor(size / 2);
+  const view = {
+    place: letterboxPlace(image, side),
+    side,
+    left: Math.floor((half - side) / 2),
+    top: Math.floor((size - side) / 2),
+    mirrored: false,
+  };
+  return [view, {...view, left: half + view.left, mirrored: true}];
+}
+
+// Heads of several looks, each once: means, weighted by the scores.
+export function meanOfLooks(looks, iouThreshold) {
+  let left = looks.flatMap((heads, look) => heads.map((head) => ({head, look})));
+  left.sort((a, b) => b.head.score - a.head.score);
+  const means = [];
+  while (left.length) {
+    const [first] = left;
+    const same = left.filter((other) => other === first || overlap(first.head.box, other.head.box) > iouThreshold);
+    left = left.filter((other) => !same.includes(other));
+    const members = looks
+      .map((_, look) => same.find((other) => other.look === look))
+      .filter(Boolean)
+      .map(({head}) => head);
+    const score = members.reduce((sum, head) => sum + head.score, 0) / looks.length;
+    means.push({...mean(members, members.map((head) => head.score)), score, label: first.head.label});
+  }
+  return means.sort((a, b) => b.score - a.score);
+}
+
+// Heads of the first look and the far one, each once, by falling score: small ones of the first,
+// large ones of the second, those between of the one that is surer.
+export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThreshold) {
+  const both = [
+    ...near.filter((head) => extent(head, image) <= largestNear),
+    ...far.filter((head) => extent(head, image) >= smallestFar),
+  ];
+  return eachOnce(both, iouThreshold);
+}
+
+// The heads that are looked at again from close by, for each input: their numbers, and whether they
+// are mirrored, which fills the squares that are left over.
+export function closeGroups(heads, image, size, {sure, small, square}) {
+  const again = [...heads.keys()].filter(
+    (i) => heads[i].score >= sure && size * extent(heads[i], image) < small,
+  );
+  const fit = Math.floor(size / Math.min(square, size)) ** 2;
+  const groups = [];
+  for (let start = 0; start < again.length; start += fit) {
+    const some = again.slice(start, start + fit);
+    const shown = [false, true].flatMap((mirrored) => some.map((head) => ({head, mirrored})));
+    groups.push(shown.slice(0, fit));
+  }
+  return groups;
+}
+
+// The square that shows a head, the `number`-th of an input of `size` pixels.
+export function closeView({box}, size, number, mirrored, {square, headSide}) {
+  const side = Math.min(square, size);
+  const fit = Math.floor(size / side);
+  const scale = ((headSide / square) * side) / Math.max(box[2] - box[0], box[3] - box[1], 1);
+  return {
+    place: {
+      scale,
+      left: side / 2 - (scale * (box[0] + box[2])) / 2,
+      top: side / 2 - (scale * (box[1] + box[3])) / 2,
+    },
+    side,
+    left: (number % fit) * side,
+    top: Math.floor(number / fit) * side,
+    mirrored,
+  };
+}
+
+// A head with what the close looks found in the squares made for it, a list of heads each.
+export function refined(head, looks, image, size, {sameIou, headSide}) {
+  const same = looks
+    .map((seen) => seen.find((other) => overlap(head.box, other.box) > sameIou))
+    .filter(Boolean);
+  if (!same.length) return head;
+  const first = (size * extent(head, image)) / headSide;
+  return {...head, ...mean([head, ...same], [first, ...same.map(() => 1)])};
+}
+
+// By falling score; what overlaps a surer head by more than the threshold is left out.
+export function eachOnce(heads, iouThreshold) {
+  const kept = [];
+  for (const head of [...heads].sort((a, b) => b.score - a.score)) {
+    if (!kept.some((other) => overlap(head.box, other.box) > iouThreshold)) kept.push(head);
+  }
+  return kept;
+}
+
+function mean(heads, weights) {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const of = (name) =>
+    heads[0][name].map((_, k) => heads.reduce((sum, head, i) => sum + (weights[i] / total) * head[name][k], 0));
+  const rotation = nearestRotation(of("rotation"));
+  return {box: of("box"), rotation, ...euler(rotation)};
+}
+
+// The rotation nearest to a mean of rotations, nine numbers row by row: Newton's iteration for the
+// polar decomposition, X <- (X + X^-T) / 2. The determinant of such a mean is positive.
+function nearestRotation(matrix) {
+  let r = matrix;
+  for (let step = 0; step < 30; step++) {
+    const cofactors = [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => cofactor(r, i, j)));
+    const determinant = r[0] * cofactors[0] + r[1] * cofactors[1] + r[2] * cofactors[2];
+    const next = r.map((value, k) => (value + cofactors[k] / determinant) / 2);
+    const change = Math.max(...next.map((value, k) => Math.abs(value - r[k])));
+    r = next;
+    if (change < 1e-12) break;
+  }
+  return r;
+}
+
+function cofactor(r, row, column) {
+  const [a, b] = [(row + 1) % 3, (row + 2) % 3];
+  const [c, d] = [(column + 1) % 3, (column + 2) % 3];
+  return r[3 * a + c] * r[3 * b + d] - r[3 * a + d] * r[3 * b + c];
+}
+
+// As mtnet_jax/rotations.py `mirror`: M R M with M = diag(-1, 1, 1).
+function mirroredRotation(r) {
+  return r.map((value, k) => ([1, 2, 3, 6].includes(k) ? -value : value));
+}
+
+function extent({box}, {width, height}) {
+  return Math.max(box[2] - box[0], box[3] - box[1]) / Math.max(width, height);
+}
+
+function overlap(a, b) {
+  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (across <= 0 || down <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (across * down) / (area(a) + area(b) - across * down);
+}
