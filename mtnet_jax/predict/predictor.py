@@ -119,7 +119,7 @@ class Predictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
-        """Finds the heads of several images, each of any size, in one call of the network.
+        """Finds the heads of several images, each of any size, each look at all in one call.
 
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
         Tiles go through the network one by one.
