@@ -1,7 +1,5 @@
 """Small heads, looked at once more from close by: which, how large, and what comes of all looks."""
 
-import itertools
-
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.close_look import HEAD, SQUARE, close_view, with_close_looks, worth_it
+from mtnet_jax.predict.close_look import close_squares, close_view, with_close_looks
 from mtnet_jax.predict.placing import View, heads_in_view, input_of_views, shown_part
 from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.rotations import geodesic_degrees
@@ -40,38 +38,65 @@ def heads_of(boxes, rotation):
     )
 
 
-def test_small_heads_that_are_sure_are_worth_a_look():
+def squares_of(heads, shape=SHAPE, size=SIZE):
+    return close_squares(heads["boxes"], heads["scores"], shape, size)
+
+
+def numbers_of(squares):
+    return [square.head for square in squares if not square.view.mirrored]
+
+
+def test_small_heads_that_are_sure_are_looked_at_again():
+    """Where a square of a third of the input shows them 1.5 times larger: below 66 pixels."""
     heads = found(
         [0, 0, 240, 200],  # 60 pixels of the input
-        [400, 0, 660, 200],  # 65
+        [400, 0, 680, 200],  # 70
         [800, 0, 900, 100],
         [1000, 0, 1100, 100],
         scores=[0.9, 0.9, 0.9, 0.2],
     )
-    assert worth_it(heads, SHAPE, SIZE).tolist() == [0, 2]
-    assert worth_it(heads, SHAPE, SIZE // 2).tolist() == [0, 1, 2]  # all are half as large
-    assert worth_it(found(), SHAPE, SIZE).tolist() == []
+    assert numbers_of(squares_of(heads)) == [0, 2]
+    assert numbers_of(squares_of(found())) == []
+    assert squares_of(found([0, 0, 900, 900])) == []
 
 
-@pytest.mark.parametrize(("size", "fit"), [(448, 9), (896, 36), (224, 1), (96, 1)])
-def test_heads_lie_side_by_side_at_the_size_that_is_read_best(size, fit):
-    box = np.array([300, 200, 380, 300], np.float32)
-    side = min(SQUARE, size)
-    squares = set()
-    for number in range(fit):
-        view = close_view(box, size, number)
-        squares.add((view.left, view.top))
-        assert 0 <= view.left <= size - side
-        assert 0 <= view.top <= size - side
-        (shown,) = geometry.map_boxes(box[None], view.to_input)
+def test_the_others_are_shown_larger_without_the_largest():
+    """Ten have a quarter of the input's side each, 75 pixels: one of 60 gains too little."""
+    small = [[160 * i, 0, 160 * i + 100, 100] for i in range(9)]
+    squares = squares_of(found(*small, [0, 300, 240, 540]))
+    assert numbers_of(squares) == list(range(9))
+    assert {square.view.side for square in squares} == {149}
+    ten = squares_of(found(*small, [0, 300, 180, 480]))  # 45 pixels become 75
+    assert numbers_of(ten) == list(range(10))
+    assert {square.view.side for square in ten} == {112}
+
+
+@pytest.mark.parametrize(("count", "across"), [(1, 3), (9, 3), (10, 4), (16, 4), (30, 6), (64, 8)])
+def test_one_input_shows_all_and_what_is_left_over_mirrored(count, across):
+    corners = [(20 * (i % 40), 40 * (i // 40)) for i in range(count)]
+    boxes = [[left, top, left + 16, top + 20] for left, top in corners]
+    heads = found(*boxes)
+    squares = squares_of(heads)
+    side = SIZE // across
+    assert len(squares) == min(2 * count, across**2)
+    assert numbers_of(squares) == list(range(count))
+    assert [square.head for square in squares[count:]] == list(range(len(squares) - count))
+    taken = {(square.view.left, square.view.top) for square in squares}
+    assert taken == {(side * (k % across), side * (k // across)) for k in range(len(squares))}
+    for square in squares:
+        (shown,) = geometry.map_boxes(heads["boxes"][square.head][None], square.view.to_input)
         width, height = shown[2:] - shown[:2]
-        assert height == pytest.approx(HEAD * side / SQUARE)
-        assert width == pytest.approx(0.8 * height)
-        middle = (shown[:2] + shown[2:]) / 2 - (view.left, view.top)
-        np.testing.assert_allclose(middle, side / 2, atol=1e-3)
-    lefts, tops = (sorted({each[axis] for each in squares}) for axis in (0, 1))
-    assert len(squares) == fit == len(lefts) * len(tops)
-    assert all(b - a >= side for a, b in itertools.pairwise(lefts))
+        assert height == pytest.approx(0.67 * side, rel=1e-4)
+        assert width == pytest.approx(0.8 * height, rel=1e-4)
+        middle = (shown[:2] + shown[2:]) / 2 - (square.view.left, square.view.top)
+        np.testing.assert_allclose(middle, side / 2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("size", "across"), [(448, 3), (896, 6), (224, 1), (96, 1)])
+def test_inputs_of_any_size(size, across):
+    """The square that shows a head has the same pixels, where the input has room for it."""
+    squares = squares_of(found([0, 0, 16, 20]), size=size)
+    assert {square.view.side for square in squares} == {size // across}
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -104,7 +129,7 @@ def test_a_square_shows_what_opencv_cuts_out(scale, mirrored):
 
 def test_grey_where_the_image_ends():
     image = np.full((100, 100, 3), 200, np.uint8)
-    view = close_view(np.array([0, 40, 10, 50], np.float32), SIZE, 4)
+    view = close_view(np.array([0, 40, 10, 50], np.float32), 149, 1, 1)
     square = input_of_views([(image, view)], SIZE)[149:298, 149:298]
     assert (square[:, :20] == geometry.BORDER_GREY).all()
     assert (square[:, 30:] == 200).all()
@@ -114,7 +139,7 @@ def test_heads_of_a_mirrored_square_come_back_as_they_are():
     rotation = Rotation.from_euler("yxz", [40, 10, 15], degrees=True).as_matrix()
     box = np.array([300, 200, 380, 300], np.float32)
     mirror = np.diag([-1.0, 1, 1])
-    view = close_view(box, SIZE, 5, mirrored=True)
+    view = close_view(box, 149, 1, 2, mirrored=True)
     (seen,) = geometry.map_boxes(box[None], view.to_input)
     elsewhere = seen - [149, 0, 149, 0]  # a head of the neighbouring square
     heads = heads_of([seen, elsewhere], mirror @ rotation @ mirror)
@@ -136,7 +161,7 @@ class Network:
             white = (pixels[..., 0] > 230).astype(np.uint8)
             _, _, stats, _ = cv2.connectedComponentsWithStats(white)
             boxes = [(x, y, x + width, y + height) for x, y, width, height, _ in stats[1:]]
-            boxes += [(0, 0, 0, 0)] * (20 - len(boxes))
+            boxes += [(0, 0, 0, 0)] * (40 - len(boxes))
             heads.append(heads_of(boxes, self.rotation))
             heads[-1].valid[0] = [box[2] > 0 for box in boxes]
         return Heads(*map(np.concatenate, zip(*heads, strict=True)))
@@ -152,25 +177,25 @@ def crowd(count):
     return image, found(*boxes)
 
 
-@pytest.mark.parametrize(("count", "looks"), [(1, 1), (4, 1), (9, 1), (10, 2), (25, 3)])
-def test_what_the_looks_say_is_the_mean_weighted_by_the_size_of_the_head(count, looks):
-    """The first look shows heads 25 pixels large, the others 100."""
+@pytest.mark.parametrize(("count", "side"), [(1, 149), (4, 149), (7, 149), (12, 112), (25, 89)])
+def test_what_the_looks_say_is_the_mean_weighted_by_the_size_of_the_head(count, side):
+    """The first look shows heads 25 pixels large."""
     image, near = crowd(count)
     seen = Rotation.from_euler("y", 40, degrees=True)
     network = Network(seen.as_matrix())
     (refined,) = with_close_looks(network, [image], [near], size=SIZE, iou_threshold=0.5)
-    assert [len(inputs) for inputs in network.inputs] == [1] * looks
+    assert [len(inputs) for inputs in network.inputs] == [1]
     assert len(refined["boxes"]) == count
-    last = count % 9 or 9  # heads in the last input, some of which it shows twice
     mirror = Rotation.from_euler("y", -40, degrees=True)
+    first = 25 / (0.67 * side)
+    twice = (SIZE // side) ** 2 - count  # so many are shown mirrored too
     for i, (box, rotation) in enumerate(zip(refined["boxes"], refined["rotations"], strict=True)):
-        twice = i >= count - last and i - (count - last) < 9 - last
-        weights, rotations = [0.25, 1.0], [Rotation.identity(), seen]
-        if twice:  # the network says of the mirrored head what it says of the other
+        weights, rotations = [first, 1.0], [Rotation.identity(), seen]
+        if i < twice:  # the network says of the mirrored head what it says of the other
             weights, rotations = [*weights, 1.0], [*rotations, mirror]
         expected = Rotation.concatenate(rotations).mean(weights=weights).as_matrix()
         np.testing.assert_allclose(rotation, expected, atol=1e-3)
-        share = weights[0] / sum(weights)
+        share = first / sum(weights)
         assert near["boxes"][i][0] - box[0] == pytest.approx(6 * (1 - share), abs=1.0)
 
 
@@ -179,7 +204,7 @@ def test_several_images_are_looked_at_as_each_alone():
     images, near = zip(*(crowd(count) for count in (12, 0, 3, 20)), strict=True)
     network = Network(Rotation.from_euler("y", 40, degrees=True).as_matrix())
     refined = with_close_looks(network, images, near, size=SIZE, iou_threshold=0.5)
-    assert [len(inputs) for inputs in network.inputs] == [4, 2]  # 2, 0, 1 and 3
+    assert [len(inputs) for inputs in network.inputs] == [3]  # one each, but for the empty one
     assert [len(each["boxes"]) for each in refined] == [12, 0, 3, 20]
     assert refined[1] is near[1]
     for image, before, each in zip(images, near, refined, strict=True):

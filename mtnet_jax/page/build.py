@@ -116,8 +116,8 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
     }
     close = {
         "square": close_look.SQUARE,
-        "headSide": close_look.HEAD,
-        "small": close_look.SMALL,
+        "part": close_look.HEAD,
+        "gain": close_look.GAIN,
         "sure": FOUND_SCORE,
         "sameIou": close_look.SAME_IOU,
     }

@@ -2,12 +2,13 @@
 
 An image larger than the input is scaled down into it, and a head there shows fewer pixels than it
 has; and the network reads small heads worse than large ones even where it has. A second look packs
-crops round such heads side by side into inputs, as packed training inputs are, each head at the
-size that is read best: nine in an input of 448 pixels. Squares that are left over show heads once
-more, mirrored. What these looks say of box and rotation counts more than the first one, in
-proportion to the size of the head.
+crops round such heads side by side into one input, as packed training inputs are: up to nine in 448
+pixels at the size that is read best, more of them smaller, so that the time does not grow with
+their number. Squares that are left over show heads once more, mirrored. What these looks say of box
+and rotation counts more than the first one, in proportion to the size of the head.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,10 +22,9 @@ from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
 from mtnet_jax.predict.tiles import merge
 from mtnet_jax.rotations import nearest_rotation
 
-# Pixels of the input.
-SQUARE = 149  # side of the square that shows a head: a third of 448
-HEAD = 100  # longer side of the head in it
-SMALL = 64  # heads of a longer side below this in the first look are looked at again
+SQUARE = 149  # pixels of the input, side of the square that shows a head: a third of 448
+HEAD = 0.67  # longer side of the head in it, in parts of the square's
+GAIN = 1.5  # heads that it shows so many times larger, at least, are looked at again
 SAME_IOU = 0.4  # a head in the square is the one of the first look if the two overlap by more
 
 
@@ -56,60 +56,67 @@ def with_close_looks(
       size: side of the network's input.
       iou_threshold: of two heads that are one after the second look.
     """
-    # An image has inputs of its own, so what is said of it does not depend on the others.
-    inputs = [
+    packed = [
         (i, squares)
         for i, image in enumerate(images)
-        for squares in _packed(found[i], image.shape, size)
+        if (squares := close_squares(found[i]["boxes"], found[i]["scores"], image.shape, size))
     ]
-    seen: list[Seen] = [defaultdict(list) for _ in images]
-    for start in range(0, len(inputs), len(images)):
-        some = inputs[start : start + len(images)]
-        shown = [[(images[i], square.view) for square in squares] for i, squares in some]
-        heads = detect(np.stack([input_of_views(views, size) for views in shown]))
-        for row, (i, squares) in enumerate(some):
-            for head, view in squares:
-                there = heads_in_view(heads, row, view, images[i].shape)
-                best = _same_head(found[i]["boxes"][head], there)
-                if best is not None:
-                    seen[i][head].append((there["boxes"][best], there["rotations"][best]))
+    refined = list(found)
+    if not packed:
+        return refined
+    shown = [[(images[i], square.view) for square in squares] for i, squares in packed]
+    heads = detect(np.stack([input_of_views(views, size) for views in shown]))
+    for row, (i, squares) in enumerate(packed):
+        seen: Seen = defaultdict(list)
+        for head, view in squares:
+            there = heads_in_view(heads, row, view, images[i].shape)
+            best = _same_head(found[i]["boxes"][head], there)
+            if best is not None:
+                seen[head].append((there["boxes"][best], there["rotations"][best]))
+        # Pixels of a head in the first look for one that it has in the others.
+        scale = size / max(images[i].shape[:2]) / (HEAD * squares[0].view.side)
+        refined[i] = merge([_refined(found[i], seen, scale)], iou_threshold)
+    return refined
+
+
+def close_squares(
+    boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, ...], size: int
+) -> list[Square]:
+    """The heads that are looked at again, each in its square of one input; first those that are
+    not mirrored.
+
+    Args:
+      boxes: (m, 4) of the first look, in pixels of the image.
+      scores: (m,).
+      shape: of the image.
+      size: side of the input.
+    """
+    extents = size / max(shape[:2]) * _extents(boxes)
+    sure = np.flatnonzero(scores >= FOUND_SCORE)
+    again = sure[np.argsort(extents[sure], kind="stable")]
+    while len(again) and extents[again[-1]] * GAIN > HEAD * _side(len(again), size):
+        again = again[:-1]  # without the largest, the others may be shown larger
+    side = _side(len(again), size)
+    across = size // side
+    again = np.sort(again)
+    shown = [(head, mirrored) for mirrored in (False, True) for head in again.tolist()]
     return [
-        _refined(heads, of, size / max(image.shape[:2]), iou_threshold) if of else heads
-        for image, heads, of in zip(images, found, seen, strict=True)
+        Square(head, close_view(boxes[head], side, *divmod(number, across), mirrored))
+        for number, (head, mirrored) in enumerate(shown[: across**2])
     ]
 
 
-def worth_it(near: Found, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """Which heads (k,) of the first look are looked at again, in an image of this shape."""
-    small = size / max(shape[:2]) * _extents(near["boxes"]) < SMALL
-    return np.flatnonzero(small & (near["scores"] >= FOUND_SCORE))
+def _side(count: int, size: int) -> int:
+    """Pixels of the side of so many squares in an input."""
+    return size // max(size // SQUARE, math.ceil(math.sqrt(count)), 1)
 
 
-def close_view(box: np.ndarray, size: int, number: int, mirrored: bool = False) -> View:
-    """The square that shows the head of a box (4,), the `number`-th of an input of `size`."""
-    side = min(SQUARE, size)
-    row, column = divmod(number, size // side)
-    scale = HEAD / SQUARE * side / max(float(_extents(box[None])[0]), 1.0)
+def close_view(box: np.ndarray, side: int, row: int, column: int, mirrored: bool = False) -> View:
+    """The square of `side` pixels that shows the head of a box (4,) in its middle."""
+    scale = HEAD * side / max(float(_extents(box[None])[0]), 1.0)
     centre = (box[:2] + box[2:]) / 2
     matrix = geometry.similarity_map(scale, 0.0, 1.0, centre, np.full(2, side / 2))
     return View(matrix, side, column * side, row * side, mirrored)
-
-
-def _packed(near: Found, shape: tuple[int, ...], size: int) -> list[list[Square]]:
-    """The squares of each input that shows heads of an image again."""
-    heads = worth_it(near, shape, size).tolist()
-    fit = (size // min(SQUARE, size)) ** 2
-    inputs = []
-    for start in range(0, len(heads), fit):
-        some = heads[start : start + fit]
-        shown = [(head, mirrored) for mirrored in (False, True) for head in some]
-        inputs.append(
-            [
-                Square(head, close_view(near["boxes"][head], size, number, mirrored))
-                for number, (head, mirrored) in enumerate(shown[:fit])
-            ]
-        )
-    return inputs
 
 
 def _same_head(box: np.ndarray, there: Found) -> int | None:
@@ -118,15 +125,15 @@ def _same_head(box: np.ndarray, there: Found) -> int | None:
     return int(np.argmax(same)) if same.any() else None  # scores fall: the first is the surest
 
 
-def _refined(near: Found, seen: Seen, scale: float, iou_threshold: float) -> Found:
-    """Heads with the weighted means of all looks, each once."""
+def _refined(near: Found, seen: Seen, scale: float) -> Found:
+    """Heads with the means of all looks, the first weighted by `scale` times the head's size."""
     refined = {**near, "boxes": near["boxes"].copy(), "rotations": near["rotations"].copy()}
     for head, looks in seen.items():
-        first = scale * _extents(near["boxes"][head][None])[0] / HEAD  # the others have weight 1
+        first = scale * _extents(near["boxes"][head][None])[0]  # the others have weight 1
         boxes, rotations = (sum(parts) for parts in zip(*looks, strict=True))
         refined["boxes"][head] = (first * near["boxes"][head] + boxes) / (first + len(looks))
         refined["rotations"][head] = nearest_rotation(first * near["rotations"][head] + rotations)
-    return merge([refined], iou_threshold)
+    return refined
 
 
 def _extents(boxes: np.ndarray) -> np.ndarray:

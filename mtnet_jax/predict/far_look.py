@@ -97,8 +97,7 @@ def mean_of_looks(looks: Sequence[Found], iou_threshold: float) -> Found:
             continue
         same = np.flatnonzero(left & (iou_xyxy(boxes[i], boxes) > iou_threshold))
         left[same] = False
-        members = [same[number[same] == look][:1] for look in range(len(looks))]
-        members = np.concatenate(members)
+        members = np.concatenate([same[number[same] == look][:1] for look in range(len(looks))])
         weights = scores[members] / scores[members].sum()
         heads["boxes"].append(weights @ boxes[members])
         heads["scores"].append(scores[members].sum() / len(looks))

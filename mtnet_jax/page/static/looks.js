@@ -124,48 +124,43 @@ export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThres
   return eachOnce(both, iouThreshold);
 }
 
-// The heads that are looked at again from close by, for each input: their numbers, and whether they
-// are mirrored, which fills the squares that are left over.
-export function closeGroups(heads, image, size, {sure, small, square}) {
-  const again = [...heads.keys()].filter(
-    (i) => heads[i].score >= sure && size * extent(heads[i], image) < small,
-  );
-  const fit = Math.floor(size / Math.min(square, size)) ** 2;
-  const groups = [];
-  for (let start = 0; start < again.length; start += fit) {
-    const some = again.slice(start, start + fit);
-    const shown = [false, true].flatMap((mirrored) => some.map((head) => ({head, mirrored})));
-    groups.push(shown.slice(0, fit));
-  }
-  return groups;
+// The heads that are looked at again from close by, in one input: {head, view} each, the number of
+// the head, and the square that shows it. Squares that are left over show heads mirrored.
+export function closeSquares(heads, image, size, {sure, square, part, gain}) {
+  const pixels = (i) => size * extent(heads[i], image);
+  const again = [...heads.keys()].filter((i) => heads[i].score >= sure).sort((a, b) => pixels(a) - pixels(b));
+  const sideOf = (count) => Math.floor(size / Math.max(Math.floor(size / square), Math.ceil(Math.sqrt(count)), 1));
+  while (again.length && pixels(again.at(-1)) * gain > part * sideOf(again.length)) again.pop();
+  const side = sideOf(again.length);
+  const across = Math.floor(size / side);
+  again.sort((a, b) => a - b);
+  const shown = [false, true].flatMap((mirrored) => again.map((head) => ({head, mirrored})));
+  return shown.slice(0, across ** 2).map(({head, mirrored}, number) => {
+    const [left, top] = [(number % across) * side, Math.floor(number / across) * side];
+    return {head, view: {place: closePlace(heads[head], side, part), side, left, top, mirrored}};
+  });
 }
 
-// The square that shows a head, the `number`-th of an input of `size` pixels.
-export function closeView({box}, size, number, mirrored, {square, headSide}) {
-  const side = Math.min(square, size);
-  const fit = Math.floor(size / side);
-  const scale = ((headSide / square) * side) / Math.max(box[2] - box[0], box[3] - box[1], 1);
+// How the image lies in a square of `side` pixels that shows a head in its middle.
+function closePlace({box}, side, part) {
+  const scale = (part * side) / Math.max(box[2] - box[0], box[3] - box[1], 1);
   return {
-    place: {
-      scale,
-      left: side / 2 - (scale * (box[0] + box[2])) / 2,
-      top: side / 2 - (scale * (box[1] + box[3])) / 2,
-    },
-    side,
-    left: (number % fit) * side,
-    top: Math.floor(number / fit) * side,
-    mirrored,
+    scale,
+    left: side / 2 - (scale * (box[0] + box[2])) / 2,
+    top: side / 2 - (scale * (box[1] + box[3])) / 2,
   };
 }
 
-// A head with what the close looks found in the squares made for it, a list of heads each.
-export function refined(head, looks, image, size, {sameIou, headSide}) {
-  const same = looks
-    .map((seen) => seen.find((other) => overlap(head.box, other.box) > sameIou))
-    .filter(Boolean);
-  if (!same.length) return head;
-  const first = (size * extent(head, image)) / headSide;
-  return {...head, ...mean([head, ...same], [first, ...same.map(() => 1)])};
+// All heads, those of the squares with what was found there: a list of heads each.
+export function refinedHeads(heads, squares, found, image, size, {sameIou, part}) {
+  return heads.map((head, i) => {
+    const looks = squares
+      .map((square, number) => square.head === i && found[number].find((other) => overlap(head.box, other.box) > sameIou))
+      .filter(Boolean);
+    if (!looks.length) return head;
+    const first = (size * extent(head, image)) / (part * squares[0].view.side);
+    return {...head, ...mean([head, ...looks], [first, ...looks.map(() => 1)])};
+  });
 }
 
 // By falling score; what overlaps a surer head by more than the threshold is left out.

@@ -1,8 +1,7 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
 import {
-  closeGroups,
-  closeView,
+  closeSquares,
   eachOnce,
   farViews,
   headsInView,
@@ -10,7 +9,7 @@ import {
   isWorthAFarLook,
   joinLooks,
   meanOfLooks,
-  refined,
+  refinedHeads,
   wholeView,
 } from "mtnet/looks";
 
@@ -38,16 +37,11 @@ export async function openNetwork(settings) {
       const seen = await look(farViews(image, size, far));
       heads = joinLooks(heads, meanOfLooks(seen, iou), image, far, iou);
     }
-    const groups = closeGroups(heads, image, size, close);
-    for (const group of groups) {
-      const views = group.map(({head, mirrored}, n) => closeView(heads[head], size, n, mirrored, close));
-      const seen = await look(views);
-      for (const i of new Set(group.map(({head}) => head))) {
-        const looks = seen.filter((_, n) => group[n].head === i);
-        heads[i] = refined(heads[i], looks, image, size, close);
-      }
+    const squares = closeSquares(heads, image, size, close);
+    if (squares.length) {
+      const seen = await look(squares.map(({view}) => view));
+      heads = eachOnce(refinedHeads(heads, squares, seen, image, size, close), iou);
     }
-    if (groups.length) heads = eachOnce(heads, iou);
     return {heads: heads.filter((head) => head.score >= score), ...time};
   }
 
