@@ -132,7 +132,9 @@ def _refined(near: Found, seen: Seen, scale: float) -> Found:
         first = scale * _extents(near["boxes"][head][None])[0]  # the others have weight 1
         boxes, rotations = (sum(parts) for parts in zip(*looks, strict=True))
         refined["boxes"][head] = (first * near["boxes"][head] + boxes) / (first + len(looks))
-        refined["rotations"][head] = nearest_rotation(first * near["rotations"][head] + rotations)
+        refined["rotations"][head] = first * near["rotations"][head] + rotations
+    numbers = list(seen)  # all at once: an SVD of a matrix takes longer to call than to compute
+    refined["rotations"][numbers] = nearest_rotation(refined["rotations"][numbers])
     return refined
 
 
