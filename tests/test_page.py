@@ -193,8 +193,7 @@ def test_threads_where_the_page_is_isolated(browser, served, single):
 
 def test_a_large_image_turned_by_exif(browser, served, python, tmp_path):
     """Averaged down by 7, from a JPEG that lies on its side."""
-    image = cv2.imread(str(IMAGES[1]))
-    large = cv2.resize(image, (1733, 1300), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(cv2.imread(str(IMAGES[1])), (1733, 1300), interpolation=cv2.INTER_CUBIC)
     _, data = cv2.imencode(".jpg", np.rot90(large))
     # APP1 with one entry, orientation 6: turn clockwise to see it upright.
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
@@ -208,18 +207,7 @@ def test_a_large_image_turned_by_exif(browser, served, python, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [
-        (288, 384),
-        (224, 224),
-        (100, 60),
-        (640, 480),
-        (720, 1280),
-        (449, 1000),
-        (1001, 333),
-        (2, 900),
-    ],
-    ids=str,
+    "shape", [*TO_THE_BIT, (100, 60), (449, 1000), (1001, 333), (2, 900)], ids=str
 )
 def test_the_input_is_opencvs(browser, served, shape):
     """The letterbox alone, on smooth noise."""
@@ -355,11 +343,10 @@ def test_by_keyboard_alone(browser, served):
     page = Opened(browser, served)
     page.look_at(IMAGES[0])
     names = []
+    focused = "document.activeElement.id || document.activeElement.tagName"
     for _ in range(5):
         page.tab.keyboard.press("Tab")
-        names.append(
-            page.tab.evaluate("document.activeElement.id || document.activeElement.tagName")
-        )
+        names.append(page.tab.evaluate(focused))
     assert names == ["file", "camera", "score", "cube", "A"]
     page.tab.focus("#score")
     for _ in range(13):

@@ -165,16 +165,18 @@ class Predictor:
         """Adds what the tiles of a large image show."""
         if self._tile is None or max(image.shape[:2]) <= self._tile:
             return whole
-        parts = [whole]
+        parts = [self._sure(whole)]  # a doubtful box must not hide what lies inside it
         for window in windows(image.shape[1], image.shape[0], self._tile):
             left, top, right, bottom = window
             tile = image[top:bottom, left:right]
             network_input, matrix = letterboxed(tile, self.size)
             heads: Heads = self._detect(network_input[None])
-            parts.append(moved(heads_in_image(heads, 0, matrix, tile.shape), window, image.shape))
+            found = self._sure(heads_in_image(heads, 0, matrix, tile.shape))
+            parts.append(moved(found, window, image.shape))
         return merge(without_cut_ones(parts), self._iou_threshold)
 
     def _sure(self, found: Found) -> Found:
+        """The heads that are asked for: far looks take means of less sure ones too."""
         sure = found["scores"] >= self._score_threshold
         return {name: values[sure] for name, values in found.items()}
 
