@@ -12,18 +12,10 @@ from mtnet_jax.predict.placing import View, heads_in_view, input_of_views, shown
 from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.rotations import geodesic_degrees
 from tests.conftest import REPOSITORY
+from tests.looks import found
 
 SIZE = 448
 SHAPE = (900, 1792, 3)  # a quarter of its pixels along a side in the input
-
-
-def found(*boxes, scores=None):
-    return {
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "scores": np.array([0.9] * len(boxes) if scores is None else scores, np.float32),
-        "labels": np.zeros(len(boxes), np.int64),
-        "rotations": np.tile(np.eye(3, dtype=np.float32), (len(boxes), 1, 1)),
-    }
 
 
 def heads_of(boxes, rotation):

@@ -15,18 +15,10 @@ from mtnet_jax.predict.far_look import (
     with_far_looks,
 )
 from mtnet_jax.predict.placing import heads_in_image, input_of_views, letterboxed
+from tests.looks import found
 
 SIZE = 64
 SHAPE = (100, 200, 3)
-
-
-def found(*boxes, scores=None):
-    return {
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "scores": np.array([0.9] * len(boxes) if scores is None else scores, np.float32),
-        "labels": np.zeros(len(boxes), np.int64),
-        "rotations": np.tile(np.eye(3, dtype=np.float32), (len(boxes), 1, 1)),
-    }
 
 
 @pytest.mark.parametrize(

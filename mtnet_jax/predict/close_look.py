@@ -18,7 +18,8 @@ import numpy as np
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
-from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
+from mtnet_jax.predict.placing import Found, View
+from mtnet_jax.predict.second_look import look_again
 from mtnet_jax.predict.tiles import merge
 from mtnet_jax.rotations import nearest_rotation
 
@@ -26,7 +27,6 @@ SQUARE = 149  # pixels of the input, side of the square that shows a head: a thi
 HEAD = 0.67  # longer side of the head in it, in parts of the square's
 GAIN = 1.5  # heads that it shows so many times larger, at least, are looked at again
 SAME_IOU = 0.4  # a head in the square is the one of the first look if the two overlap by more
-
 
 # Number of a head -> (box (4,), rotation (3, 3)) of each further look that found it.
 Seen = dict[int, list[tuple[np.ndarray, np.ndarray]]]
@@ -50,31 +50,26 @@ def with_close_looks(
     """What was found in images, small heads with what a second look says of them.
 
     Args:
-      detect: inputs (k, size, size, 3) uint8, k no more than there are images -> heads in them.
-      images: (H, W, 3) uint8 RGB each.
+      detect, images: see `second_look.look_again`.
       found: heads of the first look at each, in pixels of the image.
       size: side of the network's input.
       iou_threshold: of two heads that are one after the second look.
     """
-    packed = [
-        (i, squares)
+    packed = {
+        i: squares
         for i, image in enumerate(images)
         if (squares := close_squares(found[i]["boxes"], found[i]["scores"], image.shape, size))
-    ]
+    }
+    views = {i: [square.view for square in squares] for i, squares in packed.items()}
     refined = list(found)
-    if not packed:
-        return refined
-    shown = [[(images[i], square.view) for square in squares] for i, squares in packed]
-    heads = detect(np.stack([input_of_views(views, size) for views in shown]))
-    for row, (i, squares) in enumerate(packed):
+    for i, shown in look_again(detect, images, views, size).items():
         seen: Seen = defaultdict(list)
-        for head, view in squares:
-            there = heads_in_view(heads, row, view, images[i].shape)
+        for (head, _), there in zip(packed[i], shown, strict=True):
             best = _same_head(found[i]["boxes"][head], there)
             if best is not None:
                 seen[head].append((there["boxes"][best], there["rotations"][best]))
         # Pixels of a head in the first look for one that it has in the others.
-        scale = size / max(images[i].shape[:2]) / (HEAD * squares[0].view.side)
+        scale = size / max(images[i].shape[:2]) / (HEAD * views[i][0].side)
         refined[i] = merge([_refined(found[i], seen, scale)], iou_threshold)
     return refined
 

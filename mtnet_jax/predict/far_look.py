@@ -13,7 +13,8 @@ import numpy as np
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
-from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
+from mtnet_jax.predict.placing import Found, View, chosen
+from mtnet_jax.predict.second_look import look_again
 from mtnet_jax.predict.tiles import merge
 from mtnet_jax.rotations import nearest_rotation
 
@@ -41,23 +42,20 @@ def with_far_looks(
     """What was found in images, with a second look at those where it is worth it.
 
     Args:
-      detect: inputs (k, size, size, 3) uint8, k no more than there are images -> heads in them.
-      images: (H, W, 3) uint8 RGB each.
+      detect, images: see `second_look.look_again`.
       found: heads of the first look at each, in pixels of the image.
       size: side of the network's input.
       iou_threshold: of heads that two looks found.
     """
+    views = {
+        i: far_views(image.shape, size)
+        for i, image in enumerate(images)
+        if is_worth_it(found[i], image.shape)
+    }
     joined = list(found)
-    again = [i for i, image in enumerate(images) if is_worth_it(found[i], image.shape)]
-    if not again:
-        return joined
-    views = {i: far_views(images[i].shape, size) for i in again}
-    shown = [[(images[i], view) for view in views[i]] for i in again]
-    heads = detect(np.stack([input_of_views(each, size) for each in shown]))
-    for row, i in enumerate(again):
-        shape = images[i].shape
-        seen = [heads_in_view(heads, row, view, shape) for view in views[i]]
-        joined[i] = join(found[i], mean_of_looks(seen, iou_threshold), shape, iou_threshold)
+    for i, seen in look_again(detect, images, views, size).items():
+        far = mean_of_looks(seen, iou_threshold)
+        joined[i] = join(found[i], far, images[i].shape, iou_threshold)
     return joined
 
 
@@ -115,8 +113,8 @@ def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) 
     """Heads of both looks, each once, by falling score: small ones of the first, large ones of the
     second, those between of the one that is surer."""
     parts = [
-        _chosen(near, _extents(near, shape) <= LARGEST_NEAR),
-        _chosen(far, _extents(far, shape) >= SMALLEST_FAR),
+        chosen(near, _extents(near, shape) <= LARGEST_NEAR),
+        chosen(far, _extents(far, shape) >= SMALLEST_FAR),
     ]
     return merge(parts, iou_threshold)
 
@@ -124,7 +122,3 @@ def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) 
 def _extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
     boxes = heads["boxes"]
     return (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0) / max(shape[:2])
-
-
-def _chosen(heads: Found, which: np.ndarray) -> Found:
-    return {name: values[which] for name, values in heads.items()}

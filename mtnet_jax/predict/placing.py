@@ -31,6 +31,11 @@ class View(NamedTuple):
         return geometry.compose(matrix, geometry.shift_map(self.left, self.top))
 
 
+def chosen(found: Found, which: np.ndarray) -> Found:
+    """The heads that a mask (m,) or numbers choose."""
+    return {name: values[which] for name, values in found.items()}
+
+
 def letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """An image (H, W, 3) uint8 as an input (size, size, 3), and the map from image to input."""
     matrix = geometry.letterbox_map(image.shape[1], image.shape[0], size)

@@ -20,7 +20,7 @@ from mtnet_jax.places import Place
 from mtnet_jax.predict.close_look import with_close_looks
 from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.head import Head
-from mtnet_jax.predict.placing import Found, heads_in_image, letterboxed
+from mtnet_jax.predict.placing import Found, chosen, heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
 from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
@@ -177,8 +177,7 @@ class Predictor:
 
     def _sure(self, found: Found) -> Found:
         """The heads that are asked for: far looks take means of less sure ones too."""
-        sure = found["scores"] >= self._score_threshold
-        return {name: values[sure] for name, values in found.items()}
+        return chosen(found, found["scores"] >= self._score_threshold)
 
     def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:
         # The angles of all heads at once: one by one they would cost as much as a small network.

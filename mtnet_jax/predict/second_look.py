@@ -1,6 +1,12 @@
 """Which networks look at heads once more: large ones (`far_look`), small ones (`close_look`)."""
 
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 from ml_collections import ConfigDict
+
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
 
 # Heads from this score on take part in second looks, of which scores are means, whatever score is
 # asked for.
@@ -17,3 +23,27 @@ def second_look_iou(config: ConfigDict, wanted: bool | None = None) -> float | N
     if wanted is None:
         wanted = config.input.get("second_look", False)  # weights of before have no such option
     return config.decode.iou_threshold if wanted else None
+
+
+def look_again(
+    detect: Callable[[np.ndarray], Heads],
+    images: Sequence[np.ndarray],
+    views: Mapping[int, Sequence[View]],
+    size: int,
+) -> dict[int, list[Found]]:
+    """What each view of an image shows, in one call: an input for each image that has views.
+
+    Args:
+      detect: inputs (k, size, size, 3) uint8, k no more than there are images -> heads in them.
+      images: (H, W, 3) uint8 RGB each.
+      views: number of an image -> its views, which share an input.
+      size: side of the network's input.
+    """
+    if not views:
+        return {}
+    shown = [[(images[i], view) for view in of] for i, of in views.items()]
+    heads = detect(np.stack([input_of_views(each, size) for each in shown]))
+    return {
+        i: [heads_in_view(heads, row, view, images[i].shape) for view in of]
+        for row, (i, of) in enumerate(views.items())
+    }
