@@ -248,6 +248,15 @@ def test_maps_stay_within_the_options(rng):
     assert np.abs(moved).max() > 29
 
 
+def test_a_share_is_turned_by_any_angle(rng):
+    options = NO_AUGMENTATION._replace(turn=20.0, lying=0.3)
+    maps = np.array([random_map(rng, 100, options) for _ in range(2000)])
+    turn = np.rad2deg(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    assert (np.abs(turn) > 20).mean() == pytest.approx(0.3 * 160 / 180, abs=0.04)
+    for low in (-180, -90, 0, 90):  # no quarter of the circle is left out
+        assert ((turn > low) & (turn < low + 90) & (np.abs(turn) > 20)).mean() > 0.04
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -260,6 +269,7 @@ def test_maps_stay_within_the_options(rng):
         {"noise": float("nan")},
         {"coarse": 1.1},
         {"jpeg": -0.1},
+        {"lying": 1.1},
     ],
 )
 def test_options_out_of_range_are_named(bad):

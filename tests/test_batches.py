@@ -91,6 +91,24 @@ def test_headings_follow_the_image_and_heads_without_stay_at_zero():
     assert fit_heads(heads, geometry.turn_map(30), 100)["headings"][1] == 0
 
 
+@pytest.mark.parametrize("degrees", [-170, -61, -59, 0, 30, 59, 61, 90, 180])
+def test_a_head_that_comes_to_lie_loses_its_heading_alone(degrees):
+    heads = record(
+        [[40, 40, 60, 60]],
+        rotations=axis_rotation("x", 20.0).astype(np.float32)[None],
+        headings=np.array([40], np.float32),
+        has_heading=np.array([True]),
+    )
+    turned = geometry.compose(geometry.shift_map(-50, -50), geometry.turn_map(degrees))
+    for first in (geometry.shift_map(0, 0), geometry.mirror_map(100)):
+        matrix = geometry.compose(geometry.compose(first, turned), geometry.shift_map(50, 50))
+        fitted = fit_heads(heads, matrix, 100)
+        assert fitted["has_heading"].tolist() == [abs(degrees) < 60]
+        assert fitted["has_pose"].tolist() == [True]
+        expected = axis_rotation("z", degrees) @ axis_rotation("x", 20.0)
+        np.testing.assert_allclose(fitted["rotations"][0], expected, atol=1e-6)
+
+
 def test_an_image_without_heads_is_a_record(rng):
     fitted = augment_record(record([]), rng, 64, AugmentOptions())
     padded = pad_heads(fitted, 3)

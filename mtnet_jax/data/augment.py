@@ -28,11 +28,12 @@ class AugmentOptions(NamedTuple):
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
     coarse: float = 0.0  # probability of fewer pixels: down to a half or a third, and up again
     jpeg: float = 0.0  # probability of being compressed once more, quality 25 to 85
+    lying: float = 0.0  # probability of a turn by any angle, in place of `turn`
 
 
 _SHARES = (
     *("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur"),
-    *("coarse", "jpeg"),
+    *("coarse", "jpeg", "lying"),
 )
 
 # The normal distribution in 256 values of equal probability (mid-points), of deviation 1.
@@ -56,11 +57,18 @@ def check_options(options: AugmentOptions) -> None:
         raise BadInput(f"config.augment.{name} is {getattr(options, name)}: it {fault}.")
 
 
+def random_turn(rng: np.random.Generator, options: AugmentOptions) -> float:
+    """Degrees by which an image is turned: mostly a little, now and then by any angle."""
+    lies = options.lying and rng.random() < options.lying
+    most = 180.0 if lies else options.turn
+    return rng.uniform(-most, most)
+
+
 def random_map(rng: np.random.Generator, size: int, options: AugmentOptions) -> np.ndarray:
     """A random map (2, 3) of the square input of `size` to itself; it follows the letterbox."""
     flip = -1.0 if rng.random() < options.flip else 1.0
     scale = np.exp(rng.uniform(np.log(options.scale_min), np.log(options.scale_max)))
-    turn = rng.uniform(-options.turn, options.turn)
+    turn = random_turn(rng, options)
     dx, dy = rng.uniform(-options.shift, options.shift, 2) * size
     # Flip, scale and turn are about the middle of the input, which then moves by (dx, dy).
     middle = np.full(2, size / 2)

@@ -1,6 +1,7 @@
 """A record's heads, moved into the network's input together with its image."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from mtnet_jax.errors import BadRecord
 
 # After a crop, a head of which less than this share of its box is left is marked to be ignored.
 MIN_VISIBLE = 0.4
+# Turned by more than 60 degrees, whose cosine this is, a head shows its heading less than its nod.
+_UPRIGHT = 0.5
 
 Record = Mapping[str, Any]
 
@@ -37,7 +40,8 @@ def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nda
     """Moves a record's heads into the network's input.
 
     Boxes are clipped to the input. A head left mostly outside is marked ignored; one left wholly
-    outside is taken away, it is no longer in the image. A head without a pose keeps the identity.
+    outside is taken away, it is no longer in the image. A head without a pose keeps the identity;
+    one that comes to lie loses its heading.
 
     Args:
       record: its heads; the image is not looked at.
@@ -66,6 +70,6 @@ def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nda
         "headings": np.where(
             record["has_heading"], geometry.map_headings(record["headings"], matrix), 0.0
         ).astype(np.float32),
-        "has_heading": record["has_heading"],
+        "has_heading": record["has_heading"] & (math.cos(geometry.turn_of(matrix)) > _UPRIGHT),
     }
     return {name: values[inside] for name, values in heads.items()}

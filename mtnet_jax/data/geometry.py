@@ -141,13 +141,9 @@ def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def map_rotations(rotations: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Maps head-to-camera rotations (n, 3, 3): mirrored where the map mirrors, then turned (section
     1 of the conventions: R' = M R M, R' = Rz(t) R). Scale and shift change no rotation."""
-    linear = matrix[:, :2]
-    mirrored = _determinant(linear) < 0
-    if mirrored:
+    if _determinant(matrix[:, :2]) < 0:
         rotations = rotation_ops.mirror(rotations)
-        linear = linear @ np.diag([-1.0, 1.0])
-    degrees = np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0]))
-    return rotation_ops.turn(rotations, degrees).astype(np.float32)
+    return rotation_ops.turn(rotations, math.degrees(turn_of(matrix))).astype(np.float32)
 
 
 def map_headings(headings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -156,13 +152,16 @@ def map_headings(headings: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Mirrored where the map mirrors; an in-plane rotation by t leaves cos(t) of what looks sideways,
     as the image then shows a head that also nods. Scale and shift change no heading.
     """
-    linear = matrix[:, :2]
-    sign = 1.0
-    if _determinant(linear) < 0:
-        sign, linear = -1.0, linear @ np.diag([-1.0, 1.0])
-    cosine = linear[0, 0] / np.hypot(linear[0, 0], linear[1, 0])
+    sign = -1.0 if _determinant(matrix[:, :2]) < 0 else 1.0
     angle = np.deg2rad(headings)
-    return np.rad2deg(np.arctan2(sign * np.sin(angle) * cosine, np.cos(angle)))
+    across = sign * np.sin(angle) * np.cos(turn_of(matrix))
+    return np.rad2deg(np.arctan2(across, np.cos(angle)))
+
+
+def turn_of(matrix: np.ndarray) -> float:
+    """By how many radians a map turns, clockwise, after it mirrored left and right if it does."""
+    (a, _), (c, _) = matrix[:, :2].tolist()
+    return math.atan2(-c, -a) if _determinant(matrix[:, :2]) < 0 else math.atan2(c, a)
 
 
 def scale_of(matrix: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtnet_jax.data import geometry
-from mtnet_jax.data.augment import AugmentOptions, change_colour
+from mtnet_jax.data.augment import AugmentOptions, change_colour, random_turn
 from mtnet_jax.data.fitting import Records, fit_heads, naming_image
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.errors import BadInput
@@ -137,7 +137,7 @@ class Packer:
         part = np.exp(rng.uniform(np.log(options.head_min), np.log(options.head_max)))
         scale = part * side / max(float((box[2:] - box[:2]).max()), 1.0)
         flip = -1.0 if rng.random() < augment.flip else 1.0
-        turn = rng.uniform(-augment.turn, augment.turn)
+        turn = random_turn(rng, augment)
         centre = (box[:2] + box[2:]) / 2
         target = side * (0.5 + rng.uniform(-options.shift, options.shift, 2))
         return geometry.similarity_map(scale, turn, flip, centre, target)

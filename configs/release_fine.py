@@ -1,0 +1,46 @@
+r"""The training of `configs/release_wide.py`, gone on with on two CPU cores.
+
+    mtnet train --config release_fine --workdir runs/release_fine
+    mtnet export --workdir runs/release_fine --out exported --half --format onnx --size 448
+
+Inputs of 320 pixels at half the cost, most heads in them between 50 and 110 pixels long: the sizes
+at which second looks show heads (`mtnet_jax/predict`). One image in ten is turned by any angle, so
+that heads of people who lie are found too. Anchors keep their pixels.
+"""
+
+from mtnet_jax.config import phase, starting_from, trained_on
+
+SIZE = 320
+WEIGHTS = {  # how often each image of a set comes
+    "hardhat": 1.0,
+    "hardhat_more": 1.0,
+    "masks": 4.0,
+    "portraits": 10.0,
+    "congress_train": 0.7,
+    "pointing04": 1.5,
+    "studio_42": 2.0,
+}
+
+
+def get_config():
+    config = starting_from("release_wide")
+    config.init.weights = "runs/release_wide"
+    config.model.dtype = "float32"
+    scale = config.input.size / SIZE
+    config.input.anchors = tuple((w * scale, h * scale) for w, h in config.input.anchors)
+    config.input.size = SIZE
+    config.data = trained_on(WEIGHTS)
+    config.pack.tiles = (1, 2, 2, 2, 3, 3, 3, 4)
+    config.augment.lying = 0.1
+    config.phases.phase3 = phase(
+        ("backbone", "neck", "face", "pose"),
+        epochs=3.0,
+        batch_size=16,
+        learning_rate=5e-4,
+        schedule="cosine",
+        warmup_steps=200,
+        alpha=0.3,
+    )
+    config.loader_processes = 0
+    config.save_every_steps = 100
+    return config
