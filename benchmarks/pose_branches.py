@@ -30,6 +30,7 @@ from mtnet_jax.ablation.comparing import compare
 from mtnet_jax.ablation.measure import SETTINGS, Measured
 from mtnet_jax.ablation.report import write_files
 from mtnet_jax.anchors import STRIDES
+from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions
@@ -111,7 +112,7 @@ def _histograms(images: np.ndarray, boxes: np.ndarray) -> tuple[list[np.ndarray]
     """Histograms of oriented gradients of the square round each head, as the coarsest scale."""
     found = []
     for image, box in zip(images, boxes, strict=True):
-        scale = 0.8 * HOG_SIZE / max(float((box[2:] - box[:2]).max()), 1.0)
+        scale = 0.8 * HOG_SIZE / max(float(longer_side_xyxy(box)), 1.0)
         middle = np.full(2, HOG_SIZE / 2)
         matrix = geometry.similarity_map(scale, 0.0, 1.0, (box[:2] + box[2:]) / 2, middle)
         grey = cv2.cvtColor(geometry.map_image(image, matrix, HOG_SIZE), cv2.COLOR_RGB2GRAY)

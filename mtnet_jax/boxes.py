@@ -37,6 +37,13 @@ def area_xyxy(boxes: Array) -> Array:
     return size[..., 0] * size[..., 1]
 
 
+def longer_side_xyxy(boxes: Array) -> Array:
+    """(..., 4) -> (...), the larger of width and height; 0 for empty or inverted boxes."""
+    xp = boxes.__array_namespace__()
+    size = xp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return xp.maximum(size[..., 0], size[..., 1])
+
+
 def intersection_xyxy(a: Array, b: Array) -> Array:
     """Area that boxes share, broadcast over the leading axes; 0 where they do not meet."""
     xp = a.__array_namespace__()

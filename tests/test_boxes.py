@@ -61,6 +61,7 @@ def test_iou_of_boxes_that_touch_or_have_no_area(call):
     actual = call(box_ops.iou_xyxy, box, others)
     np.testing.assert_allclose(actual, [0, 0, 0, 0, 0, 0.5], atol=1e-7)
     np.testing.assert_array_equal(call(box_ops.area_xyxy, others), [16, 16, 0, 0, 0, 32])
+    np.testing.assert_array_equal(call(box_ops.longer_side_xyxy, others), [4, 4, 1, 0, 0, 8])
     nothing = np.zeros((1, 4))
     np.testing.assert_array_equal(call(box_ops.iou_xyxy, nothing, nothing), [0])
 

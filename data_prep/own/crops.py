@@ -21,6 +21,7 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
+from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import fit_heads
 from mtnet_jax.data.images import decode_image
@@ -77,7 +78,7 @@ def _unfit(record: dict, head: int, options: CropOptions) -> str:
     box = record["boxes"][head]
     if record["ignore"][head]:
         return "ignored"
-    if (box[2:] - box[:2]).max() < options.smallest:
+    if longer_side_xyxy(box) < options.smallest:
         return f"smaller than {options.smallest:g} pixels"
     if options.posed and not record["has_pose"][head]:
         return "without a pose"
@@ -89,7 +90,7 @@ def _crop_map(crop_id: str, box: np.ndarray, options: CropOptions) -> np.ndarray
     digest = hashlib.sha256(crop_id.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8]))
     part = np.exp(rng.uniform(np.log(options.head_min), np.log(options.head_max)))
-    scale = part * options.size / float((box[2:] - box[:2]).max())
+    scale = part * options.size / float(longer_side_xyxy(box))
     middle = options.size * (0.5 + rng.uniform(-options.shift, options.shift, 2))
     return geometry.similarity_map(scale, 0.0, 1.0, (box[:2] + box[2:]) / 2, middle)
 

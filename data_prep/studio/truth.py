@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from data_prep.studio.scene import Camera, HeadTruth, PlacedPerson, Scene
-from mtnet_jax.boxes import box_round
+from mtnet_jax.boxes import box_round, longer_side_xyxy
 from mtnet_jax.errors import BadInput
 
 BOX_RULES = ("head", "sphere18")
@@ -69,7 +69,7 @@ def truth(
         if share < LEFT_OUT_BELOW or (clipped[2:] - clipped[:2]).min() < 1:
             left_out.append("hidden, or outside the image")
             continue
-        small = (box[2:] - box[:2]).max() < _IGNORE_SIDE
+        small = longer_side_xyxy(box) < _IGNORE_SIDE
         heads.append(
             HeadTruth(
                 person=number,

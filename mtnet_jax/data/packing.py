@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, random_turn
 from mtnet_jax.data.fitting import Records, fit_heads, naming_image
@@ -135,7 +136,7 @@ class Packer:
         """The map (2, 3) from a record's image to a tile round the head of this box."""
         options, augment = self.options, self._augment
         part = np.exp(rng.uniform(np.log(options.head_min), np.log(options.head_max)))
-        scale = part * side / max(float((box[2:] - box[:2]).max()), 1.0)
+        scale = part * side / max(float(longer_side_xyxy(box)), 1.0)
         flip = -1.0 if rng.random() < augment.flip else 1.0
         turn = random_turn(rng, augment)
         centre = (box[:2] + box[2:]) / 2
@@ -151,7 +152,7 @@ def _heads_of(source: Records, options: PackOptions) -> tuple[np.ndarray, np.nda
     for index in range(len(source)):
         record = source[index]
         boxes = record["boxes"]
-        fit = ~record["ignore"] & ((boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= _SMALLEST_HEAD)
+        fit = ~record["ignore"] & (longer_side_xyxy(boxes) >= _SMALLEST_HEAD)
         heading = np.where(
             record["has_pose"], heading_degrees(record["rotations"]), record["headings"]
         )

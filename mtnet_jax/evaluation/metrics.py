@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.figures import (
     GEODESIC_POINTS,
@@ -303,7 +304,7 @@ def _truth_rows(
     rows["prediction"], rows["matched"], rows["has_pose"] = prediction_of_truth, matched, has_pose
     rows["label"] = labels_of(truth, len(has_pose))
     boxes = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)
-    rows["side"] = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0)
+    rows["side"] = longer_side_xyxy(boxes)
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
     for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
         rows[field] = np.nan

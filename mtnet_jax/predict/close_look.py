@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import Found, View
@@ -86,7 +86,7 @@ def close_squares(
       shape: of the image.
       size: side of the input.
     """
-    extents = size / max(shape[:2]) * _extents(boxes)
+    extents = size / max(shape[:2]) * longer_side_xyxy(boxes)
     sure = np.flatnonzero(scores >= FOUND_SCORE)
     again = sure[np.argsort(extents[sure], kind="stable")]
     while len(again) and extents[again[-1]] * GAIN > HEAD * _side(len(again), size):
@@ -108,7 +108,7 @@ def _side(count: int, size: int) -> int:
 
 def close_view(box: np.ndarray, side: int, row: int, column: int, mirrored: bool = False) -> View:
     """The square of `side` pixels that shows the head of a box (4,) in its middle."""
-    scale = HEAD * side / max(float(_extents(box[None])[0]), 1.0)
+    scale = HEAD * side / max(float(longer_side_xyxy(box)), 1.0)
     centre = (box[:2] + box[2:]) / 2
     matrix = geometry.similarity_map(scale, 0.0, 1.0, centre, np.full(2, side / 2))
     return View(matrix, side, column * side, row * side, mirrored)
@@ -124,14 +124,10 @@ def _refined(near: Found, seen: Seen, scale: float) -> Found:
     """Heads with the means of all looks, the first weighted by `scale` times the head's size."""
     refined = {**near, "boxes": near["boxes"].copy(), "rotations": near["rotations"].copy()}
     for head, looks in seen.items():
-        first = scale * _extents(near["boxes"][head][None])[0]  # the others have weight 1
+        first = scale * longer_side_xyxy(near["boxes"][head])  # the others have weight 1
         boxes, rotations = (sum(parts) for parts in zip(*looks, strict=True))
         refined["boxes"][head] = (first * near["boxes"][head] + boxes) / (first + len(looks))
         refined["rotations"][head] = first * near["rotations"][head] + rotations
     numbers = list(seen)  # all at once: an SVD of a matrix takes longer to call than to compute
     refined["rotations"][numbers] = nearest_rotation(refined["rotations"][numbers])
     return refined
-
-
-def _extents(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import Found, View, chosen
@@ -120,5 +120,4 @@ def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) 
 
 
 def _extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
-    boxes = heads["boxes"]
-    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0) / max(shape[:2])
+    return longer_side_xyxy(heads["boxes"]) / max(shape[:2])

@@ -4,6 +4,7 @@ import numpy as np
 
 from mtnet_jax.boxes import area_xyxy, intersection_xyxy, iou_xyxy
 from mtnet_jax.errors import BadInput
+from mtnet_jax.predict.placing import Found, chosen
 
 # Of a tile's side, at least: heads up to this size are whole in some tile. Larger ones must be
 # found in the whole image.
@@ -36,9 +37,7 @@ def _starts(length: int, side: int) -> list[int]:
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
 
-def moved(
-    arrays: dict[str, np.ndarray], window: Window, shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
+def moved(arrays: Found, window: Window, shape: tuple[int, ...]) -> Found:
     """Heads of a tile in pixels of the image, without those that the tile's border cuts.
 
     A neighbour, or the whole image, shows those better.
@@ -55,11 +54,11 @@ def moved(
     most = np.array(
         [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
     )
-    whole = (boxes[:, :2] >= least).all(axis=1) & (boxes[:, 2:] <= most - _BORDER).all(axis=1)
-    return {name: values[whole] for name, values in {**arrays, "boxes": boxes}.items()}
+    whole = np.hstack([boxes[:, :2] >= least, boxes[:, 2:] <= most - _BORDER]).all(axis=1)
+    return chosen({**arrays, "boxes": boxes}, whole)
 
 
-def without_cut_ones(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def without_cut_ones(parts: list[Found]) -> list[Found]:
     """Heads of several tiles without what some show of heads that others show whole.
 
     A box round a part of a head does not always reach to where the tile was cut. It is one that
@@ -72,13 +71,10 @@ def without_cut_ones(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.nd
     larger = areas[None] > _LARGER * areas[:, None]
     cut = larger & (shared > _INSIDE * areas[:, None]) & (tile[:, None] != tile[None])
     whole = ~cut.any(axis=1)
-    return [
-        {name: values[whole[tile == number]] for name, values in part.items()}
-        for number, part in enumerate(parts)
-    ]
+    return [chosen(part, whole[tile == number]) for number, part in enumerate(parts)]
 
 
-def merge(parts: list[dict[str, np.ndarray]], iou_threshold: float) -> dict[str, np.ndarray]:
+def merge(parts: list[Found], iou_threshold: float) -> Found:
     """Heads of several looks at one image, by falling score, each once: one suppression over all.
 
     Args:
@@ -93,4 +89,4 @@ def merge(parts: list[dict[str, np.ndarray]], iou_threshold: float) -> dict[str,
     for number in range(len(boxes)):
         if not overlaps[number, kept].any():
             kept.append(number)
-    return {name: values[order[kept]] for name, values in together.items()}
+    return chosen(together, order[kept])
