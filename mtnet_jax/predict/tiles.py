@@ -50,11 +50,10 @@ def moved(arrays: Found, window: Window, shape: tuple[int, ...]) -> Found:
     left, top, right, bottom = window
     boxes = arrays["boxes"] + np.array([left, top, left, top], np.float32)
     # Where a tile ends with the image nothing is cut.
-    least = np.array([left if left else -np.inf, top if top else -np.inf]) + _BORDER
-    most = np.array(
-        [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
-    )
-    whole = np.hstack([boxes[:, :2] >= least, boxes[:, 2:] <= most - _BORDER]).all(axis=1)
+    low = [left if left else -np.inf, top if top else -np.inf]
+    high = [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
+    inside = np.hstack([boxes[:, :2] - low, high - boxes[:, 2:]])  # pixels, of each side
+    whole = inside.min(axis=1) >= _BORDER
     return chosen({**arrays, "boxes": boxes}, whole)
 
 
