@@ -21,9 +21,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        type=Path,
         metavar="INPUT",
-        help="image, folder of images, video, or the number of a camera",
+        help="image, folder of images, video, address of a video (rtsp://, http://), or the number "
+        "of a camera",
     )
     parser.add_argument(
         "--weights",
@@ -139,8 +139,11 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
-    videos = [source for entry in args.inputs if (source := as_video(entry)) is not None]
-    inputs = [Path(entry) for entry in args.inputs if as_video(entry) is None]
+    sources = [as_video(entry) for entry in args.inputs]
+    videos = [source for source in sources if source is not None]
+    inputs = [
+        Path(entry) for entry, source in zip(args.inputs, sources, strict=True) if source is None
+    ]
     _check_arguments(args, inputs, videos)
     if args.track:
         require_tracker()
@@ -176,8 +179,11 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
     recorded = inputs or any(not isinstance(source, int) for source in videos)
     if args.out is None and not files and recorded:
         args.out = DEFAULT_OUT
-    if args.out is None and (args.save_crops or args.save_txt):
-        raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
+    if args.save_crops or args.save_txt:
+        if not inputs:
+            raise BadInput("--save-crops and --save-txt are for images: these inputs are videos.")
+        if args.out is None:
+            raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
     if args.out is None and any(not isinstance(source, int) for source in videos):
         raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if files and not inputs:
@@ -231,9 +237,9 @@ def _status(args: argparse.Namespace):
 
 def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
     from mtnet_jax.predict import summary
-    from mtnet_jax.predict.video import predict_video
+    from mtnet_jax.predict.video import named, predict_video
 
-    name = f"camera {source}" if isinstance(source, int) else source
+    name = named(source)
     try:
         played = predict_video(
             predictor,

@@ -45,18 +45,24 @@ class Following:
         return self._summary.persons()
 
 
+def summary_files(place: Path) -> tuple[Path, Path]:
+    """NAME.summary.json and NAME.timeline.png, for a folder and NAME (an ending is left off)."""
+    return place.with_suffix(".summary.json"), place.with_suffix(".timeline.png")
+
+
 def write_summary(outputs: Outputs, persons: list[Person], place: Path, of: str) -> None:
     """Writes NAME.summary.json and NAME.timeline.png.
 
     Args:
       outputs: of the command.
       persons: who was followed.
-      place: folder and NAME.
+      place: see `summary_files`.
       of: the video, as `outputs` names the input.
     """
     from mtnet_jax.predict.timeline import plot_timeline  # loads matplotlib
 
     text = json.dumps(summary.to_json(persons), indent=1)
-    outputs.write(place.with_name(f"{place.name}.summary.json"), text + "\n", of)
-    with outputs.writing(place.with_name(f"{place.name}.timeline.png"), of) as file:
+    numbers, timeline = summary_files(place)
+    outputs.write(numbers, text + "\n", of)
+    with outputs.writing(timeline, of) as file:
         plot_timeline(persons, file)

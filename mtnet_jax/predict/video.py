@@ -17,11 +17,11 @@ from tqdm import tqdm
 from mtnet_jax.errors import BadInput
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
-from mtnet_jax.predict.following import Following, write_summary
+from mtnet_jax.predict.following import Following, summary_files, write_summary
 from mtnet_jax.predict.head import as_arrays, heads_to_json
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.summary import Person
-from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, described
+from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, without_password
 from mtnet_jax.predict.window import Window
 
 VIDEO_SUFFIXES = (
@@ -57,6 +57,13 @@ def as_video(entry: str | os.PathLike) -> Source | None:
         if "://" in text and urlsplit(text).scheme.lower() in URL_SCHEMES:
             return text
     return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
+
+
+def named(source: Source) -> str:
+    """A source as messages and notes name it, without the password that an address may hold."""
+    if isinstance(source, int):
+        return f"camera {source}"
+    return without_password(source) if isinstance(source, str) else str(source)
 
 
 def predict_video(
@@ -98,7 +105,7 @@ def predict_video(
         files = None
         if out is not None:
             outputs = outputs or Outputs("predict", [source] if isinstance(source, Path) else [])
-            files = _Files(outputs, out, source)
+            files = _Files(outputs, out, source, summarised=track)
         reader = _Camera(source) if isinstance(source, int) else VideoReader(source)
         closing.callback(reader.close)
         frames = iter(reader)
@@ -182,11 +189,6 @@ def _stem(source: Source) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _address(source: int | str) -> str:
-    """A camera or an address as notes keep it, without a password."""
-    return described(source) if isinstance(source, str) else f"camera {source}"
-
-
 def _with_first(first: TimedImage, others: Iterator[TimedImage]) -> Iterator[TimedImage]:
     yield first
     yield from others
@@ -195,11 +197,12 @@ def _with_first(first: TimedImage, others: Iterator[TimedImage]) -> Iterator[Tim
 class _Files:
     """JSON lines and an annotated video. What becomes of the video never stops the lines."""
 
-    def __init__(self, outputs: Outputs, out: Path, source: Source):
-        of = str(source.resolve()) if isinstance(source, Path) else _address(source)
+    def __init__(self, outputs: Outputs, out: Path, source: Source, summarised: bool):
+        of = str(source.resolve()) if isinstance(source, Path) else named(source)
         lines = outputs.own_name(out, _stem(source), ".jsonl", of)
         self._video_path = lines.with_suffix(".mp4")
-        outputs.check(self._video_path, of)
+        for path in (self._video_path, *(summary_files(self._video_path) if summarised else ())):
+            outputs.check(path, of)
         self._outputs, self._of = outputs, of
         self._writing_lines = outputs.writing(lines, of, also_cut_short=True)
         self._writing_video = outputs.writing(self._video_path, of)
@@ -216,7 +219,7 @@ class _Files:
             self._try(self._video.write, image, seconds)
 
     def summarise(self, persons: list[Person]) -> None:
-        write_summary(self._outputs, persons, self._video_path.with_suffix(""), self._of)
+        write_summary(self._outputs, persons, self._video_path, self._of)
 
     def close(self) -> None:
         if self._video is not None:

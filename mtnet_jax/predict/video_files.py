@@ -89,8 +89,10 @@ class VideoReader:
         """What of the video could not be read, in words; empty where nothing lacks."""
         if self.damaged:
             return f"{self.damaged} damaged packets are left out"
-        if self.announced and self._count < self.announced - ANNOUNCED_TOO_MANY:
-            return f"ends early: {self._count} of {self.announced} frames could be read"
+        if self.announced:
+            if self._count < self.announced - ANNOUNCED_TOO_MANY:
+                return f"ends early: {self._count} of {self.announced} frames could be read"
+            return ""  # the last frame may be shown for long, so the length says nothing
         length = self._length()
         if length is not None and length - self._last > max(LEAST_GAP, 2 * self._longest_gap):
             return f"ends early: after {self._last:.1f} of {length:.1f} seconds"
@@ -189,9 +191,14 @@ def described(source: Path | str) -> str:
     """A source as messages name it, without the password that an address may hold."""
     if isinstance(source, Path):
         return f"The video {source}"
-    parts = urlsplit(source)
-    place = parts.hostname or ""
-    return f"The video {parts.scheme}://{place}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"The video {without_password(source)}"
+
+
+def without_password(address: str) -> str:
+    """An address without user, password and query."""
+    parts = urlsplit(address)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def _reason(error: Exception) -> str:

@@ -43,4 +43,6 @@ class Window:
 def _check_screen() -> None:
     linux = sys.platform.startswith("linux")
     if linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise Unavailable("No screen for a window: give --out DIR to write files instead.")
+        raise Unavailable(
+            "No screen for a window: write files instead, with --out DIR and without --show."
+        )

@@ -1,0 +1,92 @@
+"""Videos from addresses, and what is said of them; files whose length says nothing."""
+
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import av
+import numpy as np
+import pytest
+
+from mtnet_jax.cli import main
+from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.predict import predictor
+from mtnet_jax.predict.video import as_video, named, predict_video
+from mtnet_jax.predict.video_files import TICKS, VideoWriter
+from tests.image_files import written
+from tests.test_video import ODD, Nobody, times_of
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Of a server on this machine that has the videos of tests/odd, with a password."""
+    handler = functools.partial(QuietHandler, directory=ODD)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_addresses_are_videos(tmp_path, address):
+    assert as_video(f"{address}/variable.mp4") == f"{address}/variable.mp4"
+    played = predict_video(Nobody(), f"{address}/variable.mp4", out=tmp_path)
+    assert played.frames == 20
+    assert times_of(tmp_path / "variable.jsonl")[-1] == pytest.approx(10.0)
+    with pytest.raises(BadInput, match=r"/lost\.mp4 cannot be opened") as caught:
+        predict_video(Nobody(), f"{address}/lost.mp4", out=tmp_path)
+    assert "secret" not in str(caught.value)
+    for other in ("rtsp://camera/stream", "rtmp://x/live", "https://x/a.ts"):
+        assert as_video(other) == other
+    assert as_video("clip.xyz") is None
+
+
+def test_the_command_plays_an_address_and_keeps_its_password(tmp_path, address, monkeypatch, capfd):
+    monkeypatch.setattr(predictor, "Predictor", lambda *_, **__: Nobody())
+    out = tmp_path / "out"
+    assert main(["predict", f"{address}/variable.mp4", "--out", str(out)]) == 0
+    assert main(["predict", f"{address}/lost.mp4", "--out", str(out)]) == 1
+    captured = capfd.readouterr()
+    assert captured.out.startswith("http://127.0.0.1:")
+    assert "/variable.mp4: 20 frames" in captured.out
+    assert "/lost.mp4 cannot be opened: does it answer" in captured.err
+    assert "secret" not in captured.out + captured.err
+    assert written(out) == ["variable.jsonl", "variable.mp4"]
+    assert "secret" not in (out / ".mtnet-made.jsonl").read_text()
+    assert json.loads((out / "variable.jsonl").read_text().splitlines()[0])["frame"] == 0
+
+
+def test_names_of_sources():
+    assert named("rtsp://me:secret@camera:554/stream?key=secret") == "rtsp://camera:554/stream"
+    assert named(3) == "camera 3"
+    assert named(ODD / "variable.mp4") == str(ODD / "variable.mp4")
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.0, 1.0]])
+def test_a_last_frame_that_stays_for_long_lacks_nothing(tmp_path, times):
+    path = tmp_path / "clip.mp4"
+    with path.open("wb+") as file:
+        writer = VideoWriter(file, 64, 48)
+        for seconds in times:
+            writer.write(np.full((48, 64, 3), 90, np.uint8), seconds)
+        writer._gap = 10 * TICKS
+        writer.close()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.frames == len(times)
+        assert stream.duration * stream.time_base == times[-1] + 10
+    assert predict_video(Nobody(), path, out=tmp_path / "out").lacks == ""
+
+
+@pytest.mark.parametrize("name", ["variable.summary.json", "variable.timeline.png"])
+def test_a_summary_of_the_user_is_seen_before_the_work(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("of the user")
+    with pytest.raises(FileInTheWay, match=name):
+        predict_video(Nobody(), ODD / "variable.mp4", out=tmp_path, track=True)
+    assert written(tmp_path) == [name]
