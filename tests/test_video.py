@@ -236,7 +236,7 @@ def test_without_a_screen_the_cure_is_named(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(
-        Unavailable, match="No screen for a window: .* with --out DIR and without --show"
+        Unavailable, match=r"No screen for a window: .* with --out DIR and without --show"
     ):
         window.Window()
 
