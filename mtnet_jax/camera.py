@@ -10,6 +10,8 @@ Intrinsics are fx, fy, cx, cy in pixels, 0 at the outer edge of the first pixel 
 zeros stand for a camera that is not known.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mtnet_jax.errors import BadInput
@@ -46,6 +48,16 @@ def intrinsics_of_matrix(matrix: np.ndarray) -> np.ndarray:
     """fx, fy, cx, cy of a calibration's camera matrix (3, 3), which calls the centre of the first
     pixel 0, as most do; skew and distortion are left out."""
     return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5])
+
+
+def check_intrinsics(intrinsics: Sequence[float]) -> None:
+    """Raises BadInput unless they are fx, fy, cx, cy, finite, focal lengths positive."""
+    values = np.asarray(intrinsics, np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all() or not (values[:2] > 0).all():
+        raise BadInput(
+            f"Intrinsics {intrinsics}: they must be fx, fy, cx, cy, four numbers of pixels, the "
+            "focal lengths fx and fy positive."
+        )
 
 
 def intrinsics_of_view(degrees: float, width: float, height: float) -> np.ndarray:

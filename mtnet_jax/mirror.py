@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -121,6 +122,10 @@ class _NotCopied(Unavailable):
     """The last state lies in the folder here alone."""
 
 
+class _Taken(Unavailable):
+    """Another run writes to the address."""
+
+
 class _Mirror:
     """What lies in a folder and was copied to an address."""
 
@@ -130,9 +135,9 @@ class _Mirror:
         self._named: list[str] | None = None
 
     def copy(self) -> None:
-        """Copies what is new; raises Unavailable where another run has taken the address."""
+        """Copies what is new; raises _Taken where another run has taken the address."""
         if _owner_of(self._target)[0] != self._owner:
-            raise Unavailable(f"another run has begun to write to {self._target}: this one ends")
+            raise _Taken(f"another run has begun to write to {self._target}: this one ends")
         _say_owner(self._target, self._owner)
         # Looked up before the log is read: what is checkpointed has been logged.
         steps = self._steps()
@@ -184,6 +189,10 @@ def _copying(mirror: _Mirror, every: float) -> Iterator[None]:
             try:
                 mirror.copy()
                 failed = False
+            except _Taken as error:
+                print(error, file=sys.stderr)
+                os.kill(os.getpid(), signal.SIGTERM)  # training saves its state and ends
+                return
             except Exception as error:  # the network may come back; the last copy says if not
                 if not failed:
                     print(f"not copied, tried again soon: {error}", file=sys.stderr)
@@ -199,6 +208,8 @@ def _copying(mirror: _Mirror, every: float) -> Iterator[None]:
         try:
             mirror.copy()
             mirror.release()
+        except _Taken as error:
+            raise _NotCopied(f"{error}; its last state lies in {mirror._local}") from error
         except Exception as error:
             raise _NotCopied(
                 f"the run cannot be copied to {mirror._target} ({error}): it lies in "

@@ -14,10 +14,12 @@ import pytest
 import mtnet_jax.predict.files
 import mtnet_jax.predict.head
 from data_prep import convert
+from data_prep.engine.builder import write_record_set
 from data_prep.sets import pointing04
 from mtnet_jax.cli import export, main
 from mtnet_jax.predict.predictor import Predictor, read_image
 from tests.conftest import REPOSITORY
+from tests.conversions import tiny
 from tests.image_files import write_image, written
 from tests.tiny import SCORE
 
@@ -219,6 +221,23 @@ def test_eval_errors_come_before_the_work(fails, weights, tmp_path):
     assert not (tmp_path / "eval").exists()
     no_weights = ("eval", "--workdir", tmp_path / "no", "--data", DEMO)
     assert "config.json does not exist" in fails(*no_weights)
+
+
+def test_weights_that_ship_are_evaluated_in_a_folder_that_is_named(fails, tmp_path, monkeypatch):
+    """A folder of the same name here would stand for them from then on."""
+    monkeypatch.chdir(tmp_path)
+    assert "name a folder with --out" in fails("eval", "--weights", "release", "--data", DEMO)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eval_goes_on_where_there_is_no_head_to_draw(run, weights, tmp_path, capsys):
+    """Record 6 of the test split has no heads; --limit takes it alone."""
+    write_record_set(tiny(), tmp_path / "records")
+    sets = [f"{tmp_path / 'records'}:test", f"{DEMO}:test"]
+    words = ("eval", "--weights", weights, "--out", tmp_path / "eval", "--worst", 3, "--limit", 1)
+    run(*words, "--data", *sets)
+    assert "no heads to compare" in capsys.readouterr().out
+    assert len(list((tmp_path / "eval").rglob("worst.png"))) == 1
 
 
 def test_a_damaged_record_set_is_one_line(fails, weights, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from mtnet_jax.evaluation import plots
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.plots import plot_geodesic, plot_pose_by_yaw, plot_precision_recall
 from mtnet_jax.evaluation.report import as_json, format_bins, format_table, write_report
@@ -47,6 +48,15 @@ def test_report_files(tmp_path):
             assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="JSON"):
         as_json({"network": {"ap": math.nan}})
+
+
+def test_headings_are_drawn_where_no_pose_is_labelled(tmp_path, monkeypatch):
+    truth = {**a_truth([[0, 0, 9, 9]]), "headings": np.zeros(1), "has_heading": np.array([True])}
+    found = evaluate([(a_pred([[0, 0, 9, 9]], [0.9]), truth)])
+    draw, drawn = plots.plot_heading, []
+    monkeypatch.setattr(plots, "plot_heading", lambda each: drawn.append(each) or draw(each))
+    write_report(Outputs("eval"), {"network": found}, tmp_path)
+    assert drawn == [{"network": found}]
 
 
 def test_plots_draw_the_curves_of_the_results():

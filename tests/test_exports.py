@@ -11,8 +11,11 @@ import pytest
 
 from benchmarks.exports import BEGIN, END, parity, table
 from mtnet_jax import Predictor
+from mtnet_jax.cli import export as export_command
 from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.evaluation import run
+from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.predict.placing import letterboxed
@@ -200,3 +203,9 @@ def test_eight_bits_are_measured_on_records(weights, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "AP50" in lines[-3]
     assert re.search(r"heads-int8\.onnx +[\d.]+% +[\d.]+% +[\d.]+°", lines[-1])
+
+
+def test_a_set_without_heads_has_no_numbers_to_show(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(run, "measure", lambda *_: evaluate([]))
+    export_command._compare(tmp_path / "folder", [], [f"{tmp_path}:test"])
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["folder", "-", "-", "-"]

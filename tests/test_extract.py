@@ -29,6 +29,14 @@ def test_images_come_out_as_they_went_in(tmp_path, capsys):
     assert found == {names[n]: tiny_record(n)["image"] for n in names}
 
 
+def test_a_name_of_another_format_gets_the_ending_of_its_own(tmp_path):
+    """Records hold PNG where the file was WebP."""
+    records, out = tmp_path / "records", tmp_path / "out"
+    write_record_set(tiny(read=named(lambda number: f"a/{number}.webp")), records)
+    assert main(["data", "images", f"{records}:test", "--out", str(out)]) == 0
+    assert sorted(path.name for path in (out / "a").iterdir()) == ["6.jpg", "7.jpg", "8.jpg"]
+
+
 @pytest.mark.parametrize("name", ["../{}", "/{}"])
 def test_a_name_outside_the_folder_is_refused(tmp_path, capsys, name):
     write_record_set(tiny(read=named(name.format)), tmp_path / "records")

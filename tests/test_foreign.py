@@ -87,7 +87,10 @@ def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique
     [
         ({"heads": []}, "no list of images"),
         ([{"heads": []}], "entry 0 names no"),
-        ([{"image": "a", "error": "damaged"}], 'image a: "heads" is no list of heads .damaged.'),
+        ([{"image": "a", "error": "damaged"}], 'image a: "heads" is no list of heads'),
+        (one({"box": BOX}, convention=["canonical"]), r"convention \['canonical'\] is no name"),
+        (one({"box": BOX, "frame": ["ray"]}), r"frame \['ray'\] is no name"),
+        (one({"box": BOX, "label": {}}), "label {} is no name"),
         (one({"box": [1, 2, 3]}), r"image a.jpg, head 0: box \[1, 2, 3\] is not 4 finite numbers"),
         (one({"box": BOX}, {"box": [5, 5, 2, 9]}), "head 1: box .* is not left, top"),
         (one({"box": BOX, "score": "high"}), "score 'high' is not a finite number"),

@@ -206,6 +206,21 @@ def test_intrinsics_that_cannot_be(text, capsys):
     assert "--intrinsics" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        ({"fov": 0.0}, "field of view of 0.0 degrees"),
+        ({"fov": 180}, "field of view of 180 degrees"),
+        ({"intrinsics": (500, 320, 240)}, "must be fx, fy, cx, cy"),
+        ({"intrinsics": (500, -500, 320, 240)}, "must be fx, fy, cx, cy"),
+        ({"fov": 60, "intrinsics": (500, 500, 320, 240)}, "give one of them"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_said_before_the_first_image(camera, words):
+    with pytest.raises(ValueError, match=words):
+        Predictor(**camera)
+
+
 def test_a_size_on_the_command_line(tmp_path):
     image, count = crowd()
     write_image(tmp_path / "crowd.png", image)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import tempfile
 import threading
 import uuid
@@ -17,6 +18,7 @@ from upath import UPath
 
 from data_prep.engine.builder import write_record_set as write_converted
 from data_prep.engine.elsewhere import write_record_set_anywhere
+from mtnet_jax import mirror
 from mtnet_jax.cli import main
 from mtnet_jax.data import index, ranges
 from mtnet_jax.data.records import CACHE, RecordSet, RecordSource
@@ -332,14 +334,39 @@ def test_two_runs_at_one_address(address):
     assert (address / "note").read_text() == "here"
 
 
-def test_what_cannot_be_copied_at_the_end_stays_here(address):
+def test_what_cannot_be_copied_at_the_end_stays_here(address, monkeypatch):
     run = mirrored(address, every=60)
     (run.__enter__() / "note").write_text("dear")
-    (address / "owner.json").write_text(json.dumps({"owner": "another", "time": 1.0}))
-    with pytest.raises(Unavailable, match="it lies in ") as caught:
+
+    def no_network(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(mirror, "copy_there", no_network)
+    with pytest.raises(
+        Unavailable, match=r"no network.* it lies in .*copy that folder there"
+    ) as it:
         run.__exit__(None, None, None)
-    kept = Path(str(caught.value).partition("it lies in ")[2].partition(";")[0])
+    kept = Path(str(it.value).partition("it lies in ")[2].partition(";")[0])
     assert (kept / "note").read_text() == "dear"
+    shutil.rmtree(kept.parent)
+
+
+def test_a_run_whose_address_another_takes_ends_at_once_and_leaves_it_alone(address):
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    run = mirrored(address, every=0.05)
+    try:
+        (run.__enter__() / "note").write_text("dear")
+        (address / "owner.json").write_text(json.dumps({"owner": "another", "time": 1.0}))
+        assert ended.wait(10)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(Unavailable, match=r"another run.*its last state lies in ") as caught:
+        run.__exit__(None, None, None)
+    assert "copy" not in str(caught.value)
+    kept = Path(str(caught.value).partition("lies in ")[2])
+    assert (kept / "note").read_text() == "dear"
+    assert json.loads((address / "owner.json").read_text())["owner"] == "another"
     shutil.rmtree(kept.parent)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mtnet_jax.cli import main
-from mtnet_jax.predict.predictor import Predictor, read_image
+from mtnet_jax.predict.predictor import Predictor, as_rgb, read_image
 from tests.conftest import REPOSITORY
 from tests.image_files import write_image, written
 from tests.record_sets import a_record, write_record_set
@@ -172,6 +172,22 @@ def test_images_come_as_arrays_pil_images_bytes_and_paths(images, predictor):
             image.close()
     for mode in ("L", "RGBA", "P"):
         predictor(Image.fromarray(pixels).convert(mode))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, ">u2", np.int32, np.float32])
+def test_pil_images_of_more_than_8_bits_are_what_their_files_are(kind):
+    grey = np.random.default_rng(0).integers(0, 1 << 16, (60, 50))
+    grey[0, 0] = (1 << 16) - 1
+    values = (grey / (1 << 16)).astype(kind) if kind is np.float32 else grey.astype(kind)
+    image = as_rgb(Image.fromarray(values))
+    assert (image.shape, image.dtype) == ((60, 50, 3), np.uint8)
+    np.testing.assert_allclose(image, np.repeat(grey[..., None] / 257, 3, axis=-1), atol=1)
+
+
+def test_pil_images_of_a_range_that_says_nothing_are_refused():
+    for value, kind in ((-1, np.int32), (1 << 20, np.int32), (3.5, np.float32)):
+        with pytest.raises(ValueError, match="save it with 8 or 16 bits"):
+            as_rgb(Image.fromarray(np.full((4, 4), value, kind)))
 
 
 @pytest.mark.parametrize(

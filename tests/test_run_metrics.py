@@ -44,7 +44,10 @@ def test_peaks_of_chips_are_found_by_their_longest_name():
     assert peak_tflops("TPU v5 lite", "bfloat16", None) == PEAKS["TPU v5 lite"][0]
     assert peak_tflops("TPU v5p", "bfloat16", None) == PEAKS["TPU v5"][0]
     assert peak_tflops("NVIDIA H100 80GB HBM3", "float32", None) == PEAKS["H100"][1]
-    assert peak_tflops("cpu", "float32", None) is None
+    assert peak_tflops("NVIDIA A100-SXM4-80GB", "bfloat16", None) == PEAKS["A100"][0]
+    assert peak_tflops("Tesla T4", "bfloat16", None) == PEAKS["T4"][0]
+    for other in ("cpu", "NVIDIA L40S", "NVIDIA RTX A1000", "NVIDIA T400", "TPU v40"):
+        assert peak_tflops(other, "float32", None) is None
     assert peak_tflops("cpu", "float32", 0.5) == 0.5
 
 

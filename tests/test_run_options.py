@@ -82,6 +82,7 @@ def test_options_that_an_older_configuration_lacks_have_their_defaults():
         ("eval_every_epochs", True),
         ("data.demo.path", True),
         ("decode.iou_threshold", True),
+        ("input.second_look", True),
         ("data.demo.weight", False),
         ("model.width", False),
         ("phases.a.learning_rate", False),

@@ -8,10 +8,12 @@ import pytest
 
 from mtnet_jax.cli import main
 from mtnet_jax.config import default_config
-from mtnet_jax.data.geometry import BORDER_GREY
+from mtnet_jax.data.geometry import BORDER_GREY, shift_map
 from mtnet_jax.evaluation.predicted import predict_split
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.placing import View
 from mtnet_jax.predict.predictor import Predictor, read_image
-from mtnet_jax.predict.second_look import second_look_iou
+from mtnet_jax.predict.second_look import look_again, second_look_iou
 from tests.conftest import REPOSITORY
 from tests.image_files import write_image
 from tests.tiny import DEMO_RECORDS
@@ -74,6 +76,21 @@ def test_the_score_that_is_asked_for_is_the_mean_of_the_looks(image):
     fewer, _ = predicted(image, score_threshold=heads[-1].score + 1e-6)
     assert [head.box for head in fewer] == [head.box for head in heads[:2]]
     assert [head.score for head in fewer] == [head.score for head in heads[:2]]
+
+
+def test_doubtful_heads_have_no_part_in_a_second_look_whatever_is_asked_for():
+    """A head that one of two views is not sure of: its mean must not depend on --score."""
+    heads = Heads(
+        boxes=np.array([[[10.0, 10, 60, 60], [110, 10, 160, 60]]]),
+        scores=np.array([[0.62, 0.06]]),
+        labels=np.zeros((1, 2), int),
+        rotations=np.tile(np.eye(3), (1, 2, 1, 1)),
+        valid=np.ones((1, 2), bool),
+    )
+    views = [View(shift_map(0, 0), 100, 0, 0), View(shift_map(0, 0), 100, 100, 0)]
+    image = np.zeros((100, 100, 3), np.uint8)
+    seen = look_again(lambda _: heads, [image], {0: views}, 224)
+    assert [found["scores"].tolist() for found in seen[0]] == [[0.62], []]
 
 
 def test_the_commands_look_once_where_asked(image, tmp_path):

@@ -1,9 +1,9 @@
 """Types of command line options that several commands share."""
 
 import argparse
-import math
 import re
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.run_metrics import BEST, LAST
 
 
@@ -66,11 +66,15 @@ def pattern(text: str) -> str:
 
 
 def intrinsics(text: str) -> tuple[float, float, float, float]:
-    """fx,fy,cx,cy: four finite numbers of pixels, the first two positive."""
+    """fx,fy,cx,cy: four numbers of pixels."""
+    from mtnet_jax.camera import check_intrinsics
+
     try:
-        fx, fy, cx, cy = numbers = tuple(float(part) for part in text.split(","))
+        fx, fy, cx, cy = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not fx,fy,cx,cy") from error
-    if not (all(map(math.isfinite, numbers)) and fx > 0 and fy > 0):
-        raise argparse.ArgumentTypeError(f"{text}: focal lengths are positive numbers of pixels")
+    try:
+        check_intrinsics((fx, fy, cx, cy))
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return fx, fy, cx, cy

@@ -98,11 +98,14 @@ def run(args: argparse.Namespace) -> int:
     sets = _named(parse_selection(entry, default="test") for entry in args.data)
     for path, split in sets.values():  # what is wrong is said before the first takes its time
         source = RecordSource(path, split, decode=False)
-        if args.group and len(source):
-            group_of(source[0]["image_id"], args.group)
+        if args.group:
+            for index in range(len(source)):
+                group_of(source[index]["image_id"], args.group)
     several = len(args.weights) > 1
     if several and args.out is None:
         raise BadInput("Several weights are compared in a folder of its own: name it with --out.")
+    if args.out is None and weights_folder(args.weights[0]) != args.weights[0]:
+        raise BadInput(f"{args.weights[0]} are weights that ship: name a folder with --out DIR.")
     for weights in args.weights:
         if is_foreign(weights):
             for path, split in sets.values():
@@ -180,9 +183,12 @@ def _evaluate(
 
 def _draw_worst(selection: str, evaluation: "Evaluation", count: int, outputs: "Outputs") -> None:
     from mtnet_jax.evaluation.heads import HEADS_FILE
-    from mtnet_jax.inspection.show import write_sheet
+    from mtnet_jax.inspection.show import read_head_errors, write_sheet
 
     file = evaluation.folder / "worst.png"
+    if not len(read_head_errors(evaluation.folder / HEADS_FILE)[1]):
+        print(f"{selection}: no heads to compare, so {file} is not drawn")
+        return
     shown = write_sheet(
         selection,
         file,

@@ -103,14 +103,14 @@ def _compare(folder: Path, files: list[Path], data: list[str]) -> None:
     """Prints what is lost on the way from the weights to files that give heads."""
     from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import measure
+    from mtnet_jax.evaluation.tables import cell
 
     for path, split in (parse_selection(entry, default="test") for entry in data):
         print(f"\n{path}:{split:10}  {'AP50':>7} {'AP50:95':>8} {'geodesic':>9}")
         for weights in [folder, *(file for file in files if file.name != NETWORK)]:
             result = measure(weights, path, split)
             detection, pose = result["detection"], result["pose"]
-            degrees = f"{pose['geodesic_mean']:8.2f}°" if pose["evaluated"] else "no poses"
             print(
-                f"  {weights.name:24} {100 * detection['ap50']:6.2f}% "
-                f"{100 * detection['ap50_95']:7.2f}% {degrees:>9}"
+                f"  {weights.name:24} {cell(detection['ap50'], '%'):>7} "
+                f"{cell(detection['ap50_95'], '%'):>8} {cell(pose['geodesic_mean'], '°'):>9}"
             )

@@ -136,7 +136,7 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
             f"OpenCV cannot decode the image ({len(encoded)} bytes): it is damaged, cut short, "
             "or of a format that OpenCV does not know"
         )
-    return image if image.dtype == np.uint8 else _to_eight_bits(image)
+    return image if image.dtype == np.uint8 else eight_bits(image)
 
 
 def _refuse_huge(encoded: bytes) -> None:
@@ -148,9 +148,10 @@ def _refuse_huge(encoded: bytes) -> None:
         raise BadRecord(f"the image has {width} x {height} pixels, more than {MAX_PIXELS}")
 
 
-def _to_eight_bits(image: np.ndarray) -> np.ndarray:
+def eight_bits(image: np.ndarray) -> np.ndarray:
     """More than eight bits, by the range that is used: cameras put 10 or 12 bits into 16."""
-    if image.dtype == np.uint16:
+    if image.dtype.kind in "iu" and image.min() >= 0 and image.max() < 1 << 16:
+        image = image.astype(np.uint16)
         used = int(image.max()).bit_length()
         bits = next(bits for bits in _BITS if bits >= used)
         return (image >> (bits - 8)).astype(np.uint8)

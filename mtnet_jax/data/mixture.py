@@ -42,6 +42,11 @@ def open_sources(config: ConfigDict) -> tuple[Sources, Sources]:
         raise BadInput(
             "Nothing to train on: config.data has no record set with a train_split and a weight."
         )
+    for name, source in train_sources.items():
+        if not len(source):
+            raise BadInput(
+                f"config.data.{name}: {source!r} has nothing to train on: give it a weight of 0."
+            )
     rules = box_rules(train_sources)
     if len(rules) > 1 and not config.mix_box_rules:
         raise BadInput(

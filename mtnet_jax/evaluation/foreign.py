@@ -97,12 +97,12 @@ def read_predictions(path: Any) -> ForeignPredictions:
             f'{path} is no list of images, nor has it one as "images" (docs/evaluation.md).'
         )
     convention = about.get("convention")
-    if convention is not None and convention not in CONVENTIONS:
+    if convention is not None and _text(convention, f"{path}: convention") not in CONVENTIONS:
         raise BadInput(f"{path}: convention {convention!r}: choose one of {sorted(CONVENTIONS)}.")
     images = [_image(entry, number, path) for number, entry in enumerate(entries)]
     frame = _frame(path, about.get("frame"), (head for _, heads in images for head in heads))
-    labels = {head.get("label") for _, heads in images for head in heads} - {None}
-    class_names = tuple(sorted(map(str, labels))) or ("head",)
+    labels = [head["label"] for _, heads in images for head in heads if "label" in head]
+    class_names = tuple(sorted({_text(label, f"{path}: label") for label in labels})) or ("head",)
     found: dict[str, Mapping[str, np.ndarray]] = {}
     for name, heads in images:
         if _key(name) in found:
@@ -116,20 +116,27 @@ def _image(entry: Any, number: int, path: Place) -> tuple[str, list[dict]]:
         raise BadInput(f'{path}: entry {number} names no "image".')
     heads = entry.get("heads")
     if not isinstance(heads, list) or not all(isinstance(head, dict) for head in heads):
-        reason = f" ({entry['error']})" if "error" in entry else ""
-        raise BadInput(f'{path}, image {entry["image"]}: "heads" is no list of heads{reason}.')
+        raise BadInput(f'{path}, image {entry["image"]}: "heads" is no list of heads.')
     return entry["image"], heads
 
 
 def _frame(path: Place, named: Any, heads: Iterable[dict]) -> str:
     """The frame of all rotations of a file."""
-    frames = {head["frame"] for head in heads if "frame" in head} | ({named} - {None})
+    said = [head["frame"] for head in heads if "frame" in head]
+    frames = {_text(frame, f"{path}: frame") for frame in (*said, named) if frame is not None}
     if len(frames) > 1 or not frames <= set(FRAMES):
         raise BadInput(
             f"{path}: frame {', '.join(sorted(map(repr, frames)))}: all rotations of a file are "
             f"relative to one of {FRAMES}."
         )
     return frames.pop() if frames else "camera"
+
+
+def _text(value: Any, what: str) -> str:
+    """A name; numbers are names too."""
+    if not isinstance(value, str | int):
+        raise BadInput(f"{what} {value!r} is no name.")
+    return str(value)
 
 
 def _arrays(

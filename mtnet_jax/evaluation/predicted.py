@@ -16,10 +16,9 @@ from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.foreign import is_foreign, read_predictions
 from mtnet_jax.heads import Heads
 from mtnet_jax.places import place
-from mtnet_jax.predict.close_look import with_close_looks
-from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
-from mtnet_jax.predict.placing import heads_in_image, letterboxed
+from mtnet_jax.predict.looks import look_at
+from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import second_look_iou
 from mtnet_jax.run_metrics import LAST, Step
@@ -193,14 +192,8 @@ def _predict(
         empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
         return jax.device_get(detect(np.pad(inputs, empty)))
 
-    heads = filled_up(np.stack([item["input"] for item in items]))
-    images = [item["image"] for item in items]
-    found = [
-        heads_in_image(heads, row, item["matrix"], item["image"].shape)
-        for row, item in enumerate(items)
-    ]
-    if second_look is not None:
-        again = {"size": items[0]["input"].shape[0], "iou_threshold": second_look}
-        found = with_far_looks(filled_up, images, found, **again)
-        found = with_close_looks(filled_up, images, found, **again)
+    images, inputs, matrices = (
+        [item[name] for item in items] for name in ("image", "input", "matrix")
+    )
+    found = look_at(filled_up, images, inputs, matrices, second_look=second_look)
     yield from zip(found, (item["truth"] for item in items), strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.evaluation.plots import plot_geodesic, plot_pose_by_yaw, plot_precision_recall
+from mtnet_jax.evaluation.plots import plot_by_yaw, plot_geodesic, plot_precision_recall
 from mtnet_jax.evaluation.tables import Results, align, bin_name, cell
 from mtnet_jax.outputs import Outputs
 
@@ -183,7 +183,7 @@ def write_report(
     paths = [folder / name for name in REPORT_FILES]
     outputs.write(paths[0], text + "\n", of)
     outputs.write(paths[1], as_json(results), of)
-    plots = (plot_precision_recall, plot_pose_by_yaw, plot_geodesic)
+    plots = (plot_precision_recall, plot_by_yaw, plot_geodesic)
     for path, plot in zip(paths[2:], plots, strict=True):
         with outputs.writing(path, of) as file:
             plot(results).savefig(file, format="png", dpi=160)

@@ -10,8 +10,9 @@ from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.outputs import Outputs
 
-# How the file of an image begins, and its ending.
-_SIGNATURES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
+# How the file of an image begins, and its endings, the first of which is given to what has none.
+_SIGNATURES = ((b"\xff\xd8", (".jpg", ".jpeg")), (b"\x89PNG", (".png",)))
+_UNKNOWN = (".img",)
 
 
 def write_images(selection: str, out: Path) -> int:
@@ -45,7 +46,9 @@ def _file(image_id: str, image: bytes) -> PurePosixPath:
     path = PurePosixPath(image_id)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise BadRecord(f"image {image_id!r}: its name is no place below a folder.")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    endings = next((endings for begin, endings in _SIGNATURES if image.startswith(begin)), _UNKNOWN)
+    if path.suffix.lower() in endings:
         return path
-    ending = next((ending for begin, ending in _SIGNATURES if image.startswith(begin)), ".img")
-    return path.with_name(path.name + ending)
+    # What records hold may be of another format than the file was that it came from.
+    name = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+    return path.with_name(name + endings[0])

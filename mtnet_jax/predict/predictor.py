@@ -6,20 +6,19 @@ heads = predictor("image.jpg")
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtnet_jax.camera import intrinsics_of_view, ray_to_camera
-from mtnet_jax.data.images import decode_image
+from mtnet_jax.camera import check_intrinsics, intrinsics_of_view, ray_to_camera
+from mtnet_jax.data.images import decode_image, eight_bits
 from mtnet_jax.errors import BadInput, BadRecord
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.places import Place
-from mtnet_jax.predict.close_look import with_close_looks
-from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.head import Head
+from mtnet_jax.predict.looks import look_at
 from mtnet_jax.predict.placing import Found, chosen, heads_in_image, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
@@ -84,6 +83,7 @@ class Predictor:
             that cannot be.
           RuntimeError: a package that the runtime needs is not installed.
         """
+        check_camera(fov, intrinsics)
         least = score_threshold if second_look is False else min(score_threshold, LEAST_SCORE)
         wanted = Wanted(least, iou_threshold, runtime, size, device, step)
         config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
@@ -128,31 +128,18 @@ class Predictor:
             return []
         pixels = [as_rgb(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
-        found = self._detect(self._filled_up(np.stack(inputs)))
-        placed = [
-            heads_in_image(found, row, matrix, image.shape)
-            for row, (image, matrix) in enumerate(zip(pixels, matrices, strict=True))
-        ]
-        placed = self._again(with_far_looks, pixels, placed)
-        placed = [self._with_tiles(*each) for each in zip(pixels, placed, strict=True)]
-        placed = self._again(with_close_looks, pixels, placed)
+        found = look_at(
+            lambda inputs: self._detect(self._filled_up(inputs)),
+            pixels,
+            inputs,
+            matrices,
+            second_look=self._second_look_iou,
+            between=self._with_tiles,
+        )
         return [
             self._as_heads(self._sure(arrays), image.shape)
-            for image, arrays in zip(pixels, placed, strict=True)
+            for image, arrays in zip(pixels, found, strict=True)
         ]
-
-    def _again(
-        self, second_looks: Callable[..., list[Found]], images: list, found: list[Found]
-    ) -> list[Found]:
-        if self._second_look_iou is None:
-            return found
-        return second_looks(
-            lambda inputs: self._detect(self._filled_up(inputs)),
-            images,
-            found,
-            size=self.size,
-            iou_threshold=self._second_look_iou,
-        )
 
     def _filled_up(self, inputs: np.ndarray) -> np.ndarray:
         count = len(inputs)
@@ -223,6 +210,16 @@ class Predictor:
         return list(ray_to_camera(rotations, arrays["boxes"], intrinsics))
 
 
+def check_camera(fov: float | None, intrinsics: Sequence[float] | None) -> None:
+    """Raises BadInput for a camera that cannot be, or that is given twice."""
+    if fov is not None and intrinsics is not None:
+        raise BadInput("fov and intrinsics are two ways to name one camera: give one of them.")
+    if fov is not None:
+        intrinsics_of_view(fov, 1, 1)
+    if intrinsics is not None:
+        check_intrinsics(intrinsics)
+
+
 def as_rgb(image: Any) -> np.ndarray:
     """An image as (H, W, 3) uint8 RGB; see `Predictor.__call__` for what that may be."""
     if isinstance(image, str) and "://" in image:
@@ -234,7 +231,10 @@ def as_rgb(image: Any) -> np.ndarray:
     if hasattr(image, "convert") and hasattr(image, "getexif"):  # PIL's, which may not be installed
         from PIL import ImageOps
 
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith(("I", "F")):  # more than 8 bits, which convert() would clip
+            return np.repeat(eight_bits(np.asarray(upright))[..., None], 3, axis=-1)
+        image = np.asarray(upright.convert("RGB"))
     if not isinstance(image, np.ndarray):
         raise BadInput(
             "An image must be an array, a PIL image, bytes or a path, not a "

@@ -6,10 +6,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.placing import Found, View, heads_in_view, input_of_views
+from mtnet_jax.predict.placing import Found, View, chosen, heads_in_view, input_of_views
 
-# Heads from this score on take part in second looks, of which scores are means, whatever score is
-# asked for.
+# Heads of second looks count from this score on, whatever score is asked for: boxes, rotations and
+# scores of several looks are means.
 LEAST_SCORE = 0.1
 
 
@@ -33,6 +33,8 @@ def look_again(
 ) -> dict[int, list[Found]]:
     """What each view of an image shows, in one call: an input for each image that has views.
 
+    Heads of a lower score than `LEAST_SCORE` are left out.
+
     Args:
       detect: inputs (k, size, size, 3) uint8, k no more than there are images -> heads in them.
       images: (H, W, 3) uint8 RGB each.
@@ -44,6 +46,10 @@ def look_again(
     shown = [[(images[i], view) for view in of] for i, of in views.items()]
     heads = detect(np.stack([input_of_views(each, size) for each in shown]))
     return {
-        i: [heads_in_view(heads, row, view, images[i].shape) for view in of]
+        i: [_without_doubtful(heads_in_view(heads, row, view, images[i].shape)) for view in of]
         for row, (i, of) in enumerate(views.items())
     }
+
+
+def _without_doubtful(found: Found) -> Found:
+    return chosen(found, found["scores"] >= LEAST_SCORE)

@@ -12,7 +12,7 @@ _NO_DEFAULT = object()
 _HOW_IT_RUNS = (
     *("loader_threads", "loader_processes", "model.remat", "keep_checkpoints", "mix_box_rules"),
     *("log_every_steps", "save_every_steps", "eval_every_epochs", "eval_images"),
-    *("data.*.path", "data.*.eval_split", "decode.*"),
+    *("data.*.path", "data.*.eval_split", "decode.*", "input.second_look"),
     *("eval_batch_size", "mesh.*", "best_metric", "peak_tflops"),
 )
 

@@ -1,5 +1,6 @@
 """How well a step uses the machine: its FLOPs of the chips' peak, and the memory it takes."""
 
+import re
 import resource
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +16,13 @@ from mtnet_jax.training.phases import Phase
 from mtnet_jax.training.step import make_train_step
 
 # 10^12 dense FLOP/s a chip in bfloat16, and in float32 as XLA multiplies it by default (TensorFloat
-# on GPUs from Ampere, bfloat16 on TPUs), from the makers' data sheets. By a part of `device_kind`.
+# on GPUs from Ampere, bfloat16 on TPUs), from the makers' data sheets. By words of `device_kind`.
 PEAKS = {
     "H200": (989, 494), "H100": (989, 494), "A100": (312, 156), "L4": (121, 60), "T4": (65, 8.1),
     "V100": (125, 15.7),
     "TPU v2": (45, 45), "TPU v3": (123, 123), "TPU v4": (275, 275), "TPU v5 lite": (197, 197),
-    "TPU v5e": (197, 197), "TPU v5": (459, 459), "TPU v6 lite": (918, 918), "TPU v6e": (918, 918),
+    "TPU v5e": (197, 197), "TPU v5": (459, 459), "TPU v5p": (459, 459),
+    "TPU v6 lite": (918, 918), "TPU v6e": (918, 918),
 }  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def peak_tflops(kind: str, dtype: str, given: float | None) -> float | None:
         return given
     # The longest name first: "TPU v5 lite" is no "TPU v5".
     for name in sorted(PEAKS, key=len, reverse=True):
-        if name.lower() in kind.lower():
+        if re.search(rf"\b{re.escape(name)}\b", kind, re.IGNORECASE):
             return float(PEAKS[name][dtype != "bfloat16"])
     return None
 

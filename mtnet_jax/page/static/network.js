@@ -29,10 +29,10 @@ export async function openNetwork(settings) {
     const {size, iou, secondLook} = settings;
     const time = {prepare: 0, run: 0};
     const least = secondLook ? Math.min(score, secondLook.leastScore) : score;
-    const look = (views) => lookAt(image, views, least, time);
-    let [heads] = await look([wholeView(image, size)]);
+    let [heads] = await lookAt(image, [wholeView(image, size)], least, time);
     if (!secondLook) return {heads, ...time};
-    const {far, close} = secondLook;
+    const {far, close, leastScore} = secondLook;
+    const look = (views) => lookAt(image, views, leastScore, time);
     if (isWorthAFarLook(heads, image, far)) {
       const seen = await look(farViews(image, size, far));
       heads = joinLooks(heads, meanOfLooks(seen, iou), image, far, iou);
