@@ -103,7 +103,7 @@ def direction(rotation: np.ndarray) -> str:
     """Where a face looks, as the image shows it; one of `DIRECTIONS`.
 
     Args:
-      rotation: (3, 3) head axes to camera axes. Relative to the ray through the head (frame `ray`)
+      rotation: (3, 3) head axes to those of its frame. Relative to the ray through the head (frame `ray`)
         "camera" is the lens; in the frame `camera` it is the direction of the optical axis.
     """
     x, y, z = -np.asarray(rotation)[:, 2]  # out of the face
