@@ -1,6 +1,8 @@
 """Frames a second of a conversion, beside the cost of its images alone.
 
-    python -m benchmarks.convert --raw ../shared/data/hardhat --copies 4
+    python -m benchmarks.convert --raw DATA/hardhat --copies 4
+
+DATA: the folder where the data sets are unpacked (docs/data.md says where to get them).
 
 Contenders, each a whole command from its start to its end, imports and all:
 

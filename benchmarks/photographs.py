@@ -1,12 +1,17 @@
-"""Weights on photographs of many kinds, none of which trained them: one table.
+"""Weights on photographs of many kinds, in one table.
 
     python -m benchmarks.photographs --data DATA --records records --convert
     python -m benchmarks.photographs --records records --weights weights/release
 
+Sets that are there stay as they are, so `records` must be a folder of its own, or without the
+`hardhat` and `pointing04` that README.md makes. Its `hardhat` has the splits `train` and `valid`
+and no headings, the one made here `train`, `test` and headings; `pointing04` has other rotations.
+
 DATA holds the images, and `labels/NAME.csv` with a row for each head: image, x1 to y2, heading and
 its confidence, and yaw, pitch, roll (canonical) where they are known. With --convert they become
-record sets. The split `test` is never trained on: Hard Hat's `valid`, persons 11 and 12 of
-Pointing'04, a fifth of masks and portraits by a hash of the file name, and all of AFLW2000. Where
+record sets. The split `test` is held out: Hard Hat's `valid`, persons 11 and 12 of Pointing'04, a
+fifth of masks and portraits by a hash of the file name, and all of AFLW2000. (What the weights that
+ship started from had seen that of masks, portraits and Pointing'04: weights/README.md.) Where
 records has them, two more are measured: portraits of the Congress (`benchmarks/member_photos.py`;
 a network found their heads, so AP there says how well another agrees with it) and rendered people.
 """

@@ -1,7 +1,7 @@
 r"""Protocol 1 of the paper: 300W-LP for training, all of BIWI for testing (Table 1).
 
     mtnet protocol 1 --raw300wlp DIR --rawbiwi DIR --workdir runs/protocol1 \
-        --config.init.darknet_weights=darknet53.conv.74
+        --config.init.darknet_weights=yolov3.weights
 
 The number to beat: MAE of yaw, pitch, roll 4.62, 4.29, 4.52 degrees, mean 4.48 (vectors); with
 Euler angles the paper has 4.64, 7.23, 6.23, mean 6.03. The best that is published for this protocol

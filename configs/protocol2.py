@@ -1,7 +1,7 @@
 r"""Protocol 2 of the paper: 70 % of BIWI for training, 30 % for testing (Table 2).
 
     mtnet protocol 2 --rawbiwi DIR --workdir runs/protocol2 \
-        --config.init.darknet_weights=darknet53.conv.74
+        --config.init.darknet_weights=yolov3.weights
 
 16 and 8 sequences by a written list (data_prep/sets/biwi.py), since no paper says which it drew;
 `--subject-disjoint` shares no person between the two.

@@ -1,7 +1,7 @@
 r"""Protocol 3 of the paper: CMU Panoptic, several people an image, all 360 degrees (Table 3).
 
     mtnet protocol 3 --rawpanoptic DIR --workdir runs/protocol3 \
-        --config.init.darknet_weights=darknet53.conv.74
+        --config.init.darknet_weights=yolov3.weights
 
 The public split by sequence (data_prep/panoptic/splits.py), every 60th frame; the paper trained on
 81 sequences and does not name those it tested on.

@@ -51,8 +51,8 @@ def add_one_look(parser: argparse.ArgumentParser) -> None:
         dest="second_look",
         action="store_const",
         const=False,
-        help="look at each image once, in half the time: very large and small heads get worse "
-        "boxes and poses",
+        help="no second looks at large and small heads: about half the time, worse boxes and poses "
+        "of these",
     )
 
 

@@ -25,7 +25,7 @@ FORMATS = {
         "heads-int8.onnx",
         "onnx",
         "mtnet_jax.export.onnx_int8",
-        "the same in 8 bits: a third of the size, faster, a little less accurate",
+        "the same in 8 bits: about half the size of half precision, faster, a little less accurate",
     ),
     "onnx-network": Format(
         NETWORK, "onnx", "mtnet_jax.export.onnx_network", "the bare network: raw predictions"

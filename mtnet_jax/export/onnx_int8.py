@@ -1,4 +1,4 @@
-"""Images to heads with the network's convolutions in 8 bits: a third of the size, and faster.
+"""Images to heads, convolutions in 8 bits: about half the size of half precision, and faster.
 
 Static quantisation by onnxruntime: weights per channel, activations by their range on calibration
 images. The first convolution and the last ones, which give boxes, scores and poses, stay in

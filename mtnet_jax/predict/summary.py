@@ -103,8 +103,8 @@ def direction(rotation: np.ndarray) -> str:
     """Where a face looks, as the image shows it; one of `DIRECTIONS`.
 
     Args:
-      rotation: (3, 3) head axes to camera axes. Relative to the ray through the head (frame `ray`)
-        "camera" is the lens; in the frame `camera` it is the direction of the optical axis.
+      rotation: (3, 3) head axes to those of its frame. Relative to the ray through the head (frame
+        `ray`) "camera" is the lens; in the frame `camera` it is the direction of the optical axis.
     """
     x, y, z = -np.asarray(rotation)[:, 2]  # out of the face
     off = np.rad2deg(np.arctan2(np.hypot(x, y), -z))  # z points into the scene
