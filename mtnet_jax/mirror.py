@@ -67,9 +67,10 @@ def mirrored(workdir: Any, every: float = _EVERY) -> Iterator[Path]:
         pull(target, local)
         with _copying(_Mirror(local, target, owner), every):
             yield local
+    except _NotCopied:
+        raise
     except MtnetError as error:
-        if not isinstance(error, _NotCopied):
-            shutil.rmtree(local.parent)
+        shutil.rmtree(local.parent)
         error.args = tuple(_renamed(argument, local, target) for argument in error.args)
         raise
     except BaseException:

@@ -34,7 +34,7 @@ def test_a_name_of_another_format_gets_the_ending_of_its_own(tmp_path):
     records, out = tmp_path / "records", tmp_path / "out"
     write_record_set(tiny(read=named(lambda number: f"a/{number}.webp")), records)
     assert main(["data", "images", f"{records}:test", "--out", str(out)]) == 0
-    assert sorted(path.name for path in (out / "a").iterdir()) == ["6.jpg", "7.jpg", "8.jpg"]
+    assert sorted(path.name for path in (out / "a").glob("[!.]*")) == ["6.jpg", "7.jpg", "8.jpg"]
 
 
 @pytest.mark.parametrize("name", ["../{}", "/{}"])
