@@ -230,13 +230,14 @@ def test_weights_that_ship_are_evaluated_in_a_folder_that_is_named(fails, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_eval_goes_on_where_there_is_no_head_to_draw(run, weights, tmp_path, capsys):
-    """Record 6 of the test split has no heads; --limit takes it alone."""
-    write_record_set(tiny(), tmp_path / "records")
+def test_eval_goes_on_where_there_is_no_head_to_draw(run, weights, tmp_path):
+    without_heads = {"train": range(1), "test": range(6, 7)}
+    write_record_set(tiny(splits=without_heads), tmp_path / "records")
     sets = [f"{tmp_path / 'records'}:test", f"{DEMO}:test"]
     words = ("eval", "--weights", weights, "--out", tmp_path / "eval", "--worst", 3, "--limit", 1)
-    run(*words, "--data", *sets)
-    assert "no heads to compare" in capsys.readouterr().out
+    words += ("--score", 1)  # nor one that is found
+    _, said, _ = run(*words, "--data", *sets)
+    assert "no heads to compare" in said
     assert len(list((tmp_path / "eval").rglob("worst.png"))) == 1
 
 

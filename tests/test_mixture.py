@@ -99,6 +99,17 @@ def test_a_set_of_weight_0_is_not_opened(tmp_path):
     assert list(train_sources) == ["one"]
 
 
+def test_a_set_without_records_is_named_with_the_cure(tmp_path):
+    sets = {
+        n: record_set(write_set(tmp_path / n, {"train": int(n == "b")}), eval_split="")
+        for n in "ab"
+    }
+    with pytest.raises(ValueError, match=r"config\.data\.a: .* give it a weight of 0"):
+        open_sources(mixed(**sets))
+    sets["a"].weight = 0.0
+    open_sources(mixed(**sets))
+
+
 def test_both_kinds_of_sources_are_in_the_frame_of_the_configuration(tmp_path):
     """A head that looks along the axis, 15 pixels left of it and 10 above; focal length 30."""
     path = write_set(tmp_path / "a", {"train": 3, "test": 2}, intrinsics=(30, 30, 35, 35))

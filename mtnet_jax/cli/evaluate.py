@@ -182,8 +182,8 @@ def _evaluate(
 
 
 def _draw_worst(selection: str, evaluation: "Evaluation", count: int, outputs: "Outputs") -> None:
-    from mtnet_jax.evaluation.heads import HEADS_FILE
-    from mtnet_jax.inspection.show import read_head_errors, write_sheet
+    from mtnet_jax.evaluation.heads import HEADS_FILE, read_head_errors
+    from mtnet_jax.inspection.show import write_sheet
 
     file = evaluation.folder / "worst.png"
     if not len(read_head_errors(evaluation.folder / HEADS_FILE)[1]):
