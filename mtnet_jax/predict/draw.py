@@ -19,7 +19,6 @@ from mtnet_jax.rotations import rotation_to_euler
 
 RED, GREEN, BLUE = (235, 50, 40), (40, 200, 60), (30, 110, 255)
 AXIS_COLOURS = (RED, GREEN, BLUE)  # x, y, out of the face
-AXIS_NAMES = ("left", "down", "face")
 BOX_COLOUR = (255, 205, 0)
 TRUTH_COLOUR = (255, 255, 255)
 DARK = (20, 20, 20)
@@ -49,7 +48,6 @@ def draw_heads(
     truth: dict[str, Any] | None = None,
     cube: bool = False,
     label: bool = True,
-    legend: bool = False,
 ) -> np.ndarray:
     """A copy of an image with heads drawn on it.
 
@@ -64,7 +62,6 @@ def draw_heads(
       truth: a decoded record, drawn thinner and below: white boxes, axes with a white rim.
       cube: draw a cube, its front face filled, instead of the axes.
       label: write score and yaw, pitch, roll (degrees, canonical) beside each box.
-      legend: explain the axes in a corner.
 
     Returns:
       (H, W, 3) uint8 RGB.
@@ -95,8 +92,6 @@ def draw_heads(
             _draw_heading(canvas, box, heading, width)
     if label:
         _draw_labels(canvas, drawn)
-    if legend:
-        _draw_legend(canvas)
     return canvas
 
 
@@ -320,19 +315,6 @@ def _free_place(
     covered = np.prod(np.maximum(overlap, 0), axis=-1).sum(axis=1)
     best = np.argmin(covered)  # the first of the best
     return places[best], float(covered[best])
-
-
-def _draw_legend(canvas: np.ndarray) -> None:
-    size, height = _text_size(canvas), canvas.shape[0]
-    widths = [_text_width(name, size) for name in AXIS_NAMES]
-    w, h = sum(widths) + 2 * size * len(widths) + size // 2, round(1.5 * size)
-    x, top = size // 2, max(height - h, 0)
-    _shade(canvas, 0, top, w, h)
-    for name, colour, text_width in zip(AXIS_NAMES, AXIS_COLOURS, widths, strict=True):
-        middle = top + h / 2
-        _line(canvas, np.array([x, middle]), np.array([x + size, middle]), colour, size // 4)
-        _write(canvas, name, (x + round(1.3 * size), top + round(1.1 * size)), (255,) * 3, size)
-        x += text_width + 2 * size
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
