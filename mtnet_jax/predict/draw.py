@@ -128,20 +128,34 @@ def contact_sheet(
         (rows * (height + below + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8
     )
     for index, image in enumerate(images):
-        scale = min(width / image.shape[1], height / image.shape[0])
-        w, h = (max(round(scale * side), 1) for side in (image.shape[1], image.shape[0]))
-        # Averaging the area keeps thin lines when shrinking; enlarging wants a smooth kernel.
-        kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        scaled = scaled_into(image, size)
+        h, w = scaled.shape[:2]
         left = gap + index % columns * (width + gap)
         top = gap + index // columns * (height + below + gap)
         x, y = left + (width - w) // 2, top + (height - h) // 2
-        sheet[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=kernel)
+        sheet[y : y + h, x : x + w] = scaled
         if captions is not None:
             text = _shorten(captions[index], width, text_size)
             text_width = _text_width(text, text_size)
             place = (left + (width - text_width) // 2, top + height + round(1.2 * text_size))
             _write(sheet, text, place, DARK, text_size)
     return sheet
+
+
+def scaled_into(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image as large as it fits into a width and height, at least a pixel either way."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    target = (max(round(scale * width), 1), max(round(scale * height), 1))
+    # Averaging the area keeps thin lines when shrinking; enlarging wants a smooth kernel.
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, target, interpolation=kernel)
+
+
+def angle_words(rotation: np.ndarray) -> list[str]:
+    """Yaw, pitch and roll of a rotation (whole degrees, canonical), as y+12, p-3, r+0."""
+    angles = rotation_to_euler(rotation, convention="canonical")
+    return [f"{name}{round(angle):+d}" for name, angle in zip("ypr", angles, strict=True)]
 
 
 def line_width(shape: tuple[int, ...]) -> int:
@@ -257,11 +271,9 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
         words = [drawn.names[index]] if drawn.names[index] else []
         words += [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
         if np.isfinite(rotation).all():
-            angles = rotation_to_euler(rotation, convention="canonical")
-            # + 0 turns the -0 of rounding into 0.
-            words += [f"{n}{round(a) + 0:+d}°" for n, a in zip("ypr", angles, strict=True)]
+            words += [f"{word}°" for word in angle_words(rotation)]
         elif np.isfinite(drawn.headings[index]):
-            words.append(f"heading {round(drawn.headings[index]) + 0:+d}°")
+            words.append(f"heading {round(drawn.headings[index]):+d}°")
         if not words:
             continue
         height = round(1.3 * size)
