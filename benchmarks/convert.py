@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Contender, measure, ratio, table, write_json
-from data_prep.engine.runners import cpu_count
+from mtnet_jax.cpu.cores import usable_cores
 
 Run = tuple[Callable[[], Any], dict[str, Any]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", type=Path, required=True, help="data set in YOLO layout")
     parser.add_argument("--copies", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=cpu_count())
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--beam", action="store_true", help="measure the DirectRunner too")
     parser.add_argument("--json", type=Path, help="where every sample is written")

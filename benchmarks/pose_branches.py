@@ -29,7 +29,7 @@ import optax
 from mtnet_jax.ablation.comparing import compare
 from mtnet_jax.ablation.measure import SETTINGS, Measured
 from mtnet_jax.ablation.report import write_files
-from mtnet_jax.anchors import STRIDES
+from mtnet_jax.anchors import ANCHORS_PER_CELL, STRIDES
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data import geometry
@@ -39,7 +39,7 @@ from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.figures import euler_errors, vector_errors
 from mtnet_jax.evaluation.intervals import Interval
 from mtnet_jax.evaluation.metrics import EMPTY, TRUTH_ROW
-from mtnet_jax.network.branches import ANCHORS_PER_SCALE, PoseBranch
+from mtnet_jax.network.branches import PoseBranch
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.representations import Representation, make_representation
 from mtnet_jax.rotations import geodesic_degrees, rotation_to_euler
@@ -147,7 +147,7 @@ def _detector() -> Callable[[np.ndarray, np.ndarray], Any]:
             cell = jnp.clip(centres // stride, 0, SIZE // stride - 1).astype(int)
             row = jnp.arange(len(images)), cell[:, 1], cell[:, 0]
             read.append(scale.pose_BxKxKxC[row])
-            surest.append(face[row].reshape(len(images), ANCHORS_PER_SCALE, -1)[..., 4])
+            surest.append(face[row].reshape(len(images), ANCHORS_PER_CELL, -1)[..., 4])
         return read, jnp.argmax(jnp.concatenate(surest, axis=-1), axis=-1)
 
     return cells
@@ -231,7 +231,7 @@ def predict(
     outputs, changed = branch.apply(
         variables, scales, list(heads), train=train, mutable=["batch_stats"]
     )
-    flat = jnp.stack([o.reshape(len(o), ANCHORS_PER_SCALE, -1) for o in outputs], axis=1)
+    flat = jnp.stack([o.reshape(len(o), ANCHORS_PER_CELL, -1) for o in outputs], axis=1)
     flat = flat.reshape(len(flat), -1, flat.shape[-1])
     return jnp.take_along_axis(flat, answer[:, None, None], axis=1)[:, 0], changed
 

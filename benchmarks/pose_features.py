@@ -27,7 +27,7 @@ from mtnet_jax.config import load_config
 from mtnet_jax.cpu.choice import fastest
 from mtnet_jax.data.batches import truths_of
 from mtnet_jax.data.mixture import open_sources
-from mtnet_jax.data.stream import training_stream
+from mtnet_jax.data.stream import packer_of, training_stream
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.layers import LEAKY_SLOPE
 from mtnet_jax.rotations import geodesic_degrees, nearest_rotation
@@ -94,7 +94,8 @@ def look(config: Any, weights: Path, images: int) -> tuple[list[Kept], list[int]
         return found, (level, anchor, posed, truths.rotations)
 
     sources, _ = open_sources(config)
-    batches = training_stream(config, sources, batch_size=BATCH, seed=config.seed)
+    packer = packer_of(config, sources)
+    batches = training_stream(config, sources, batch_size=BATCH, seed=config.seed, packer=packer)
     parts: list[list[Kept]] = [[] for _ in STRIDES]
     for _ in range(images // BATCH):
         found, (level, anchor, posed, rotations) = jax.device_get(cells_of(next(batches)))

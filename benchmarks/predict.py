@@ -23,12 +23,13 @@ from ml_collections import ConfigDict
 
 from benchmarks.timing import Contender, measure, table, write_json
 from mtnet_jax import Predictor
+from mtnet_jax.anchors import ANCHORS_PER_CELL
 from mtnet_jax.config import default_config
 from mtnet_jax.cpu.choice import fastest, training_options
 from mtnet_jax.data import geometry
 from mtnet_jax.decode import DecodeOptions, decode
 from mtnet_jax.network import normalise_images
-from mtnet_jax.network.branches import ANCHORS_PER_SCALE, objectness_prior_bias
+from mtnet_jax.network.branches import objectness_prior_bias
 from mtnet_jax.predict.inference import compile_for_prediction, make_network
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import shipped
@@ -60,7 +61,7 @@ def read_weights(weights: str | None, width: float, size: int) -> tuple[ConfigDi
         if name == "kernel":
             values = rng.normal(0, np.prod(leaf.shape[:3]) ** -0.5, leaf.shape)
         elif name == "bias" and path[1].key == "face":
-            bias = objectness_prior_bias(leaf.shape[0] // ANCHORS_PER_SCALE, RANDOM_PRIOR)
+            bias = objectness_prior_bias(leaf.shape[0] // ANCHORS_PER_CELL, RANDOM_PRIOR)
             values = np.asarray(bias(None, leaf.shape))
         else:
             values = np.full(leaf.shape, 1.0 if name in ("scale", "var") else 0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.engine.runners import cpu_count
+from mtnet_jax.cpu.cores import usable_cores
 
 _WARM_UP = 6  # frames
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=80, metavar="N", help="of each process")
     parser.add_argument("--size", type=int, default=416, help="of the images, pixels")
     parser.add_argument("--people", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=cpu_count())
+    parser.add_argument("--processes", type=int, default=usable_cores())
     args = parser.parse_args()
 
     context = multiprocessing.get_context("spawn")

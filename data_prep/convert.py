@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from data_prep.engine import arguments, runners
+from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import MissingFile, MtnetError
 from mtnet_jax.places import place_argument
 
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         converter.add_argument(
             "--processes",
             type=arguments.positive,
-            default=runners.cpu_count(),
+            default=usable_cores(),
             metavar="N",
             help="processes that work (default: one for each processor, here %(default)s)",
         )

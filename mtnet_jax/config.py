@@ -270,7 +270,7 @@ _RANGES = (
 
 def check_ranges(config: ConfigDict) -> None:
     """Raises BadInput, by name, for a number that no run can take; see also `build_system`."""
-    options = _numbers(config.to_dict())
+    options = {n: v for n, v in flatten(config.to_dict()).items() if _is_number(v)}
     for name, value in options.items():
         if not math.isfinite(value):
             raise BadInput(f"config.{name} is {value}: it must be a finite number.")
@@ -282,12 +282,15 @@ def check_ranges(config: ConfigDict) -> None:
         raise BadInput("Nothing to train: every phase of config.phases has 0 epochs.")
 
 
-def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
-    """Dotted name -> value of the options that are numbers."""
-    if isinstance(tree, Mapping):
-        found: dict[str, float] = {}
-        for key, value in tree.items():
-            found |= _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    is_number = isinstance(tree, int | float) and not isinstance(tree, bool)
-    return {prefix: tree} if is_number else {}
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every option of a tree of dicts."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -56,7 +56,7 @@ def best_step(lines: Iterable[Mapping[str, Any]], name: str, steps: Iterable[int
     """The step with the best value of a metric; the earliest of equals, None where none has one.
 
     Args:
-      lines: of `metrics.jsonl`, see `training.log.read_metrics`.
+      lines: of `metrics.jsonl`, see `read_metrics`.
       name: SET/METRIC.
       steps: that have a checkpoint.
     """

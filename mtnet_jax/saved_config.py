@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import NOT_JSON, BadInput
+from mtnet_jax.places import write_whole
 
 CONFIG = "config.json"
 WEIGHTS = "weights.npz"  # of an exported folder
@@ -21,9 +22,7 @@ def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
     """Writes the configuration of a run, whole or not at all."""
     path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(config_text(config))
-    partial.replace(path)
+    write_whole(path, config_text(config).encode())
 
 
 def config_text(config: ConfigDict) -> str:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from mtnet_jax.data.batches import training_batches
+from mtnet_jax.data.packing import make_packer
 from tests.augmentation import NO_AUGMENTATION
 
 
@@ -55,11 +56,14 @@ class Numbered:
         return f"Numbered({len(self)} records)"
 
 
-def stream(sources, weights=None, *, batch_size=4, seed=3, threads=1, **options):
+def stream(sources, weights=None, *, pack=None, batch_size=4, seed=3, threads=1, **options):
     arguments = {"size": 32, "max_heads": 2, "options": NO_AUGMENTATION, **options}
+    weights = weights or [1.0] * len(sources)
+    packer = make_packer(sources, weights, pack, arguments["options"]) if pack else None
     return training_batches(
         sources,
-        weights or [1.0] * len(sources),
+        weights,
+        packer=packer,
         batch_size=batch_size,
         seed=seed,
         threads=threads,

@@ -103,7 +103,7 @@ def test_odd_heads(cube):
     )
     heads = {"boxes": boxes, "rotations": np.tile(np.eye(3), (6, 1, 1)), "scores": np.ones(6)}
     for image in (GREY, np.zeros((3, 5, 3), np.uint8)):
-        drawn = draw_heads(image, heads, truth=heads, cube=cube, legend=True)
+        drawn = draw_heads(image, heads, truth=heads, cube=cube)
         assert drawn.shape == image.shape
         assert drawn.dtype == np.uint8
 

@@ -220,9 +220,12 @@ def test_the_stream_is_what_the_configuration_says(monkeypatch, tmp_path):
 
     monkeypatch.setattr(stream, "training_batches", recorded)
     sources, _ = open_sources(config)
-    stream.training_stream(config, sources, batch_size=6, seed=11, host=1, hosts=2)
+    packer = stream.packer_of(config, sources)
+    assert packer.options.share == 0.25
+    stream.training_stream(config, sources, batch_size=6, seed=11, packer=packer, host=1, hosts=2)
     assert (asked.pop("sources"), asked.pop("weights")) == ([3], [6.0])
-    assert (asked.pop("options").turn, asked.pop("pack").share) == (3.0, 0.25)
+    assert asked.pop("options").turn == 3.0
+    assert asked.pop("packer") is packer
     assert asked == {
         **{"size": 96, "batch_size": 6, "max_heads": 7, "seed": 11, "host": 1, "hosts": 2},
         **{"threads": 5, "processes": 4},

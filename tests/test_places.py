@@ -28,7 +28,7 @@ from mtnet_jax.errors import BadInput, Failed, FileInTheWay, MissingFile, Unavai
 from mtnet_jax.inspection.check import print_check
 from mtnet_jax.mirror import mirrored
 from mtnet_jax.places import copy_here, copy_there, fetched, files_below, place, published
-from mtnet_jax.training.log import read_metrics
+from mtnet_jax.run_metrics import read_metrics
 from mtnet_jax.training.loop import train
 from mtnet_jax.weights import load_weights
 from tests.conversions import tiny

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks import pose_branches
 from benchmarks.pose_branches import Seen, Trainer, make_branch, measured, predict
-from mtnet_jax.network.branches import ANCHORS_PER_SCALE
+from mtnet_jax.anchors import ANCHORS_PER_CELL
 from mtnet_jax.network.fpn import ScaleFeatures
 
 
@@ -30,7 +30,7 @@ def test_the_prediction_that_answers_is_read(answer):
     scales = [ScaleFeatures(face_BxKxKxC=h, pose_BxKxKxC=h[:, None, None]) for h in heads]
     variables = branch.init(jax.random.key(0), scales, heads, train=False)
     raw, _ = predict(branch, variables, heads, np.full(3, answer), train=False)
-    scale, anchor = divmod(answer, ANCHORS_PER_SCALE)
+    scale, anchor = divmod(answer, ANCHORS_PER_CELL)
     size = representation.size
     outputs = branch.apply(variables, scales, heads, train=False)
     own = np.asarray(outputs[scale]).reshape(3, -1)[:, anchor * size : (anchor + 1) * size]

@@ -15,8 +15,9 @@ import pytest
 
 from mtnet_jax.checkpoints import Checkpoints, DamagedCheckpoint, all_finite
 from mtnet_jax.errors import BadInput, Terminated, Unavailable
+from mtnet_jax.run_metrics import METRICS, read_metrics
 from mtnet_jax.training import loop
-from mtnet_jax.training.log import METRICS, TrainingLog, read_metrics
+from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.loop import TrainingDiverged, train
 from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.workdir import LOCK, locked

@@ -11,7 +11,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.selection import parse_selection, selected_splits
 from mtnet_jax.evaluation.heads import head_errors, head_errors_as_json, read_head_errors
-from mtnet_jax.evaluation.metrics import Settings
+from mtnet_jax.evaluation.metrics import Settings, image_state
 from mtnet_jax.inspection import show
 from mtnet_jax.predict.predictor import read_image
 from tests.record_sets import a_record, write_record_set
@@ -198,7 +198,12 @@ def write_errors(folder, path, settings=None) -> None:
             record = source[i]
             k = int(record["image_id"].split()[-1]) if record["image_id"][-1].isdigit() else 0
             pairs.append((predicted(record, 10 * k, shift=100.0 if k == 6 else 0.0), record))
-    path.write_text(head_errors_as_json(pairs, settings or Settings(), "camera"))
+    settings = settings or Settings()
+    path.write_text(head_errors_as_json(pairs, states_of(pairs, settings), settings, "camera"))
+
+
+def states_of(pairs, settings):
+    return [image_state(prediction, truth, settings) for prediction, truth in pairs]
 
 
 def test_errors_of_heads_as_a_file(records, tmp_path):
@@ -229,8 +234,9 @@ def test_images_the_protocol_skips_have_no_errors():
     record = a_record("two", boxes=[(1, 2, 20, 20), (30, 2, 50, 20)])
     prediction = predicted(record, 5)
     one = {name: value[:1] for name, value in prediction.items()}
-    assert list(head_errors([(one, record)], Settings(protocol="authors"))) == []
-    assert len(list(head_errors([(prediction, record)], Settings(protocol="authors")))) == 2
+    for found, entries in ((one, 0), (prediction, 2)):
+        states = states_of([(found, record)], Settings(protocol="authors"))
+        assert len(list(head_errors([(found, record)], states))) == entries
 
 
 def test_worst_first(records, tmp_path):

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.config import record_set
+from mtnet_jax.run_metrics import read_metrics
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import build_system
 from mtnet_jax.training import loop
 from mtnet_jax.training.config_changes import differences
 from mtnet_jax.training.distribution import distribute
-from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import TrainingDiverged, train
 from mtnet_jax.training.starting import initial_variables, start_from
 from mtnet_jax.weights import export_weights, load_weights

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mtnet_jax.cpu import choice
+from mtnet_jax.run_metrics import read_metrics
 from mtnet_jax.training import loop
 from mtnet_jax.training import meter as meters
-from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.loop import train
 from tests.tiny import tiny_config
 

@@ -147,7 +147,7 @@ def stated_of_run(workdir: Path) -> dict[str, Any]:
     """
     from orbax.checkpoint import v1 as ocp
 
-    from mtnet_jax.training.log import read_metrics
+    from mtnet_jax.run_metrics import read_metrics
 
     state: dict[str, Any] = {}
     for folder in sorted((workdir / "checkpoints").iterdir()):

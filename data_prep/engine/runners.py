@@ -33,13 +33,6 @@ _FULL_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 _LOOK_EVERY = 1.0  # seconds between two looks for results of a Beam pipeline
 
 
-def cpu_count() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def prepare_processes(*modules: str) -> None:
     """Starts, in the background, to import what workers need: these modules and the usual ones."""
     workers.prepare([*_WORKER_MODULES, *modules])

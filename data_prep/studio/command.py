@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from data_prep.engine import arguments, runners
+from data_prep.engine import arguments
+from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import BadInput, MissingFile
 
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--processes",
         type=arguments.positive,
-        default=runners.cpu_count(),
+        default=usable_cores(),
         metavar="N",
         help="processes that render (default: one for each processor, here %(default)s)",
     )

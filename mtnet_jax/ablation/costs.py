@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.ablation.running import FINISHED
+from mtnet_jax.run_metrics import read_metrics
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import abstract_variables, build_system
-from mtnet_jax.training.log import read_metrics
 from mtnet_jax.training.utilisation import flops_of
 
 

@@ -5,6 +5,7 @@ image that each row belongs to, so that images or persons can be drawn anew.
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from mtnet_jax.evaluation.metrics import (
     merge_states,
 )
 from mtnet_jax.evaluation.predicted import predict_split
+from mtnet_jax.places import write_whole
 
 FOLDER = "measured"
 SETTINGS = Settings()  # stated in every report
@@ -58,7 +60,6 @@ def measure(run_folder: Path, name: str, test_set: HeldOut) -> None:
     )
     states = [image_state(prediction, truth, SETTINGS) for prediction, truth in pairs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     arrays: dict[str, Any] = {
         **merge_states(states)._asdict(),
         "image_of_row": _repeated([len(state.rows) for state in states]),
@@ -66,9 +67,9 @@ def measure(run_folder: Path, name: str, test_set: HeldOut) -> None:
         "image_ids": np.array([truth["image_id"] for _, truth in pairs], str),
         "identity": identity_of(test_set),
     }
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())
 
 
 def read_measured(path: Path) -> Measured:

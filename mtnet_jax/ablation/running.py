@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from mtnet_jax.ablation.measure import measure, measured_path
 from mtnet_jax.ablation.spec import Ablation, Run, config_of, runs_of
 from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.workdir import LOCK, is_locked
@@ -82,9 +83,8 @@ def _write_finished(folder: Path, variables: Any) -> None:
         group: sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
         for group, tree in variables["params"].items()
     }
-    partial = folder / f"{FINISHED}.partial"
-    partial.write_text(json.dumps({"parameters": sizes}, indent=1) + "\n")
-    partial.replace(folder / FINISHED)
+    content = json.dumps({"parameters": sizes}, indent=1) + "\n"
+    write_whole(folder / FINISHED, content.encode())
 
 
 # --- Many runs ------------------------------------------------------------------------------------

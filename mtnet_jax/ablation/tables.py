@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtnet_jax.ablation.comparing import BY_KEY, FIGURES
+from mtnet_jax.columns import align
 from mtnet_jax.evaluation.intervals import ENOUGH_GROUPS, ENOUGH_SEEDS
-from mtnet_jax.evaluation.report import align, cell
+from mtnet_jax.evaluation.tables import cell
 
 Result = Mapping[str, Any]
 BY_YAW = ("geodesic_mean", "yaw", "pitch", "roll")  # of the tables by |yaw| in the text

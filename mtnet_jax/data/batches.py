@@ -16,7 +16,7 @@ from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, check_options, random_map
 from mtnet_jax.data.fitting import Record, Records, fit_heads, naming_image
 from mtnet_jax.data.images import decode_shrunk
-from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
+from mtnet_jax.data.packing import Packer
 from mtnet_jax.errors import BadInput
 from mtnet_jax.targets import Truths
 from mtnet_jax.workers import Elsewhere
@@ -129,7 +129,7 @@ def training_batches(
     seed: int,
     threads: int,
     processes: int = 0,
-    pack: PackOptions | None = None,
+    packer: Packer | None = None,
     host: int = 0,
     hosts: int = 1,
 ) -> grain.DatasetIterator:
@@ -145,7 +145,7 @@ def training_batches(
       seed: of order and augmentation.
       threads: that read, decode and augment, where no processes do.
       processes: that do it beside this one, for threads that wait for them; 0: none.
-      pack: how a share of the images is packed from crops of several records; None packs none.
+      packer: packs a share of the images from crops of several records; None packs none.
       host: number of this host.
       hosts: how many share each batch, alike: each has its rows of it.
 
@@ -155,15 +155,9 @@ def training_batches(
       `RecordSource`) when its batch is due.
 
     Raises:
-      ValueError: an option of augmentation or packing out of its range, or a source without
-        records.
+      ValueError: an option of augmentation out of its range, or a source without records.
     """
     check_options(options)
-    packer = None
-    if pack is not None:
-        check_pack_options(pack)
-        if pack.share > 0:
-            packer = Packer(sources, weights, pack, options)
     # Records are worked on side by side: threads of OpenCV's own would only be in the way.
     cv2.setNumThreads(1)
     for source in sources:

@@ -13,7 +13,6 @@ from mtnet_jax.errors import BadRecord
 
 # A marker that is no escaped 0xFF of coded data (00), no restart (D0 to D7) and no filling (FF).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_END, _JPEG_EXIF = 0xD9, 0xE1
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # headers that give the size
 _JPEG_JUDGED = (0xC0, 0xC1, 0xC2)  # kinds of coding that FFmpeg knows too: with Huffman's codes

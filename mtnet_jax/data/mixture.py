@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from mtnet_jax.columns import align
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput
 
@@ -87,15 +88,7 @@ def describe(
         share = f"{100 * weight / sum(weights):.1f} %"
         lines.append(_row("train", name, source, f"{config.data[name].weight:g}", share))
     lines += [_row("evaluate", name, source, "", "") for name, source in eval_sources.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = (0, 1, 2, 8)  # texts; the others are numbers
-    text = [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    text = [align(lines, left=(0, 1, 2, 8))]
     trained, evaluated = box_rules(train_sources), box_rules(eval_sources)
     if len(trained) > 1:
         text.append(f"WARNING: boxes of different rules are trained: {_rules_text(trained)}.")

@@ -144,6 +144,17 @@ class Packer:
         return geometry.similarity_map(scale, turn, flip, centre, target)
 
 
+def make_packer(
+    sources: Sequence[Records],
+    weights: Sequence[float],
+    options: PackOptions,
+    augment: AugmentOptions,
+) -> Packer | None:
+    """A `Packer`, which has read the labels of all records; None where nothing is to be packed."""
+    check_pack_options(options)
+    return Packer(sources, weights, options, augment) if options.share > 0 else None
+
+
 def _heads_of(source: Records, options: PackOptions) -> tuple[np.ndarray, np.ndarray]:
     """(n, 2) record and head of all that can be packed, and (n,) chances of sum 1 (or none)."""
     places: list[tuple[int, int]] = []

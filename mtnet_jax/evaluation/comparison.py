@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.columns import align
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.intervals import LEVEL, Interval, paired_bootstrap
 from mtnet_jax.evaluation.run import Evaluation
 from mtnet_jax.evaluation.summary import COLUMNS
-from mtnet_jax.evaluation.tables import align, cell
+from mtnet_jax.evaluation.tables import cell
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]  # set -> weights -> what became of them
 

@@ -18,22 +18,24 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.evaluation.metrics import Settings, image_state
+from mtnet_jax.evaluation.metrics import Settings, State
 
 HEADS_FILE = "heads.json"
 _FIELDS = ("image_id", "head", "iou", "geodesic", "heading", "prediction")
 
 
-def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Iterator[dict[str, Any]]:
+def head_errors(
+    pairs: Iterable[tuple[dict, dict]], states: Iterable[State]
+) -> Iterator[dict[str, Any]]:
     """The entries of the file; images that the `authors` protocol skips have none.
 
     Args:
       pairs: (prediction, truth) of each image, as `metrics.evaluate` takes them; truths with
         their "image_id".
-      settings: see `metrics.Settings`.
+      states: of each image, by `metrics.image_state`.
     """
-    for prediction, truth in pairs:
-        rows = image_state(prediction, truth, settings).rows
+    for (prediction, truth), state in zip(pairs, states, strict=True):
+        rows = state.rows
         heads = np.flatnonzero(~np.asarray(truth["ignore"], bool))
         # Without rows the image was skipped, or has no heads.
         for head, row in zip(heads, rows, strict=bool(len(rows))):
@@ -47,9 +49,14 @@ def head_errors(pairs: Iterable[tuple[dict, dict]], settings: Settings) -> Itera
             }
 
 
-def head_errors_as_json(pairs: Iterable[tuple[dict, dict]], settings: Settings, frame: str) -> str:
-    """The content of the file; see `head_errors` for what goes in, and `frame` above."""
-    heads = list(head_errors(pairs, settings))
+def head_errors_as_json(
+    pairs: Iterable[tuple[dict, dict]], states: Iterable[State], settings: Settings, frame: str
+) -> str:
+    """The content of the file; see `head_errors` for what goes in, and `frame` above.
+
+    `settings` are those the states were made with.
+    """
+    heads = list(head_errors(pairs, states))
     content = {"settings": settings._asdict(), "frame": frame, "heads": heads}
     return json.dumps(content, allow_nan=False) + "\n"
 

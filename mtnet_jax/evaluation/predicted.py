@@ -89,7 +89,7 @@ def predict_split(
         limit=limit,
         second_look=second_look_iou(opened.config, second_look),
     )
-    total = len(_spread(len(source), limit))
+    total = len(spread(len(source), limit))
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
     return Predicted(source, class_names, pairs)
 
@@ -111,13 +111,13 @@ def truth_of(record: Record) -> dict:
 def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
     found = read_predictions(file)
     source = source_of(data, split, found.class_names, found.frame, decode=False)
-    truths = [truth_of(source[i]) for i in _spread(len(source), limit)]
+    truths = [truth_of(source[i]) for i in spread(len(source), limit)]
     heads = found.of_images([truth["image_id"] for truth in truths])
     pairs = [(dict(each), truth) for each, truth in zip(heads, truths, strict=True)]
     return Predicted(source, found.class_names, pairs)
 
 
-def _spread(length: int, limit: int) -> list[int]:
+def spread(length: int, limit: int) -> list[int]:
     """The numbers of at most `limit` records, spread evenly; 0 takes all."""
     count = min(limit, length) if limit else length
     return np.linspace(0, max(length - 1, 0), count).round().astype(int).tolist()
@@ -153,7 +153,7 @@ def predict_records(
       (prediction, truth) in pixels of the image; the truth is the record without its image.
     """
     prepared = (
-        grain.MapDataset.source(_spread(len(source), limit)[host::hosts])
+        grain.MapDataset.source(spread(len(source), limit)[host::hosts])
         .map(lambda i: _prepare(source[i], size))
         .to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)

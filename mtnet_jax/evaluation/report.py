@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtnet_jax.columns import align
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.plots import plot_by_yaw, plot_geodesic, plot_precision_recall
-from mtnet_jax.evaluation.tables import Results, align, bin_name, cell
+from mtnet_jax.evaluation.tables import Results, bin_name, cell
 from mtnet_jax.outputs import Outputs
 
 # (section, key, printed name, unit or "%"); None is an empty line.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.constant import ConstantPredictor, constant_predictor
 from mtnet_jax.evaluation.heads import HEADS_FILE, head_errors_as_json
-from mtnet_jax.evaluation.metrics import Settings, evaluate, image_state
+from mtnet_jax.evaluation.metrics import Settings, evaluate, image_state, merge_states, summarise
 from mtnet_jax.evaluation.predicted import Predicted, predict_split, source_of, truth_of
 from mtnet_jax.evaluation.report import (
     REPORT_FILES,
@@ -111,7 +111,9 @@ def report(
     """
     pairs, source = predicted.pairs, predicted.source
     named = {**settings._asdict(), "class_names": predicted.class_names}
-    results = {"network": evaluate(pairs, **named)}
+    # Matched once: the numbers, the errors of single heads and the rows of a comparison are of it.
+    states = [image_state(prediction, truth, settings) for prediction, truth in pairs]
+    results = {"network": summarise(merge_states(states), settings, predicted.class_names)}
     constant = _constant_of(source, predicted.class_names)
     if constant is not None:
         truths = [truth for _, truth in pairs]
@@ -126,7 +128,8 @@ def report(
         f"rotations in the frame {source.frame!r}"
     )
     write_report(outputs, results, folder, title=title, of=of)
-    outputs.write(folder / HEADS_FILE, head_errors_as_json(pairs, settings, source.frame), of)
+    errors = head_errors_as_json(pairs, states, settings, source.frame)
+    outputs.write(folder / HEADS_FILE, errors, of)
     print(f"\n{title}")
     print(format_table(results))
     if len(results["network"]["classes"]) > 1:
@@ -134,8 +137,8 @@ def report(
     if results["network"]["counts"]["truths_with_heading"]:
         print(format_bins(results))
     print(f"table, JSON and plots: {folder}; the error of each head: {folder / HEADS_FILE}")
-    rows = [image_state(prediction, truth, settings).rows for prediction, truth in pairs]
-    return Evaluation(results, folder, of, [truth["image_id"] for _, truth in pairs], rows)
+    image_ids = [truth["image_id"] for _, truth in pairs]
+    return Evaluation(results, folder, of, image_ids, [state.rows for state in states])
 
 
 def measure(weights: Any, data: Any, split: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtnet_jax.evaluation.tables import align, cell
+from mtnet_jax.columns import align
+from mtnet_jax.evaluation.tables import cell
 
 # (section of a result, key, title, unit or "%")
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""Parts of tables: numbers as text, columns of equal width."""
+"""Parts of tables: names and numbers as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,18 +18,3 @@ def cell(value: float | None, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f}%"
     return f"{value:.2f}°" if unit == "°" else str(value)
-
-
-def align(lines: list[list[str] | None]) -> str:
-    """Columns of equal width, the first to the left, the others to the right; None is a rule."""
-    cells = [line for line in lines if line is not None]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-
-    def text(line: list[str]) -> str:
-        first, *others = line
-        columns = [first.ljust(widths[0])]
-        columns += [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
-        return "  ".join(columns).rstrip()
-
-    return "\n".join(rule if line is None else text(line) for line in lines)

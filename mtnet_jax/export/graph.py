@@ -1,7 +1,6 @@
 """An ONNX model in the making."""
 
 import importlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -113,8 +112,5 @@ class Graph:
 
 
 def write_model(path: Path, model: Any) -> None:
-    """Writes an `onnx.ModelProto`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name("partial-" + path.name)
-    part.write_bytes(model.SerializeToString())
-    os.replace(part, path)
+    """Writes an `onnx.ModelProto`."""
+    path.write_bytes(model.SerializeToString())

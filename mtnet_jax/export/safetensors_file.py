@@ -13,6 +13,4 @@ def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: s
     """Writes {"params", "batch_stats"} under their paths joined by "/"."""
     from safetensors.numpy import save_file
 
-    part = path.with_name("partial-" + path.name)
-    save_file(flat_arrays(variables), part, describe(prediction_config(config), **stated))
-    part.replace(path)
+    save_file(flat_arrays(variables), path, describe(prediction_config(config), **stated))

@@ -6,7 +6,6 @@ It runs with jax alone, without this package, and in later versions of jax:
     found = heads(images, score_threshold, iou_threshold)
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: s
     exported = export.export(jax.jit(_find_heads(config, variables)), platforms=PLATFORMS)(
         jax.ShapeDtypeStruct(batch, jnp.uint8), scalar, scalar
     )
-    part = path.with_name("partial-" + path.name)
-    part.write_bytes(exported.serialize())
-    os.replace(part, path)
+    path.write_bytes(exported.serialize())
 
 
 def _find_heads(config: ConfigDict, variables: dict[str, Any]) -> Any:

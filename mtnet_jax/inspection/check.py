@@ -5,7 +5,6 @@ record that is lost leaves the others to be checked.
 """
 
 import functools
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.data.example import decode_record
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.index import StaleIndex, read_index
@@ -27,7 +27,7 @@ from mtnet_jax.rotations import rotation_faults
 
 # A box may reach out of the image by the rounding of a float32, in pixels.
 _SLACK = 0.01
-_THREADS = os.cpu_count() or 1
+_THREADS = usable_cores()
 _IN_FLIGHT = 8 * _THREADS  # records: memory stays flat
 
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.training.log import read_metrics
+from mtnet_jax.run_metrics import read_metrics
 
 
 def plot_curves(outputs: Outputs, workdir: Path, path: Path) -> None:

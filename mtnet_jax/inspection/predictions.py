@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from mtnet_jax.data.records import RecordSource
+from mtnet_jax.evaluation.predicted import spread
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.draw import contact_sheet, draw_heads
 from mtnet_jax.predict.files import write_image
@@ -17,8 +16,8 @@ def write_predictions(
 ) -> None:
     """A contact sheet of evenly spread records with prediction and truth drawn."""
     sheet = []
-    for i in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
-        record = source[int(i)]
+    for i in spread(len(source), count):
+        record = source[i]
         heads = as_arrays(predictor(record["image"]))
         sheet.append(draw_heads(record["image"], heads, truth=record, label=False))
     write_image(outputs, path, contact_sheet(sheet, columns=6, size=(320, 240)))

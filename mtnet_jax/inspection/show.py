@@ -18,7 +18,7 @@ from mtnet_jax.data.selection import selected_splits
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.heads import read_head_errors
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.predict.draw import contact_sheet, draw_heads
+from mtnet_jax.predict.draw import angle_words, contact_sheet, draw_heads, scaled_into
 from mtnet_jax.predict.files import check_image_name, write_image
 from mtnet_jax.rotations import rotation_to_euler
 
@@ -305,11 +305,9 @@ def _caption(record: dict, view: View) -> str:
     if view.head is None:
         words.append("no heads")
     elif record["has_heading"][view.head] and not record["has_pose"][view.head]:
-        words.append(f"heading {round(record['headings'][view.head].item()) + 0:+d}")
+        words.append(f"heading {round(record['headings'][view.head].item()):+d}")
     elif record["has_pose"][view.head]:
-        angles = rotation_to_euler(record["rotations"][view.head], convention="canonical")
-        # + 0 turns the -0 of rounding into 0.
-        words.append(" ".join(f"{n}{round(a) + 0:+d}" for n, a in zip("ypr", angles, strict=True)))
+        words.append(" ".join(angle_words(record["rotations"][view.head])))
     return "  ".join([*words, name])
 
 
@@ -338,12 +336,8 @@ def _scaled_part(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Part of an image scaled into `size`, and the scale (2,) along x and y."""
     left, top, right, bottom = part
-    width, height = right - left, bottom - top
-    scale = min(size[0] / width, size[1] / height)
-    target = (max(round(scale * width), 1), max(round(scale * height), 1))
-    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    scaled = cv2.resize(image[top:bottom, left:right], target, interpolation=kernel)
-    return scaled, np.array(target) / [width, height]
+    scaled = scaled_into(image[top:bottom, left:right], size)
+    return scaled, np.array(scaled.shape[1::-1]) / [right - left, bottom - top]
 
 
 def _draw(

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.anchors import ANCHORS_PER_CELL
 from mtnet_jax.network.convolution import Convolution, conv2d
 from mtnet_jax.network.darknet53 import ResidualBlock
 from mtnet_jax.network.fpn import ScaleFeatures
 from mtnet_jax.network.layers import Array, ConvBN, LinearConv, recomputed, scaled_channels
 from mtnet_jax.network.normalisation import Normalisation, batch_norm_leaky
 
-ANCHORS_PER_SCALE = 3
 OBJECTNESS = 4  # its place among an anchor's values: tx, ty, tw, th, objectness, classes, pose
 # An untrained net calls one anchor in a hundred an object. Nearly all anchors are empty: from
 # probability 1/2 the first steps would do little but push objectness down everywhere.
@@ -37,7 +37,7 @@ def objectness_prior_bias(
 
     def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         del key
-        bias = jnp.zeros((ANCHORS_PER_SCALE, values_per_anchor), dtype)
+        bias = jnp.zeros((ANCHORS_PER_CELL, values_per_anchor), dtype)
         logit = math.log(prior / (1 - prior))
         return bias.at[:, OBJECTNESS].set(logit).reshape(shape)
 
@@ -46,7 +46,7 @@ def objectness_prior_bias(
 
 def split_anchors(x_BxKxKxC: Array) -> Array:
     """(B, K, K, 3 n) -> (B, K, K, 3, n): the channels of one anchor lie side by side."""
-    return x_BxKxKxC.reshape(*x_BxKxKxC.shape[:-1], ANCHORS_PER_SCALE, -1)
+    return x_BxKxKxC.reshape(*x_BxKxKxC.shape[:-1], ANCHORS_PER_CELL, -1)
 
 
 class FaceBranch(nn.Module):
@@ -68,7 +68,7 @@ class FaceBranch(nn.Module):
         """Returns raw outputs at strides 32, 16, 8: (B, K, K, 3 * values_per_anchor) float32."""
         return [
             LinearConv(
-                ANCHORS_PER_SCALE * self.values_per_anchor,
+                ANCHORS_PER_CELL * self.values_per_anchor,
                 bias_init=objectness_prior_bias(self.values_per_anchor),
                 dtype=self.dtype,
                 conv=self.conv,
@@ -129,7 +129,7 @@ class PoseBranch(nn.Module):
                 scaled_channels(channels, self.width), 1, **settings, name=f"hidden{number}"
             )
             linear = LinearConv(
-                ANCHORS_PER_SCALE * self.pose_size,
+                ANCHORS_PER_CELL * self.pose_size,
                 dtype=self.dtype,
                 conv=self.conv,
                 name=f"scale{number}",

@@ -21,14 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from mtnet_jax.anchors import ANCHORS_PER_CELL
 from mtnet_jax.errors import BadInput
-from mtnet_jax.network.branches import ANCHORS_PER_SCALE
 from mtnet_jax.network.darknet53 import STAGE_BLOCKS
 from mtnet_jax.network.fpn import SCALE_CHANNELS
 
 BACKBONE_FLOATS = 40_620_640  # with running statistics
 NECK_FLOATS = 20_923_392
-COCO_CHANNELS = ANCHORS_PER_SCALE * (5 + 80)  # of a detection convolution in yolov3.weights
+COCO_CHANNELS = ANCHORS_PER_CELL * (5 + 80)  # of a detection convolution in yolov3.weights
 BACKBONE_CONVOLUTIONS = 2 * sum(STAGE_BLOCKS) + len(STAGE_BLOCKS) + 1
 
 Tree = dict[str, Any]

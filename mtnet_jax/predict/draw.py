@@ -19,7 +19,6 @@ from mtnet_jax.rotations import rotation_to_euler
 
 RED, GREEN, BLUE = (235, 50, 40), (40, 200, 60), (30, 110, 255)
 AXIS_COLOURS = (RED, GREEN, BLUE)  # x, y, out of the face
-AXIS_NAMES = ("left", "down", "face")
 BOX_COLOUR = (255, 205, 0)
 TRUTH_COLOUR = (255, 255, 255)
 DARK = (20, 20, 20)
@@ -49,7 +48,6 @@ def draw_heads(
     truth: dict[str, Any] | None = None,
     cube: bool = False,
     label: bool = True,
-    legend: bool = False,
 ) -> np.ndarray:
     """A copy of an image with heads drawn on it.
 
@@ -64,7 +62,6 @@ def draw_heads(
       truth: a decoded record, drawn thinner and below: white boxes, axes with a white rim.
       cube: draw a cube, its front face filled, instead of the axes.
       label: write score and yaw, pitch, roll (degrees, canonical) beside each box.
-      legend: explain the axes in a corner.
 
     Returns:
       (H, W, 3) uint8 RGB.
@@ -95,8 +92,6 @@ def draw_heads(
             _draw_heading(canvas, box, heading, width)
     if label:
         _draw_labels(canvas, drawn)
-    if legend:
-        _draw_legend(canvas)
     return canvas
 
 
@@ -133,20 +128,34 @@ def contact_sheet(
         (rows * (height + below + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8
     )
     for index, image in enumerate(images):
-        scale = min(width / image.shape[1], height / image.shape[0])
-        w, h = (max(round(scale * side), 1) for side in (image.shape[1], image.shape[0]))
-        # Averaging the area keeps thin lines when shrinking; enlarging wants a smooth kernel.
-        kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        scaled = scaled_into(image, size)
+        h, w = scaled.shape[:2]
         left = gap + index % columns * (width + gap)
         top = gap + index // columns * (height + below + gap)
         x, y = left + (width - w) // 2, top + (height - h) // 2
-        sheet[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=kernel)
+        sheet[y : y + h, x : x + w] = scaled
         if captions is not None:
             text = _shorten(captions[index], width, text_size)
             text_width = _text_width(text, text_size)
             place = (left + (width - text_width) // 2, top + height + round(1.2 * text_size))
             _write(sheet, text, place, DARK, text_size)
     return sheet
+
+
+def scaled_into(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image as large as it fits into a width and height, at least a pixel either way."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    target = (max(round(scale * width), 1), max(round(scale * height), 1))
+    # Averaging the area keeps thin lines when shrinking; enlarging wants a smooth kernel.
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, target, interpolation=kernel)
+
+
+def angle_words(rotation: np.ndarray) -> list[str]:
+    """Yaw, pitch and roll of a rotation (whole degrees, canonical), as y+12, p-3, r+0."""
+    angles = rotation_to_euler(rotation, convention="canonical")
+    return [f"{name}{round(angle):+d}" for name, angle in zip("ypr", angles, strict=True)]
 
 
 def line_width(shape: tuple[int, ...]) -> int:
@@ -262,11 +271,9 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
         words = [drawn.names[index]] if drawn.names[index] else []
         words += [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
         if np.isfinite(rotation).all():
-            angles = rotation_to_euler(rotation, convention="canonical")
-            # + 0 turns the -0 of rounding into 0.
-            words += [f"{n}{round(a) + 0:+d}°" for n, a in zip("ypr", angles, strict=True)]
+            words += [f"{word}°" for word in angle_words(rotation)]
         elif np.isfinite(drawn.headings[index]):
-            words.append(f"heading {round(drawn.headings[index]) + 0:+d}°")
+            words.append(f"heading {round(drawn.headings[index]):+d}°")
         if not words:
             continue
         height = round(1.3 * size)
@@ -320,19 +327,6 @@ def _free_place(
     covered = np.prod(np.maximum(overlap, 0), axis=-1).sum(axis=1)
     best = np.argmin(covered)  # the first of the best
     return places[best], float(covered[best])
-
-
-def _draw_legend(canvas: np.ndarray) -> None:
-    size, height = _text_size(canvas), canvas.shape[0]
-    widths = [_text_width(name, size) for name in AXIS_NAMES]
-    w, h = sum(widths) + 2 * size * len(widths) + size // 2, round(1.5 * size)
-    x, top = size // 2, max(height - h, 0)
-    _shade(canvas, 0, top, w, h)
-    for name, colour, text_width in zip(AXIS_NAMES, AXIS_COLOURS, widths, strict=True):
-        middle = top + h / 2
-        _line(canvas, np.array([x, middle]), np.array([x + size, middle]), colour, size // 4)
-        _write(canvas, name, (x + round(1.3 * size), top + round(1.1 * size)), (255,) * 3, size)
-        x += text_width + 2 * size
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:

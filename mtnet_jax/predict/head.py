@@ -40,18 +40,19 @@ class Head:
         numbers = {
             "box": [round(v, 2) for v in self.box],
             "score": round(self.score, 4),
-            "rotation": _rounded(self.rotation),
+            "rotation": rounded_rotation(self.rotation),
             "frame": self.frame,
             "yaw": round(self.yaw, 3),
             "pitch": round(self.pitch, 3),
             "roll": round(self.roll, 3),
         }
         if self.rotation_camera is not None:
-            numbers["rotation_camera"] = _rounded(self.rotation_camera)
+            numbers["rotation_camera"] = rounded_rotation(self.rotation_camera)
         return {**numbers, "label": self.label} if label else numbers
 
 
-def _rounded(rotation: np.ndarray) -> list[list[float]]:
+def rounded_rotation(rotation: np.ndarray) -> list[list[float]]:
+    """A rotation as JSON has it, six digits a number."""
     return [[round(float(v), 6) for v in row] for row in rotation]
 
 

@@ -1,6 +1,5 @@
 """Images -> heads by onnxruntime on the CPU, without JAX; docs/performance.md has the times."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.export.metadata import (
     HEADS_OUTPUTS,
@@ -83,10 +83,3 @@ def make_session(model: Path | bytes) -> Any:
     except Exception as error:  # onnxruntime's errors have no common base
         name = model if isinstance(model, Path) else "the model"
         raise BadInput(f"onnxruntime cannot open {name}: {error}") from error
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

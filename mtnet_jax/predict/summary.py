@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.columns import align
 from mtnet_jax.predict.tracking import TrackedHead
 
 DIRECTIONS = ("camera", "left", "right", "up", "down", "away")
@@ -124,10 +125,7 @@ def table(persons: list[Person]) -> str:
     for person in listed:
         values = (person.seen, *person.seconds.values())
         rows.append((str(person.number), *(f"{value:.1f} s" for value in values)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(w.rjust(n) for w, n in zip(row, widths, strict=True)) for row in rows]
-    if not listed:
-        lines = []
+    lines = [align(rows, left=())] if listed else []
     if brief := len(persons) - len(listed):
         lines.append(f"{brief} seen for less than {_BRIEF} s: not in this table")
     return "\n".join(lines) or "nobody was followed"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import Failed
-from mtnet_jax.predict.head import Head
+from mtnet_jax.predict.head import Head, rounded_rotation
 from mtnet_jax.predict.smoothing import RotationFilter
 from mtnet_jax.rotations import rotation_to_euler
 
@@ -44,7 +44,7 @@ class TrackedHead(NamedTuple):
             return {"track": None, "smoothed": None}
         angles = rotation_to_euler(self.smoothed, convention="canonical")
         smoothed = {
-            "rotation": [[round(float(v), 6) for v in row] for row in self.smoothed],
+            "rotation": rounded_rotation(self.smoothed),
             **{
                 n: round(float(a), 3) for n, a in zip(("yaw", "pitch", "roll"), angles, strict=True)
             },

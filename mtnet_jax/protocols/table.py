@@ -5,7 +5,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mtnet_jax.evaluation.tables import align, cell
+from mtnet_jax.columns import align
+from mtnet_jax.evaluation.tables import cell
 from mtnet_jax.protocols.plan import CANONICAL, CROPS, IOU, PAIRING, EvalSet
 
 _ANGLES = ("yaw", "pitch", "roll", "mae")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import default_config, phase, record_set
+from mtnet_jax.config import default_config, flatten, phase, record_set
 
 _NO_DEFAULT = object()
 _HOW_IT_RUNS = (
@@ -39,16 +39,6 @@ def differences(found: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, A
 def how_it_runs(name: str) -> bool:
     """Whether an option says how a run goes, and nothing of what is learned."""
     return any(fnmatch(name, pattern) for pattern in _HOW_IT_RUNS)
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every option of a tree of dicts."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def _defaults(name: str) -> Any:

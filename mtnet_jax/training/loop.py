@@ -17,8 +17,8 @@ from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.cpu.choice import fastest, steps_in_flight
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
-from mtnet_jax.data.packing import PackOptions, check_pack_options
-from mtnet_jax.data.stream import training_stream
+from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
+from mtnet_jax.data.stream import packer_of, training_stream
 from mtnet_jax.errors import Failed
 from mtnet_jax.run_metrics import best_step, check_metric
 from mtnet_jax.system import System, TrainState, abstract_variables, build_system
@@ -50,6 +50,7 @@ class Run(NamedTuple):
     distribution: Distribution
     train_sources: Sources
     eval_sources: Sources
+    packer: Packer | None
     evaluator: Evaluator
     checkpoints: Checkpoints
     log: TrainingLog
@@ -131,14 +132,15 @@ def _train(
             TrainingLog(workdir, position.total_step, sum(steps), hosts.is_first()) as log,
             profile,
         ):
-            run = Run(
-                *(config, system, distribution, train_sources, eval_sources),
-                *(evaluator, checkpoints, log, stopping, profile),
-            )
             for line in (*said, *set_aside):
                 log.say(line)
             log.say(describe(config, train_sources, eval_sources))
             _describe(log, shapes, phases, steps, position)
+            run = Run(
+                *(config, system, distribution, train_sources, eval_sources),
+                packer_of(config, train_sources),
+                *(evaluator, checkpoints, log, stopping, profile),
+            )
             _keep_best(run)
             for number in range(position.phase, len(phases)):
                 phase, optimizer = phases[number], optimizers[number]
@@ -178,6 +180,7 @@ def _run_phase(
         run.train_sources,
         batch_size=phase.batch_size,
         seed=config.seed * 1000 + position.phase,
+        packer=run.packer,
         host=jax.process_index(),
         hosts=jax.process_count(),
     )

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from mtnet_jax import hosts
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 
@@ -98,7 +99,7 @@ def claim(
     hosts.wait_for_all("claim")  # every process has looked at what was there
     if hosts.is_first():
         write_config(workdir, config)
-        _write_whole(Path(workdir) / RECORDS, json.dumps(records, indent=1) + "\n")
+        write_whole(Path(workdir) / RECORDS, (json.dumps(records, indent=1) + "\n").encode())
     return said
 
 
@@ -143,9 +144,3 @@ def _check_records(workdir: Path, records: Mapping[str, str], found: ConfigDict)
                 f"config.data.{name} holds other records than those {workdir} was trained on "
                 f"(then at {found.data[name].path}): give those, or choose another --workdir."
             )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
