@@ -358,7 +358,7 @@ def test_a_run_whose_address_another_takes_ends_at_once_and_leaves_it_alone(addr
     try:
         (run.__enter__() / "note").write_text("dear")
         (address / "owner.json").write_text(json.dumps({"owner": "another", "time": 1.0}))
-        assert ended.wait(10)
+        assert ended.wait(60)
     finally:
         signal.signal(signal.SIGTERM, before)
     with pytest.raises(Unavailable, match=r"another run.*its last state lies in ") as caught:
