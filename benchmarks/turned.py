@@ -37,7 +37,7 @@ class Turned:
     def __getitem__(self, index: int) -> Record:
         record = self._records[index]
         height, width = record["image"].shape[:2]
-        matrix = quarter_turns(width, height, self._quarters)
+        matrix = geometry.quarter_turn_map(width, height, self._quarters)
         return {
             **record,
             "image": np.ascontiguousarray(np.rot90(record["image"], -self._quarters)),
@@ -45,15 +45,6 @@ class Turned:
             "rotations": geometry.map_rotations(record["rotations"], matrix),
             "has_heading": np.zeros_like(record["has_heading"]),
         }
-
-
-def quarter_turns(width: float, height: float, quarters: int) -> np.ndarray:
-    """The map (2, 3) of an image that is turned clockwise by quarters of a circle."""
-    matrix = geometry.shift_map(0, 0)
-    for _ in range(quarters % 4):  # what was at the bottom is left
-        matrix = geometry.compose(matrix, np.array([[0.0, -1, height], [1, 0, 0]]))
-        width, height = height, width
-    return matrix
 
 
 def main() -> None:

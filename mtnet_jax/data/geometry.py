@@ -59,6 +59,15 @@ def similarity_map(
     return np.column_stack([linear, to - linear @ point])
 
 
+def quarter_turn_map(width: float, height: float, quarters: int) -> np.ndarray:
+    """Turns an image of this size clockwise by quarters of a circle, onto (0, 0) again."""
+    matrix = shift_map(0, 0)
+    for _ in range(quarters % 4):  # what was at the bottom is left
+        matrix = compose(matrix, np.array([[0.0, -1, height], [1, 0, 0]]))
+        width, height = height, width
+    return matrix
+
+
 def letterbox_map(width: int, height: int, size: int) -> np.ndarray:
     """Scales a whole image into a square of `size`, keeping its shape, centred."""
     scale = size / max(width, height)

@@ -62,7 +62,7 @@ def with_far_looks(
 def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
     """Whether the first look found a large head, or none at all, in an image of this shape."""
     sure = near["scores"] >= FOUND_SCORE
-    return not sure.any() or bool((_extents(near, shape)[sure] > LARGE).any())
+    return not sure.any() or bool((extents(near, shape)[sure] > LARGE).any())
 
 
 def far_views(shape: tuple[int, ...], size: int) -> list[View]:
@@ -113,11 +113,12 @@ def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) 
     """Heads of both looks, each once, by falling score: small ones of the first, large ones of the
     second, those between of the one that is surer."""
     parts = [
-        chosen(near, _extents(near, shape) <= LARGEST_NEAR),
-        chosen(far, _extents(far, shape) >= SMALLEST_FAR),
+        chosen(near, extents(near, shape) <= LARGEST_NEAR),
+        chosen(far, extents(far, shape) >= SMALLEST_FAR),
     ]
     return merge(parts, iou_threshold)
 
 
-def _extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
+def extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
+    """(m,) longer sides of heads, in parts of the longer side of their image."""
     return longer_side_xyxy(heads["boxes"]) / max(shape[:2])

@@ -1,4 +1,4 @@
-"""All looks at images: the whole ones, large heads from farther away, small ones from close by."""
+"""All looks at images: at the whole, at large heads from farther away and turned, at small ones."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,6 +8,7 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.predict.close_look import with_close_looks
 from mtnet_jax.predict.far_look import with_far_looks
 from mtnet_jax.predict.placing import Found, heads_in_image
+from mtnet_jax.predict.turned_look import with_turned_looks
 
 
 def look_at(
@@ -39,6 +40,7 @@ def look_at(
     size = inputs[0].shape[0]
     if second_look is not None:
         found = with_far_looks(detect, images, found, size=size, iou_threshold=second_look)
+        found = with_turned_looks(detect, images, found, size=size, iou_threshold=second_look)
     if between is not None:
         found = [between(*each) for each in zip(images, found, strict=True)]
     if second_look is not None:

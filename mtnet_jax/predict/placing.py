@@ -16,11 +16,12 @@ Found = dict[str, np.ndarray]
 class View(NamedTuple):
     """A square of the network's input that shows an image, or a part of it."""
 
-    matrix: np.ndarray  # (2, 3) from the image to the square, before it is mirrored
+    matrix: np.ndarray  # (2, 3) from the image to the square, before it is mirrored and turned
     side: int  # of the square, in pixels
     left: int  # where it lies in the input
     top: int
     mirrored: bool = False  # left and right within the square
+    quarters: int = 0  # of a circle, by which the square is turned clockwise
 
     @property
     def to_input(self) -> np.ndarray:
@@ -28,6 +29,8 @@ class View(NamedTuple):
         matrix = self.matrix
         if self.mirrored:
             matrix = geometry.compose(matrix, geometry.mirror_map(self.side))
+        turn = geometry.quarter_turn_map(self.side, self.side, self.quarters)
+        matrix = geometry.compose(matrix, turn)
         return geometry.compose(matrix, geometry.shift_map(self.left, self.top))
 
 
@@ -53,13 +56,14 @@ def input_of_views(views: Sequence[tuple[np.ndarray, View]], size: int) -> np.nd
     for image, view in views:
         square = geometry.map_image(*shown_part(image, view), view.side)
         rows, columns = slice(view.top, view.top + view.side), slice(view.left, None)
-        network_input[rows, columns][:, : view.side] = square[:, ::-1] if view.mirrored else square
+        square = square[:, ::-1] if view.mirrored else square
+        network_input[rows, columns][:, : view.side] = np.rot90(square, -view.quarters)
     return network_input
 
 
 def shown_part(image: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
     """The part of an image that a view shows, with a margin, and the map (2, 3) from it to the
-    square: what lies outside need not be scaled down. The view must not turn the image."""
+    square: what lies outside need not be scaled down. `view.matrix` must not turn the image."""
     margin = 2 / min(geometry.scale_of(view.matrix), 1.0)
     back = geometry.invert(view.matrix)
     first, last = back[:, 2] - margin, back @ (view.side, view.side, 1.0) + margin

@@ -71,7 +71,7 @@ class Predictor:
           tile: images larger than this many pixels are also looked at in overlapping tiles of this
             side, each as closely as a small image.
           second_look: heads that the input shows too large or too small to be read best are looked
-            at once more (`predict.far_look`, `predict.close_look`): better boxes and poses of
+            at once more (`far_look`, `turned_look`, `close_look`): better boxes and poses of
             these. False takes about half the time. None: as the weights were trained for.
           fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
           intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.

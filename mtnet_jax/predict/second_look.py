@@ -1,4 +1,5 @@
-"""Which networks look at heads once more: large ones (`far_look`), small ones (`close_look`)."""
+"""Which networks look at heads once more: large ones (`far_look`, `turned_look`), small ones
+(`close_look`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,0 +1,78 @@
+"""Large heads that lie, looked at once more from other sides.
+
+A network that was trained on people who stand and sit takes every head for an upright one, and is
+surest of a head that is. So where it is not very sure of a large head, a further look shows the
+image as it is and turned to either side, and the surest of the three says how the head lies. People
+who stand on their head are too rare for a fourth.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mtnet_jax.boxes import iou_xyxy
+from mtnet_jax.data import geometry
+from mtnet_jax.heads import Heads
+from mtnet_jax.predict.far_look import LARGE, SMALLEST_FAR, extents, far_side, is_worth_it
+from mtnet_jax.predict.placing import Found, View, chosen
+from mtnet_jax.predict.second_look import look_again
+from mtnet_jax.predict.tiles import merge
+
+QUARTERS = (0, 1, 3)  # of a circle, clockwise
+SURE = 0.998  # a large head of this score is upright
+LEAST_TURNED = 0.995  # a turned view must be as sure as this, as it mostly is of an upright head
+
+
+def with_turned_looks(
+    detect: Callable[[np.ndarray], Heads],
+    images: Sequence[np.ndarray],
+    found: Sequence[Found],
+    *,
+    size: int,
+    iou_threshold: float,
+) -> list[Found]:
+    """What was found in images, large heads as the turn says in which they are upright.
+
+    Args:
+      detect, images: see `second_look.look_again`.
+      found: heads of each after the looks from farther away, in pixels of the image.
+      size: side of the network's input.
+      iou_threshold: of heads that two looks found.
+    """
+    views = {
+        i: turned_views(image.shape, size)
+        for i, image in enumerate(images)
+        if is_doubtful(found[i], image.shape)
+    }
+    joined = list(found)
+    for i, (upright, *turned) in look_again(detect, images, views, size).items():
+        surer = [_surer(heads, upright, images[i].shape, iou_threshold) for heads in turned]
+        lying = merge(surer, iou_threshold)
+        overlaps = iou_xyxy(found[i]["boxes"][:, None], lying["boxes"][None]) > iou_threshold
+        joined[i] = merge([chosen(found[i], ~overlaps.any(axis=1)), lying], iou_threshold)
+    return joined
+
+
+def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
+    """Whether there is no head, or a large one of which the network is not very sure."""
+    large = extents(found, shape) > LARGE
+    return is_worth_it(found, shape) and not (found["scores"][large] >= SURE).any()
+
+
+def turned_views(shape: tuple[int, ...], size: int) -> list[View]:
+    """Three views of an image of this shape in an input of `size` pixels: as it is, and turned by a
+    quarter of a circle to either side."""
+    side, half = far_side(size), size // 2
+    matrix, margin = geometry.letterbox_map(shape[1], shape[0], side), (half - side) // 2
+    return [
+        View(matrix, side, half * (n % 2) + margin, half * (n // 2) + margin, quarters=quarters)
+        for n, quarters in enumerate(QUARTERS)
+    ]
+
+
+def _surer(heads: Found, upright: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:
+    """Large heads of a turned view of which it is surer than the view that is not turned."""
+    same = iou_xyxy(heads["boxes"][:, None], upright["boxes"][None]) > iou_threshold
+    scores = np.where(same, upright["scores"][None], 0.0).max(axis=1, initial=LEAST_TURNED)
+    large = extents(heads, shape) >= SMALLEST_FAR
+    return chosen(heads, large & (heads["scores"] > scores))
