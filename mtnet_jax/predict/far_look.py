@@ -14,7 +14,7 @@ from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import look_again
+from mtnet_jax.predict.second_look import with_second_looks
 from mtnet_jax.predict.tiles import merge
 from mtnet_jax.rotations import nearest_rotation
 
@@ -47,16 +47,14 @@ def with_far_looks(
       size: side of the network's input.
       iou_threshold: of heads that two looks found.
     """
-    views = {
-        i: far_views(image.shape, size)
-        for i, image in enumerate(images)
-        if is_worth_it(found[i], image.shape)
-    }
-    joined = list(found)
-    for i, seen in look_again(detect, images, views, size).items():
-        far = mean_of_looks(seen, iou_threshold)
-        joined[i] = join(found[i], far, images[i].shape, iou_threshold)
-    return joined
+
+    def views_of(near: Found, shape: tuple[int, ...]) -> list[View]:
+        return far_views(shape, size) if is_worth_it(near, shape) else []
+
+    def joined(near: Found, seen: list[Found], shape: tuple[int, ...]) -> Found:
+        return join(near, mean_of_looks(seen, iou_threshold), shape, iou_threshold)
+
+    return with_second_looks(detect, images, found, size, views_of, joined)
 
 
 def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:

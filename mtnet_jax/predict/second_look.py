@@ -26,6 +26,32 @@ def second_look_iou(config: ConfigDict, wanted: bool | None = None) -> float | N
     return config.decode.iou_threshold if wanted else None
 
 
+def with_second_looks(
+    detect: Callable[[np.ndarray], Heads],
+    images: Sequence[np.ndarray],
+    found: Sequence[Found],
+    size: int,
+    views_of: Callable[[Found, tuple[int, ...]], list[View]],
+    joined: Callable[[Found, list[Found], tuple[int, ...]], Found],
+) -> list[Found]:
+    """The heads of images, where it is worth it with what further views of them show.
+
+    Args:
+      detect, images, size: see `look_again`.
+      found: heads so far, in pixels of each image.
+      views_of: heads and shape of an image -> its views; none: it is not worth it.
+      joined: heads so far, those of each view, and the shape -> the heads of both.
+    """
+    views = {
+        i: shown for i, image in enumerate(images) if (shown := views_of(found[i], image.shape))
+    }
+    seen = look_again(detect, images, views, size)
+    return [
+        joined(heads, seen[i], images[i].shape) if i in seen else heads
+        for i, heads in enumerate(found)
+    ]
+
+
 def look_again(
     detect: Callable[[np.ndarray], Heads],
     images: Sequence[np.ndarray],

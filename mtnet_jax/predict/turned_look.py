@@ -15,7 +15,7 @@ from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.far_look import LARGE, SMALLEST_FAR, extents, far_side, is_worth_it
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import look_again
+from mtnet_jax.predict.second_look import with_second_looks
 from mtnet_jax.predict.tiles import merge
 
 QUARTERS = (0, 1, 3)  # of a circle, clockwise
@@ -39,18 +39,18 @@ def with_turned_looks(
       size: side of the network's input.
       iou_threshold: of heads that two looks found.
     """
-    views = {
-        i: turned_views(image.shape, size)
-        for i, image in enumerate(images)
-        if is_doubtful(found[i], image.shape)
-    }
-    joined = list(found)
-    for i, (upright, *turned) in look_again(detect, images, views, size).items():
-        surer = [_surer(heads, upright, images[i].shape, iou_threshold) for heads in turned]
+
+    def views_of(heads: Found, shape: tuple[int, ...]) -> list[View]:
+        return turned_views(shape, size) if is_doubtful(heads, shape) else []
+
+    def joined(heads: Found, seen: list[Found], shape: tuple[int, ...]) -> Found:
+        upright, *turned = seen
+        surer = [_surer(each, upright, shape, iou_threshold) for each in turned]
         lying = merge(surer, iou_threshold)
-        overlaps = iou_xyxy(found[i]["boxes"][:, None], lying["boxes"][None]) > iou_threshold
-        joined[i] = merge([chosen(found[i], ~overlaps.any(axis=1)), lying], iou_threshold)
-    return joined
+        overlaps = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]) > iou_threshold
+        return merge([chosen(heads, ~overlaps.any(axis=1)), lying], iou_threshold)
+
+    return with_second_looks(detect, images, found, size, views_of, joined)
 
 
 def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
