@@ -181,6 +181,14 @@ def test_small_heads_and_a_large_one(browser, served, python, tmp_path):
     assert_same_heads(heads, read_image(path), python)
 
 
+@pytest.mark.parametrize("clockwise", [1, 3])
+def test_a_head_that_lies(browser, served, python, tmp_path, clockwise):
+    lying = np.rot90(read_image(IMAGES[0]), -clockwise).copy()
+    path = tmp_path / "lying.png"
+    cv2.imwrite(str(path), lying[..., ::-1])
+    assert_same_heads(Opened(browser, served).look_at(path)["heads"], lying, python)
+
+
 def test_threads_where_the_page_is_isolated(browser, served, single):
     page = Opened(browser, served)
     page.look_at(IMAGES[0])
@@ -194,11 +202,10 @@ def test_threads_where_the_page_is_isolated(browser, served, single):
 def test_a_large_image_turned_by_exif(browser, served, python, tmp_path):
     """Averaged down by 7, from a JPEG that lies on its side."""
     large = cv2.resize(cv2.imread(str(IMAGES[1])), (1733, 1300), interpolation=cv2.INTER_CUBIC)
-    _, data = cv2.imencode(".jpg", np.rot90(large))
+    data = cv2.imencode(".jpg", np.rot90(large))[1].tobytes()
     # APP1 with one entry, orientation 6: turn clockwise to see it upright.
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     exif = b"Exif\0\0" + tiff
-    data = data.tobytes()
     path = tmp_path / "turned.jpg"
     path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
     last = Opened(browser, served).look_at(path)

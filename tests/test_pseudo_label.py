@@ -15,7 +15,7 @@ from data_prep.engine.report import Report
 from data_prep.own import csv_heads, looks, pseudo_label
 from data_prep.own.looks import Agreement, Labeller, Trusted, agree, missed, taught
 from data_prep.own.pseudo_label import read_image, read_record
-from data_prep.own.teacher import TRUST, read_teacher
+from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.errors import BadInput
 from mtnet_jax.predict.head import Head
 from mtnet_jax.rotations import heading_degrees
@@ -219,6 +219,17 @@ def test_a_teacher_that_is_not_believed_leaves_what_the_network_says(rotations):
     found = asked(turned(30), *rotations)
     np.testing.assert_allclose(found.rotation, turned(30))
     assert found.taught == "no"
+
+
+def test_a_teacher_that_says_too_little_is_turned_out():
+    """By a share of the heading, about the vertical; asked as far as what it says itself."""
+    trust = Trust(heading=45.0, outward=1.2)
+    nodding = Rotation.from_euler("xyz", [15, 40, 5], degrees=True).as_matrix()
+    heading = np.rad2deg(np.arctan2(nodding[0, 2], nodding[2, 2]))
+    found = taught(Trusted(BOX, True, turned(30)), [seen(nodding)] * 2, OPTIONS, trust)
+    expected = Rotation.from_euler("y", 0.2 * heading, degrees=True).as_matrix() @ nodding
+    np.testing.assert_allclose(found.rotation, expected, atol=1e-6)
+    assert np.rad2deg(np.arctan2(*found.rotation[[0, 2], 2])) == pytest.approx(1.2 * heading)
 
 
 def test_a_network_that_contradicts_its_teacher_leaves_the_box_alone():

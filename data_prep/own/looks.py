@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.own.teacher import Look, Teacher, Trust, believed
+from data_prep.own.teacher import Look, Teacher, Trust, believed, outward
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.places import Place
 from mtnet_jax.rotations import (
@@ -163,7 +163,8 @@ def taught(head: Trusted, looks: Sequence[Look], options: Agreement, trust: Trus
     verdict = believed(rotation, network, trust)
     if verdict == "no":
         return head
-    return Trusted(head.box, True, rotation if verdict == "yes" else None, taught=verdict)
+    turned = outward(rotation, trust) if verdict == "yes" and rotation is not None else None
+    return Trusted(head.box, True, turned, taught=verdict)
 
 
 @functools.lru_cache(maxsize=1)

@@ -209,6 +209,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"furthest from the front that the teacher is believed (default {TRUST.heading:g})",
     )
     parser.add_argument(
+        "--teacher-outward",
+        type=float,
+        default=TRUST.outward,
+        metavar="X",
+        help="what the teacher's headings are multiplied by, where it sees faces too frontal "
+        f"(default {TRUST.outward:g})",
+    )
+    parser.add_argument(
         "--split", default="train", metavar="NAME", help="that images go into (default: train)"
     )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
@@ -226,7 +234,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         options=Agreement(args.score, args.max_rotation, args.max_heading),
         split=args.split,
         teacher=tuple(args.teacher or ()),
-        trust=Trust(heading=args.teacher_heading),
+        trust=Trust(args.teacher_heading, args.teacher_outward),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.foreign import read_predictions
 from mtnet_jax.places import Place
-from mtnet_jax.rotations import angles_apart, heading_degrees
+from mtnet_jax.rotations import angles_apart, axis_rotation, heading_degrees
 
 # "boxes" (m, 4), "rotations" (m, 3, 3), NaN without a pose; of a network, "scores" (m,) too.
 Look = Mapping[str, np.ndarray]
@@ -25,6 +25,7 @@ class Trust(NamedTuple):
     """When the other program is believed."""
 
     heading: float = 45.0  # degrees from the front, furthest that it is asked for
+    outward: float = 1.0  # what its headings are multiplied by, for one that says too little
     contradiction: float = 35.0  # degrees from the network's heading, beyond which neither is right
 
 
@@ -81,6 +82,11 @@ def read_teacher(
         found = predictions.of_images(image_ids)
         looks.append(dict(zip(image_ids, found, strict=True)))
     return Teacher(looks[0], looks[1], trust)
+
+
+def outward(rotation: np.ndarray, trust: Trust) -> np.ndarray:
+    """A rotation (3, 3) of the program, turned about the vertical by what its heading lacks."""
+    return axis_rotation("y", (trust.outward - 1) * heading_degrees(rotation)) @ rotation
 
 
 def believed(rotation: np.ndarray | None, network: float | None, trust: Trust) -> str:

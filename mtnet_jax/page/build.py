@@ -21,7 +21,7 @@ from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
-from mtnet_jax.predict import close_look, far_look
+from mtnet_jax.predict import close_look, far_look, turned_look
 from mtnet_jax.predict.onnx_runtime import open_heads
 from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
 
@@ -114,6 +114,11 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "largestNear": far_look.LARGEST_NEAR,
         "smallestFar": far_look.SMALLEST_FAR,
     }
+    turned = {
+        "quarters": list(turned_look.QUARTERS),
+        "sure": turned_look.SURE,
+        "least": turned_look.LEAST_TURNED,
+    }
     close = {
         "square": close_look.SQUARE,
         "part": close_look.HEAD,
@@ -121,7 +126,7 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "sure": FOUND_SCORE,
         "sameIou": close_look.SAME_IOU,
     }
-    return {"leastScore": LEAST_SCORE, "far": far, "close": close}
+    return {"leastScore": LEAST_SCORE, "far": far, "turned": turned, "close": close}
 
 
 def _exported(weights: Path) -> tuple[bytes, dict[str, Any]]:

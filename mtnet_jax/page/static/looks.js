@@ -1,31 +1,38 @@
 // Looks at an image: what a square of the input shows, the heads found there, and which heads are
-// looked at once more, as mtnet_jax/predict/placing.py, far_look.py and close_look.py have it.
-// Pure functions; a look is {place, side, left, top, mirrored}: how the image lies in a square of
-// `side` pixels, and where that lies in the input.
+// looked at once more, as mtnet_jax/predict/placing.py, far_look.py, turned_look.py and close_look.py
+// have it. Pure functions; a look is {place, side, left, top, mirrored, quarters}: how the image lies
+// in a square of `side` pixels, which is then mirrored, or turned clockwise by quarters of a circle,
+// and where that lies in the input.
 
 import {BORDER_GREY, euler, letterboxPlace, resampled} from "mtnet/heads";
 
 // The first look: all of the image in all of the input.
 export function wholeView(image, size) {
-  return {place: letterboxPlace(image, size), side: size, left: 0, top: 0, mirrored: false};
+  return {place: letterboxPlace(image, size), side: size, left: 0, top: 0, mirrored: false, quarters: 0};
 }
 
 // An input of size * size * 3 bytes with the image as each of the views has it.
 export function inputOfViews(image, views, size) {
   const rgb = new Uint8Array(size * size * 3).fill(BORDER_GREY);
   for (const view of views) {
-    const {side, left, top, mirrored} = view;
+    const {side, left, top, mirrored, quarters} = view;
     const part = shownPart(image, view);
     const square = resampled(part.image, side, part.place);
     for (let y = 0; y < side; y++) {
       for (let x = 0; x < side; x++) {
-        const from = 3 * (y * side + (mirrored ? side - 1 - x : x));
+        const [column, row] = turnedBack(x, y, side - 1, quarters);
+        const from = 3 * (row * side + (mirrored ? side - 1 - column : column));
         const to = 3 * ((top + y) * size + left + x);
         for (let c = 0; c < 3; c++) rgb[to + c] = square[from + c];
       }
     }
   }
   return rgb;
+}
+
+// Where a point of a square whose coordinates end at `last` was before it was turned clockwise.
+function turnedBack(x, y, last, quarters) {
+  return quarters === 0 ? [x, y] : turnedBack(y, last - x, last, quarters - 1);
 }
 
 // The part of an image that a view shows, with a margin: {image, place}.
@@ -52,14 +59,15 @@ function shownPart({data, width, height}, {place, side}) {
 // outputs: boxes (100, 4), scores, labels, rotations (100, 3, 3) of the network as flat arrays;
 // heads of score 0 fill them up. Boxes are in pixels of the image and are clipped to it.
 export function headsInView({boxes, scores, labels, rotations}, view, {width, height}) {
-  const {place, side, left, top, mirrored} = view;
+  const {place, side, left, top, mirrored, quarters} = view;
   const heads = [];
   for (let i = 0; i < scores.length; i++) {
     if (!(scores[i] > 0)) continue;
-    const across = [boxes[4 * i] - left, boxes[4 * i + 2] - left];
-    const down = [boxes[4 * i + 1] - top, boxes[4 * i + 3] - top];
+    const [x, y] = [[boxes[4 * i] - left, boxes[4 * i + 2] - left], [boxes[4 * i + 1] - top, boxes[4 * i + 3] - top]];
     const inside = ([from, to]) => from + to >= 0 && from + to < 2 * side;
-    if (!inside(across) || !inside(down)) continue;
+    if (!inside(x) || !inside(y)) continue;
+    const corners = [0, 1].map((k) => turnedBack(x[k], y[k], side, quarters));
+    const [across, down] = [0, 1].map((axis) => corners.map((corner) => corner[axis]).sort((a, b) => a - b));
     const [x0, x1] = mirrored ? [side - across[1], side - across[0]] : across;
     const inImage = (at, start, length) => Math.min(Math.max((at - start) / place.scale, 0), length);
     const box = [
@@ -69,7 +77,7 @@ export function headsInView({boxes, scores, labels, rotations}, view, {width, he
       inImage(down[1], place.top, height),
     ];
     if (box[2] <= box[0] || box[3] <= box[1]) continue;
-    const seen = Array.from(rotations.slice(9 * i, 9 * i + 9));
+    const seen = rotationTurnedBack(Array.from(rotations.slice(9 * i, 9 * i + 9)), quarters);
     const rotation = mirrored ? mirroredRotation(seen) : seen;
     heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
   }
@@ -91,6 +99,7 @@ export function farViews(image, size, {side}) {
     left: Math.floor((half - side) / 2),
     top: Math.floor((size - side) / 2),
     mirrored: false,
+    quarters: 0,
   };
   return [view, {...view, left: half + view.left, mirrored: true}];
 }
@@ -124,6 +133,37 @@ export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThres
   return eachOnce(both, iouThreshold);
 }
 
+// Whether there is no head, or a large one of which the network is not very sure: it may lie.
+export function isWorthATurnedLook(heads, image, {far, turned}) {
+  const large = heads.filter((head) => extent(head, image) > far.large);
+  return isWorthAFarLook(heads, image, far) && !large.some(({score}) => score >= turned.sure);
+}
+
+// Views of the image as it is and turned, in quarters of an input.
+export function turnedViews(image, size, {far, turned}) {
+  const {side} = far;
+  const half = Math.floor(size / 2);
+  const margin = Math.floor((half - side) / 2);
+  return turned.quarters.map((quarters, n) => ({
+    place: letterboxPlace(image, side),
+    side,
+    left: half * (n % 2) + margin,
+    top: half * Math.floor(n / 2) + margin,
+    mirrored: false,
+    quarters,
+  }));
+}
+
+// Heads so far, with the large ones of the turned views that are surer than the one that is not.
+export function joinTurned(heads, [upright, ...turnedLooks], image, {far, turned}, iouThreshold) {
+  const over = (head) => (other) => overlap(head.box, other.box) > iouThreshold;
+  const isSurer = (head) =>
+    head.score > Math.max(turned.least, ...upright.filter(over(head)).map(({score}) => score));
+  const surer = turnedLooks.flat().filter((head) => extent(head, image) >= far.smallestFar && isSurer(head));
+  const lying = eachOnce(surer, iouThreshold);
+  return eachOnce([...heads.filter((head) => !lying.some(over(head))), ...lying], iouThreshold);
+}
+
 // The heads that are looked at again from close by, in one input: {head, view} each, the number of
 // the head, and the square that shows it. Squares that are left over show heads mirrored.
 export function closeSquares(heads, image, size, {sure, square, part, gain}) {
@@ -137,7 +177,7 @@ export function closeSquares(heads, image, size, {sure, square, part, gain}) {
   const shown = [false, true].flatMap((mirrored) => again.map((head) => ({head, mirrored})));
   return shown.slice(0, across ** 2).map(({head, mirrored}, number) => {
     const [left, top] = [(number % across) * side, Math.floor(number / across) * side];
-    return {head, view: {place: closePlace(heads[head], side, part), side, left, top, mirrored}};
+    return {head, view: {place: closePlace(heads[head], side, part), side, left, top, mirrored, quarters: 0}};
   });
 }
 
@@ -204,6 +244,12 @@ function cofactor(r, row, column) {
 // As mtnet_jax/rotations.py `mirror`: M R M with M = diag(-1, 1, 1).
 function mirroredRotation(r) {
   return r.map((value, k) => ([1, 2, 3, 6].includes(k) ? -value : value));
+}
+
+// As mtnet_jax/rotations.py `turn` by so many quarters of a circle against the clock: Rz(-90) R.
+function rotationTurnedBack(r, quarters) {
+  if (quarters === 0) return r;
+  return rotationTurnedBack([r[3], r[4], r[5], -r[0], -r[1], -r[2], r[6], r[7], r[8]], quarters - 1);
 }
 
 function extent({box}, {width, height}) {

@@ -7,9 +7,12 @@ import {
   headsInView,
   inputOfViews,
   isWorthAFarLook,
+  isWorthATurnedLook,
   joinLooks,
+  joinTurned,
   meanOfLooks,
   refinedHeads,
+  turnedViews,
   wholeView,
 } from "mtnet/looks";
 
@@ -36,6 +39,10 @@ export async function openNetwork(settings) {
     if (isWorthAFarLook(heads, image, far)) {
       const seen = await look(farViews(image, size, far));
       heads = joinLooks(heads, meanOfLooks(seen, iou), image, far, iou);
+    }
+    if (isWorthATurnedLook(heads, image, secondLook)) {
+      const seen = await look(turnedViews(image, size, secondLook));
+      heads = joinTurned(heads, seen, image, secondLook, iou);
     }
     const squares = closeSquares(heads, image, size, close);
     if (squares.length) {
