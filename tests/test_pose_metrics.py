@@ -148,6 +148,16 @@ def test_heading_of_rotations_and_of_labels_alone():
     bins = {(b["low"], b["high"]): b for b in result["heading_bins"]}
     assert bins[60, 90]["mean"] == pytest.approx(65)
     assert bins[150, 180]["truths"] == 2
+    # 65 to the front; from 160 on to 170; from 175 over the back to 185.
+    assert bins[60, 90]["outward"] == pytest.approx(-65)
+    assert bins[150, 180]["outward"] == pytest.approx(10)
+    assert heading["outward"] == pytest.approx((-65 + 10 + 10) / 3)
+    mirrored = {**truth, "headings": -truth["headings"]}
+    flip = np.diag([-1.0, 1, 1])
+    looks = (turned[0], nodded, turned[2], turned[3])
+    other = a_pred(boxes, [0.9] * 4, [flip @ r @ flip for r in looks])
+    outward = evaluate([(other, mirrored)])["heading"]["outward"]
+    assert outward == pytest.approx(heading["outward"])
 
     backwards = a_pred(boxes, [0.9] * 4, [turned[2]] * 4)  # -175
     far = evaluate([(backwards, truth)])["heading"]

@@ -114,6 +114,7 @@ def heading_figures(rows: np.ndarray) -> dict[str, Any]:
         "mean": mean(errors),
         "median": float(np.median(errors)) if len(errors) else None,
         "beyond_90": ratio(int((errors > 90).sum()), len(errors)),
+        "outward": mean(rows["heading_outward"][np.isfinite(rows["heading_outward"])]),
     }
 
 

@@ -70,6 +70,7 @@ TRUTH_ROW = np.dtype(
         ("geodesic", np.float64),
         ("heading", np.float64),  # of the truth; NaN without pose and heading
         ("heading_error", np.float64),  # 0 to 180, of what is predicted seen from above
+        ("heading_outward", np.float64),  # the same, below 0 where it lies nearer the front
     ]
 )
 
@@ -233,7 +234,7 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
       matched, missed, false_positives, mean_iou_matched, mean_iou_all); "pose" (evaluated,
       invalid_rotations, coverage, and in degrees yaw, pitch, roll, mae, maev_left, maev_bottom,
       maev_front, maev, geodesic_mean, geodesic_median); "heading" (evaluated, mean, median,
-      beyond_90) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
+      beyond_90, outward) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
       recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a list with
       low, high, truths and the figures of "heading"; "size_bins", a list with low, high (None: no
       end), the fields of a yaw bin and heading_mean, by the longer side of the true box; "classes",
@@ -306,7 +307,7 @@ def _truth_rows(
     boxes = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)
     rows["side"] = longer_side_xyxy(boxes)
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
-    for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error"):
+    for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error", "heading_outward"):
         rows[field] = np.nan
     rows["yaw"][counts] = rotation_to_euler(true[counts], convention="canonical")[..., 0]
 
@@ -326,7 +327,7 @@ def _truth_rows(
 def _fill_headings(
     rows: np.ndarray, pred: dict, truth: dict, rotations: np.ndarray, posed: np.ndarray
 ) -> None:
-    """Fills "heading" and "heading_error": a heading that is labelled, or that of the rotation."""
+    """Fills the fields of the heading: one that is labelled, or that of the rotation."""
     rows["heading"][posed] = heading_degrees(rotations[posed])
     if "has_heading" in truth:
         headed = np.asarray(truth["has_heading"], bool).reshape(-1)
@@ -336,7 +337,10 @@ def _fill_headings(
     guess = guess[rows["prediction"][asked]]
     good = ~rotation_faults(guess)
     asked, guess = asked[good], guess[good]
-    rows["heading_error"][asked] = angles_apart(heading_degrees(guess), rows["heading"][asked])
+    said, true_heading = heading_degrees(guess), rows["heading"][asked]
+    rows["heading_error"][asked] = angles_apart(said, true_heading)
+    off = (said - true_heading + 180) % 360 - 180
+    rows["heading_outward"][asked] = np.copysign(off, off * true_heading)
 
 
 def _precisions(state: State, label: int) -> np.ndarray | None:

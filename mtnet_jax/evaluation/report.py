@@ -88,6 +88,7 @@ _HEADING_COLUMNS = (
     ("mean", "mean", "°"),
     ("median", "median", "°"),
     ("beyond_90", "over 90°", "%"),
+    ("outward", "outward", "°"),
 )
 
 REPORT_FILES = (
