@@ -9,15 +9,17 @@
         .venv-peers/bin/python -m benchmarks.peers mediapipe --face-model package \
             --images $images --flipped --out $split-flipped.json
         mtnet data convert pseudo-label --raw $images --split $split --out records/congress_$split \
-            --weights runs/release --sizes 320 --teacher $split.json $split-flipped.json
+            --weights release --sizes 320 --teacher $split.json $split-flipped.json \
+            --teacher-heading 35 --teacher-outward 1.1
     done
 
-(`benchmarks/peers.py` says how to make .venv-peers and package.) Taken are the photographs of the
-Biographical Directory of the Congress, and of those from Wikipedia the ones of members who left by
-1927: works of the United States or old enough to belong to everybody, as far as that goes without
-looking at each (docs/results.md). One in twenty, by a hash of the file's name, is for testing; of
-these, whoever is in the other part too (members who changed their party have several files) is
-left out.
+(`benchmarks/peers.py` says how to make .venv-peers and package. What was trained before
+`configs/release_fine.py` had labels without the last two options: docs/results.md.) Taken are the
+photographs of the Biographical Directory of the Congress, and of those from Wikipedia the ones of
+members who left by 1927: works of the United States or old enough to belong to everybody, as far as
+that goes without looking at each (docs/results.md). One in twenty, by a hash of the file's name, is
+for testing; of these, whoever is in the other part too (members who changed their party have
+several files) is left out.
 
 The network that labels them gives the boxes, and rotations where the face mesh cannot: AP on these
 images says how well a network agrees with that one.

@@ -75,6 +75,10 @@ TRUTH_ROW = np.dtype(
 )
 
 
+# Fields that are NaN where the truth lacks what they are of, or was missed.
+_UNKNOWN = ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error", "heading_outward")
+
+
 class Settings(NamedTuple):
     """What has to be stated beside every number.
 
@@ -234,13 +238,13 @@ def summarise(state: State, settings: Settings, class_names: Sequence[str] = ())
       matched, missed, false_positives, mean_iou_matched, mean_iou_all); "pose" (evaluated,
       invalid_rotations, coverage, and in degrees yaw, pitch, roll, mae, maev_left, maev_bottom,
       maev_front, maev, geodesic_mean, geodesic_median); "heading" (evaluated, mean, median,
-      beyond_90, outward) of truths with a pose or a heading; "yaw_bins", a list with low, high, truths,
-      recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a list with
-      low, high, truths and the figures of "heading"; "size_bins", a list with low, high (None: no
-      end), the fields of a yaw bin and heading_mean, by the longer side of the true box; "classes",
-      a list with name, truths, predictions, ap50, ap50_95, recall and mean IoUs (the average
-      precisions of "detection" are means over the classes that have truths, as COCO's); "curves"
-      (precision at IoU .5 over recall, cumulative geodesic error).
+      beyond_90, outward) of truths with a pose or a heading; "yaw_bins", a list with low, high,
+      truths, recall, mean_iou_matched, mean_iou_all and the figures of "pose"; "heading_bins", a
+      list with low, high, truths and the figures of "heading"; "size_bins", a list with low, high
+      (None: no end), the fields of a yaw bin and heading_mean, by the longer side of the true box;
+      "classes", a list with name, truths, predictions, ap50, ap50_95, recall and mean IoUs (the
+      average precisions of "detection" are means over the classes that have truths, as COCO's);
+      "curves" (precision at IoU .5 over recall, cumulative geodesic error).
     """
     rows = state.rows
     present = np.unique(rows["label"]).tolist()
@@ -307,7 +311,7 @@ def _truth_rows(
     boxes = np.asarray(truth["boxes"], np.float64).reshape(-1, 4)
     rows["side"] = longer_side_xyxy(boxes)
     rows["iou"][matched] = iou[prediction_of_truth[matched], np.flatnonzero(matched)]
-    for field in ("yaw", "euler", "vectors", "geodesic", "heading", "heading_error", "heading_outward"):
+    for field in _UNKNOWN:
         rows[field] = np.nan
     rows["yaw"][counts] = rotation_to_euler(true[counts], convention="canonical")[..., 0]
 
