@@ -18,7 +18,7 @@ from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.evaluation.predicted import EVAL_SCORE_THRESHOLD, predict_records, source_of
 from mtnet_jax.evaluation.summary import format_summary
 from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import second_look_iou
+from mtnet_jax.predict.second_look import looks_again
 from mtnet_jax.run_metrics import LAST
 from mtnet_jax.shipped import weights_folder
 
@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     wanted = Wanted(EVAL_SCORE_THRESHOLD, None, "auto", None, None, LAST)
     opened = open_weights(weights_folder(args.weights), wanted)
-    second_look = second_look_iou(opened.config, False if args.one_look else None)
+    second_looks = looks_again(opened.config, False if args.one_look else None)
     found: dict[str, Any] = {}
     for path, split in (parse_selection(entry, default="test") for entry in args.data):
         source = source_of(path, split, tuple(opened.config.class_names), opened.config.frame)
@@ -68,7 +68,8 @@ def main() -> None:
                 size=opened.config.input.size,
                 batch_size=8,
                 limit=args.limit,
-                second_look=second_look,
+                iou_threshold=opened.config.decode.iou_threshold,
+                second_looks=second_looks,
             )
             found[f"{path.name}, {90 * quarters}°"] = evaluate(list(pairs))
     print(format_summary(found))

@@ -1,7 +1,6 @@
-"""One network at several input sizes, tiles of large images, and the camera."""
+"""One network at several input sizes, and the camera."""
 
 import json
-from itertools import pairwise
 
 import jax
 import numpy as np
@@ -18,7 +17,6 @@ from mtnet_jax.export.folder import export
 from mtnet_jax.predict.inference import make_detector
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import read_image
-from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
 from mtnet_jax.rotations import geodesic_degrees
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.shipped import weights_folder
@@ -88,65 +86,6 @@ def test_tiles_and_a_larger_input_find_small_heads():
     assert len(tiled) == len(larger) == count
     a, b = (np.array([head.box for head in heads]) for heads in (tiled, larger))
     assert (iou_xyxy(a[:, None], b[None]).max(axis=1) > 0.6).all()
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "side"), [(2800, 1400, 700), (701, 300, 700), (9, 9, 9)]
-)
-def test_tiles_cover_the_image_and_overlap(width, height, side):
-    covered = np.zeros((height, width), int)
-    found = windows(width, height, side)
-    for left, top, right, bottom in found:
-        assert right - left <= side
-        assert bottom - top <= side
-        covered[top:bottom, left:right] += 1
-    assert covered.min() >= 1
-    lefts = sorted({window[0] for window in found})
-    assert all(a + side - b >= side // 2 - 1 for a, b in pairwise(lefts))
-
-
-def heads_of(*boxes: tuple[float, ...], scores: tuple[float, ...]) -> dict[str, np.ndarray]:
-    count = len(boxes)
-    return {
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "scores": np.array(scores, np.float32),
-        "labels": np.zeros(count, int),
-        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
-    }
-
-
-def test_a_head_that_a_tile_cuts_is_left_to_the_others():
-    tile = heads_of((10, 20, 50, 60), (150, 20, 200, 60), (0, 0, 30, 30), scores=(0.9, 0.8, 0.7))
-    kept = moved(tile, (100, 0, 300, 200), (400, 900))
-    # The first is whole; the second ends at the tile's right border; the third at its left one,
-    # and at the top, where the image ends too.
-    np.testing.assert_array_equal(kept["boxes"], [[110, 20, 150, 60]])
-    at_the_edge = moved(tile, (0, 0, 200, 200), (200, 200))
-    assert len(at_the_edge["boxes"]) == 3
-
-
-def test_a_head_seen_twice_is_one():
-    first = heads_of((0, 0, 40, 40), (100, 0, 140, 40), scores=(0.6, 0.5))
-    second = heads_of((2, 0, 42, 40), scores=(0.9,))
-    merged = merge([first, second], 0.5)
-    np.testing.assert_allclose(merged["scores"], [0.9, 0.5])
-    np.testing.assert_array_equal(merged["boxes"][:, 0], [2, 100])
-
-
-def test_a_part_of_a_head_goes_where_another_tile_shows_the_whole():
-    """Also where its box does not reach to the cut, and whichever is surer."""
-    whole, part, beside = (0, 0, 45, 60), (8, 2, 46, 30), (35, 10, 55, 40)
-    for scores in ((0.9, 0.8), (0.8, 0.9)):
-        tiles = [
-            heads_of(whole, scores=scores[:1]),
-            heads_of(part, beside, scores=(scores[1], 0.5)),
-        ]
-        left = without_cut_ones(tiles)
-        assert [each["boxes"].tolist() for each in left] == [[list(whole)], [list(beside)]]
-        assert [len(each["scores"]) for each in left] == [1, 1]
-    # A small head before a large one, seen by one tile, is a head.
-    both = heads_of(whole, part, scores=(0.9, 0.8))
-    assert [len(each["boxes"]) for each in without_cut_ones([both])] == [2]
 
 
 # --- the camera ----------------------------------------------------------------------------------

@@ -341,7 +341,7 @@ def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     found = {}
     exec(code, found)
-    monkeypatch.setattr(both[0], "_second_look_iou", None)  # a file takes one look
+    monkeypatch.setattr(both[0], "_second_looks", False)  # a file takes one look
     (head,) = both[0](read_image(IMAGES[0]))
     assert len(capsys.readouterr().out.splitlines()) == 1
     rotation, score = found["rotation"], float(found["scores"].max())

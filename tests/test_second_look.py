@@ -13,7 +13,7 @@ from mtnet_jax.evaluation.predicted import predict_split
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.placing import View
 from mtnet_jax.predict.predictor import Predictor, read_image
-from mtnet_jax.predict.second_look import look_again, second_look_iou
+from mtnet_jax.predict.second_look import look_again, looks_again
 from tests.conftest import REPOSITORY
 from tests.image_files import write_image
 from tests.tiny import DEMO_RECORDS
@@ -52,14 +52,14 @@ def predicted(image, **options):
 
 def test_weights_say_whether_they_need_it():
     config = default_config()
-    assert second_look_iou(config) is None
-    assert second_look_iou(config, wanted=True) == config.decode.iou_threshold
+    assert not looks_again(config)
+    assert looks_again(config, wanted=True)
     config.input.second_look = True
-    assert second_look_iou(config) == config.decode.iou_threshold
-    assert second_look_iou(config, wanted=False) is None
+    assert looks_again(config)
+    assert not looks_again(config, wanted=False)
     with config.unlocked():
         del config.input.second_look  # as in weights of before
-    assert second_look_iou(config) is None
+    assert not looks_again(config)
 
 
 def test_one_look_or_all_three(image):

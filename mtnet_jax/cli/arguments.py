@@ -23,6 +23,15 @@ def positive(text: str) -> int:
     return number
 
 
+def tile(text: str) -> int | str | None:
+    """Pixels of the side of a tile, "auto" or "none"."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither a side in pixels, auto, nor none")
+    return int(text)
+
+
 def step(text: str) -> int | str:
     """A checkpoint: the number of its step, "last" or "best"."""
     if text in (LAST, BEST):

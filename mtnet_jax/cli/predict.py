@@ -111,9 +111,11 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tile",
-        type=arguments.positive,
-        metavar="PIXELS",
-        help="look at larger images in overlapping tiles of this side too",
+        type=arguments.tile,
+        default=argparse.SUPPRESS,
+        metavar="PIXELS|auto|none",
+        help="look at larger images in overlapping tiles of this side too (default: auto for "
+        "images, which takes at most nine where there are small heads; none for videos)",
     )
     arguments.add_one_look(parser)
     camera = parser.add_mutually_exclusive_group()
@@ -136,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.outputs import Outputs
     from mtnet_jax.predict.files import find_images
     from mtnet_jax.predict.predictor import Predictor
+    from mtnet_jax.predict.tiles import AUTO
     from mtnet_jax.predict.tracking import require_tracker
     from mtnet_jax.predict.video import as_video
 
@@ -150,24 +153,26 @@ def run(args: argparse.Namespace) -> int:
     images = find_images(inputs, leave_out=args.out)
     if images.left_out:
         print(images, file=sys.stderr)
-    predictor = Predictor(
-        args.weights,
+    options = dict(
         score_threshold=args.score,
         iou_threshold=args.iou,
         runtime=args.runtime,
         device=args.device,
         size=args.size,
-        tile=args.tile,
         second_look=args.second_look,
         fov=args.fov,
         intrinsics=args.intrinsics,
         step=args.step,
     )
+    given = {"tile": args.tile} if "tile" in args else {}
     files = [source for source in videos if isinstance(source, Path)]
     outputs = Outputs("predict", [*images.images, *files])
     failed = 0
     if inputs:
+        predictor = Predictor(args.weights, **{"tile": AUTO, **options, **given})
         failed += _predict_images(args, outputs, predictor, images.images)
+    if videos:
+        predictor = Predictor(args.weights, **{"tile": None, **options, **given})
     for source in videos:
         failed += _predict_video(args, outputs, predictor, source)
     return 1 if failed else 0

@@ -20,7 +20,7 @@ from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.looks import look_at
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import second_look_iou
+from mtnet_jax.predict.second_look import looks_again
 from mtnet_jax.run_metrics import LAST, Step
 
 
@@ -87,7 +87,8 @@ def predict_split(
         size=opened.config.input.size,
         batch_size=batch_size,
         limit=limit,
-        second_look=second_look_iou(opened.config, second_look),
+        iou_threshold=opened.config.decode.iou_threshold,
+        second_looks=looks_again(opened.config, second_look),
     )
     total = len(spread(len(source), limit))
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
@@ -131,7 +132,8 @@ def predict_records(
     batch_size: int,
     threads: int = 2,
     limit: int = 0,
-    second_look: float | None = None,
+    iou_threshold: float = 0.5,
+    second_looks: bool = False,
     host: int = 0,
     hosts: int = 1,
 ) -> Iterator[tuple[dict, dict]]:
@@ -144,8 +146,8 @@ def predict_records(
       batch_size: images a call; the last batch is filled up, so nothing recompiles.
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
-      second_look: second looks are taken (`predict.second_look`), and two heads that overlap by
-        more are one; None takes none.
+      iou_threshold: of heads of several looks that are one.
+      second_looks: whether images are looked at more than once (`predict.looks`).
       host: number of this host, from 0.
       hosts: how many share the records; each has every so many-th of them.
 
@@ -159,14 +161,15 @@ def predict_records(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
         )
     )
+    looks = {"iou_threshold": iou_threshold, "second_looks": second_looks}
     waiting: list[dict] = []
     for item in prepared:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict(detect, waiting, batch_size, second_look)
+            yield from _predict(detect, waiting, batch_size, looks)
             waiting = []
     if waiting:
-        yield from _predict(detect, waiting, batch_size, second_look)
+        yield from _predict(detect, waiting, batch_size, looks)
 
 
 def _prepare(record: Record, size: int) -> dict:
@@ -186,7 +189,7 @@ def _predict(
     detect: Callable[[np.ndarray], Heads],
     items: list[dict],
     batch_size: int,
-    second_look: float | None,
+    looks: dict[str, Any],
 ) -> Iterator[tuple[dict, dict]]:
     def filled_up(inputs: np.ndarray) -> Heads:
         empty = [(0, batch_size - len(inputs)), (0, 0), (0, 0), (0, 0)]
@@ -195,5 +198,5 @@ def _predict(
     images, inputs, matrices = (
         [item[name] for item in items] for name in ("image", "input", "matrix")
     )
-    found = look_at(filled_up, images, inputs, matrices, second_look=second_look)
+    found = look_at(filled_up, images, inputs, matrices, **looks)
     yield from zip(found, (item["truth"] for item in items), strict=True)

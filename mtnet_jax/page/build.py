@@ -23,7 +23,7 @@ from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
 from mtnet_jax.predict import close_look, far_look, turned_look
 from mtnet_jax.predict.onnx_runtime import open_heads
-from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
+from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again
 
 INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
 _NAMES = ("app", "network", "looks", "heads", "drawing")
@@ -105,7 +105,7 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
 
 def _second_look(config: ConfigDict) -> dict[str, Any] | None:
     """Which heads get a second look, and how large; None for a network that looks once."""
-    if second_look_iou(config) is None:
+    if not looks_again(config):
         return None
     far = {
         "side": far_look.far_side(config.input.size),

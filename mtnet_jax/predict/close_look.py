@@ -19,8 +19,7 @@ from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import Found, View
-from mtnet_jax.predict.second_look import look_again
-from mtnet_jax.predict.tiles import merge
+from mtnet_jax.predict.second_look import look_again, merge
 from mtnet_jax.rotations import nearest_rotation
 
 SQUARE = 149  # pixels of the input, side of the square that shows a head: a third of 448

@@ -14,8 +14,7 @@ from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import with_second_looks
-from mtnet_jax.predict.tiles import merge
+from mtnet_jax.predict.second_look import merge, with_second_looks
 from mtnet_jax.rotations import nearest_rotation
 
 # Pixels of the input that the longer side of the image gets in the second look; at most half of it.

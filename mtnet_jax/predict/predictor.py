@@ -15,14 +15,14 @@ import numpy as np
 from mtnet_jax.camera import check_intrinsics, intrinsics_of_view, ray_to_camera
 from mtnet_jax.data.images import decode_image, eight_bits
 from mtnet_jax.errors import BadInput, BadRecord
-from mtnet_jax.heads import FOUND_SCORE, Heads
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.places import Place
 from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.looks import look_at
-from mtnet_jax.predict.placing import Found, chosen, heads_in_image, letterboxed
+from mtnet_jax.predict.placing import Found, chosen, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import LEAST_SCORE, second_look_iou
-from mtnet_jax.predict.tiles import merge, moved, windows, without_cut_ones
+from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again
+from mtnet_jax.predict.tiles import AUTO, Tile, check_tile
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.shipped import weights_folder
@@ -49,7 +49,7 @@ class Predictor:
         runtime: str = "auto",
         device: str | None = None,
         size: int | None = None,
-        tile: int | None = None,
+        tile: Tile = AUTO,
         second_look: bool | None = None,
         fov: float | None = None,
         intrinsics: Sequence[float] | None = None,
@@ -69,10 +69,11 @@ class Predictor:
           size: side of the network's input, a multiple of 32; None: as trained. A larger one finds
             smaller heads in large images, and takes longer.
           tile: images larger than this many pixels are also looked at in overlapping tiles of this
-            side, each as closely as a small image.
+            side, each as closely as a small image. "auto": where second looks are taken, large
+            images with small heads in at most nine tiles. None: never.
           second_look: heads that the input shows too large or too small to be read best are looked
-            at once more (`far_look`, `turned_look`, `close_look`): better boxes and poses of
-            these. False takes about half the time. None: as the weights were trained for.
+            at once more (`far_look`, `turned_look`, `tiles`, `close_look`): better boxes and poses
+            of these. False takes half the time or less. None: as the weights were trained for.
           fov: degrees that the longer side of the images spans: then heads have `rotation_camera`.
           intrinsics: fx, fy, cx, cy in pixels, instead of `fov`.
           step: which checkpoint of a work directory: a number, "last" or "best".
@@ -84,6 +85,7 @@ class Predictor:
           RuntimeError: a package that the runtime needs is not installed.
         """
         check_camera(fov, intrinsics)
+        check_tile(tile)
         least = score_threshold if second_look is False else min(score_threshold, LEAST_SCORE)
         wanted = Wanted(least, iou_threshold, runtime, size, device, step)
         config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
@@ -93,7 +95,7 @@ class Predictor:
         self._iou_threshold = config.decode.iou_threshold
         self._score_threshold = score_threshold
         self._tile = tile
-        self._second_look_iou = second_look_iou(config, second_look)
+        self._second_looks = looks_again(config, second_look)
         self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
 
@@ -122,7 +124,7 @@ class Predictor:
         """Finds the heads of several images, each of any size, each look at all in one call.
 
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
-        Tiles go through the network one by one.
+        Of each of them one tile at a time goes through the network.
         """
         if not images:
             return []
@@ -133,8 +135,9 @@ class Predictor:
             pixels,
             inputs,
             matrices,
-            second_look=self._second_look_iou,
-            between=self._with_tiles,
+            iou_threshold=self._iou_threshold,
+            second_looks=self._second_looks,
+            tile=self._tile,
         )
         return [
             self._as_heads(self._sure(arrays), image.shape)
@@ -147,20 +150,6 @@ class Predictor:
             return inputs
         self._batch = max(self._batch, count)
         return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
-
-    def _with_tiles(self, image: np.ndarray, whole: Found) -> Found:
-        """Adds what the tiles of a large image show."""
-        if self._tile is None or max(image.shape[:2]) <= self._tile:
-            return whole
-        parts = [self._sure(whole)]  # a doubtful box must not hide what lies inside it
-        for window in windows(image.shape[1], image.shape[0], self._tile):
-            left, top, right, bottom = window
-            tile = image[top:bottom, left:right]
-            network_input, matrix = letterboxed(tile, self.size)
-            heads: Heads = self._detect(network_input[None])
-            found = self._sure(heads_in_image(heads, 0, matrix, tile.shape))
-            parts.append(moved(found, window, image.shape))
-        return merge(without_cut_ones(parts), self._iou_threshold)
 
     def _sure(self, found: Found) -> Found:
         """The heads that are asked for: far looks take means of less sure ones too."""

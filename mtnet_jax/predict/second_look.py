@@ -1,11 +1,12 @@
 """Which networks look at heads once more: large ones (`far_look`, `turned_look`), small ones
-(`close_look`)."""
+(`tiles`, `close_look`); and what all such looks share."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.placing import Found, View, chosen, heads_in_view, input_of_views
 
@@ -14,16 +15,15 @@ from mtnet_jax.predict.placing import Found, View, chosen, heads_in_view, input_
 LEAST_SCORE = 0.1
 
 
-def second_look_iou(config: ConfigDict, wanted: bool | None = None) -> float | None:
-    """IoU beyond which heads of two looks are one; None where images are looked at once.
+def looks_again(config: ConfigDict, wanted: bool | None = None) -> bool:
+    """Whether images are looked at more than once.
 
     Args:
       config: of the network.
       wanted: whether to look again; None: as the network was trained for.
     """
-    if wanted is None:
-        wanted = config.input.get("second_look", False)  # weights of before have no such option
-    return config.decode.iou_threshold if wanted else None
+    # Weights of before have no such option.
+    return bool(config.input.get("second_look", False) if wanted is None else wanted)
 
 
 def with_second_looks(
@@ -76,6 +76,24 @@ def look_again(
         i: [_without_doubtful(heads_in_view(heads, row, view, images[i].shape)) for view in of]
         for row, (i, of) in enumerate(views.items())
     }
+
+
+def merge(parts: list[Found], iou_threshold: float) -> Found:
+    """Heads of several looks at one image, by falling score, each once: one suppression over all.
+
+    Args:
+      parts: heads as of `heads_in_image`, all in pixels of the image.
+      iou_threshold: a head that overlaps a better one by more is left out.
+    """
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(-together["scores"], kind="stable")
+    boxes = together["boxes"][order]
+    overlaps = iou_xyxy(boxes[:, None], boxes[None]) > iou_threshold
+    kept: list[int] = []
+    for number in range(len(boxes)):
+        if not overlaps[number, kept].any():
+            kept.append(number)
+    return chosen(together, order[kept])
 
 
 def _without_doubtful(found: Found) -> Found:

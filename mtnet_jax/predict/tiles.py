@@ -1,91 +1,182 @@
-"""Very large images in overlapping tiles: small heads are seen as closely as in a small image."""
+"""Large images, looked at once more in overlapping tiles, which show small heads from close by.
+
+What an image has more pixels than the input is lost to the first look, and with it the smallest
+heads. Where it finds heads that are small in its input, it may have missed some that are smaller:
+two or three tiles along the longer side of the image are looked at too, each in an input of its
+own. Small heads are taken from the tiles, large ones, which tiles may cut, from the looks at the
+whole image, and those between from the look that is surer.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
-from mtnet_jax.boxes import area_xyxy, intersection_xyxy, iou_xyxy
+from mtnet_jax.boxes import area_xyxy, intersection_xyxy, longer_side_xyxy
+from mtnet_jax.data import geometry
 from mtnet_jax.errors import BadInput
-from mtnet_jax.predict.placing import Found, chosen
+from mtnet_jax.heads import FOUND_SCORE, Heads
+from mtnet_jax.predict.far_look import extents
+from mtnet_jax.predict.placing import Found, View, chosen
+from mtnet_jax.predict.second_look import look_again, merge
 
-# Of a tile's side, at least: heads up to this size are whole in some tile. Larger ones must be
-# found in the whole image.
-OVERLAP = 0.5
+Tile = int | Literal["auto"] | None  # pixels of the image, the side of a tile; None: no tiles
+AUTO: Literal["auto"] = "auto"
+
+# When images are looked at in tiles that nobody asked for.
+WORTH = 1.5  # times the input's side: there is little to be seen in an image of fewer pixels
+SMALL = 32.0  # pixels of the input; heads up to this size show that there may be smaller ones
+THREE = 2.2  # times the input's side: from here on three tiles along the longer side, else two
+
+# Longer side of a head, in parts of the longer side of the image.
+WHOLE = 0.1  # up to this a head is whole in some tile; what is larger
+LARGEST = 0.2  # is taken from the whole image too, and beyond this from it alone
+MOST_OVERLAP = 0.5  # of a tile's side, by which neighbours overlap: very small tiles show less
+
 _INSIDE, _LARGER = 0.7, 1.3  # of a cut head's box, inside the whole one; their areas, at least
 _BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
 
 
-def windows(width: int, height: int, side: int) -> list[Window]:
-    """Tiles of at most `side` x `side` pixels that cover an image, evenly spread.
+def check_tile(tile: Tile) -> None:
+    """Raises BadInput for what is none."""
+    if not (tile in (None, AUTO) or (isinstance(tile, int) and tile >= 1)):
+        raise BadInput(f"A tile of {tile!r}: give its side in pixels, {AUTO!r}, or None for none.")
 
-    Raises:
-      ValueError: a side of no pixel.
+
+def with_tiles(
+    detect: Callable[[np.ndarray], Heads],
+    images: Sequence[np.ndarray],
+    found: Sequence[Found],
+    *,
+    size: int,
+    iou_threshold: float,
+    tile: Tile,
+) -> list[Found]:
+    """What was found in images, with what tiles show of large ones.
+
+    Args:
+      detect, images: see `second_look.look_again`.
+      found: heads of each so far, in pixels of the image.
+      size: side of the network's input.
+      iou_threshold: of two heads that are one.
+      tile: images that are larger than this are looked at in tiles of this side; "auto": where
+        there are small heads and the image has more to show of them.
     """
-    if side < 1:
-        raise BadInput(f"A tile of {side} pixels: it needs at least one.")
+    sides = {
+        i: side
+        for i, image in enumerate(images)
+        if (side := tile_side(found[i], image.shape, size, tile)) is not None
+    }
+    places = {i: windows(images[i].shape, side) for i, side in sides.items()}
+    seen: dict[int, list[Found]] = defaultdict(list)
+    for number in range(max(map(len, places.values()), default=0)):
+        views = {i: [tile_view(of[number], size)] for i, of in places.items() if number < len(of)}
+        for i, (heads,) in look_again(detect, images, views, size).items():
+            seen[i].append(uncut(heads, places[i][number], images[i].shape))
     return [
-        (left, top, min(left + side, width), min(top + side, height))
-        for top in _starts(height, side)
-        for left in _starts(width, side)
+        join(heads, seen[i], images[i].shape, sides[i], iou_threshold) if i in seen else heads
+        for i, heads in enumerate(found)
     ]
 
 
-def _starts(length: int, side: int) -> list[int]:
+def tile_side(found: Found, shape: tuple[int, ...], size: int, tile: Tile) -> int | None:
+    """Pixels of the side of the tiles of an image; None where it is not looked at in tiles."""
+    longer = max(shape[:2])
+    if tile is None:
+        return None
+    if tile != AUTO:
+        return tile if longer > tile else None
+    small = size * extents(found, shape) <= SMALL
+    if longer < WORTH * size or not (small & (found["scores"] >= FOUND_SCORE)).any():
+        return None
+    along = 2 if longer < THREE * size else 3
+    # Of m times the image's scale, and overlapping by WHOLE * m (`_overlap`): so many fill it.
+    return int(np.ceil(longer * (1 + WHOLE * (along - 1)) / along))
+
+
+def windows(shape: tuple[int, ...], side: int) -> list[Window]:
+    """Tiles of at most `side` x `side` pixels that cover an image, evenly spread."""
+    height, width = shape[:2]
+    step = side * (1 - _overlap(shape, side))
+    return [
+        (left, top, min(left + side, width), min(top + side, height))
+        for top in _starts(height, side, step)
+        for left in _starts(width, side, step)
+    ]
+
+
+def _overlap(shape: tuple[int, ...], side: int) -> float:
+    """Of a tile's side: heads of `WHOLE` are whole in some tile."""
+    return min(WHOLE * max(shape[:2]) / side, MOST_OVERLAP)
+
+
+def _starts(length: int, side: int, step: float) -> list[int]:
     if length <= side:
         return [0]
-    count = 1 + int(np.ceil((length - side) / (side * (1 - OVERLAP))))
+    count = 1 + int(np.ceil((length - side) / step - 1e-6))
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
 
-def moved(arrays: Found, window: Window, shape: tuple[int, ...]) -> Found:
-    """Heads of a tile in pixels of the image, without those that the tile's border cuts.
+def tile_view(window: Window, size: int) -> View:
+    """All of an input of `size` pixels that shows a tile."""
+    left, top, right, bottom = window
+    shown = geometry.letterbox_map(right - left, bottom - top, size)
+    return View(geometry.compose(geometry.shift_map(-left, -top), shown), size, 0, 0)
 
-    A neighbour, or the whole image, shows those better.
+
+def uncut(heads: Found, window: Window, shape: tuple[int, ...]) -> Found:
+    """Heads of a tile without those that its border cuts: a neighbour, or the whole image, shows
+    them better.
 
     Args:
-      arrays: heads as of `heads_in_image`.
+      heads: in pixels of the image.
       window: the tile.
       shape: of the image, height first.
     """
     left, top, right, bottom = window
-    boxes = arrays["boxes"] + np.array([left, top, left, top], np.float32)
     # Where a tile ends with the image nothing is cut.
     low = [left if left else -np.inf, top if top else -np.inf]
     high = [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
-    inside = np.hstack([boxes[:, :2] - low, high - boxes[:, 2:]])  # pixels, of each side
-    whole = inside.min(axis=1) >= _BORDER
-    return chosen({**arrays, "boxes": boxes}, whole)
+    inside = np.hstack([heads["boxes"][:, :2] - low, high - heads["boxes"][:, 2:]])
+    return chosen(heads, inside.min(axis=1) >= _BORDER)  # pixels, the least of the sides
+
+
+def join(
+    whole: Found, tiles: list[Found], shape: tuple[int, ...], side: int, iou_threshold: float
+) -> Found:
+    """Heads of all looks, each once, by falling score.
+
+    Args:
+      whole: heads of the looks at the whole image.
+      tiles: those of each tile, all in pixels of the image.
+      shape: of the image.
+      side: of the tiles.
+      iou_threshold: of two heads that are one.
+    """
+    longer = max(shape[:2])
+    smallest = min(WHOLE, _overlap(shape, side) * side / longer)
+    large = chosen(whole, longer_side_xyxy(whole["boxes"]) > smallest * longer)
+    small = [chosen(heads, extents(heads, shape) < LARGEST) for heads in tiles]
+    # A doubtful box must not hide what lies inside it.
+    sure = large["scores"] >= FOUND_SCORE
+    parts = without_cut_ones([chosen(large, sure), *small])
+    return merge([*parts, chosen(large, ~sure)], iou_threshold)
 
 
 def without_cut_ones(parts: list[Found]) -> list[Found]:
-    """Heads of several tiles without what some show of heads that others show whole.
+    """Heads of several looks without what some show of heads that others show whole.
 
     A box round a part of a head does not always reach to where the tile was cut. It is one that
-    lies mostly inside a larger box of another tile.
+    lies mostly inside a larger box of another look.
     """
     boxes = np.concatenate([part["boxes"] for part in parts])
-    tile = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
+    look = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
     areas = area_xyxy(boxes)
     shared = intersection_xyxy(boxes[:, None], boxes[None])
     larger = areas[None] > _LARGER * areas[:, None]
-    cut = larger & (shared > _INSIDE * areas[:, None]) & (tile[:, None] != tile[None])
+    cut = larger & (shared > _INSIDE * areas[:, None]) & (look[:, None] != look[None])
     whole = ~cut.any(axis=1)
-    return [chosen(part, whole[tile == number]) for number, part in enumerate(parts)]
-
-
-def merge(parts: list[Found], iou_threshold: float) -> Found:
-    """Heads of several looks at one image, by falling score, each once: one suppression over all.
-
-    Args:
-      parts: heads as of `heads_in_image`, all in pixels of the image.
-      iou_threshold: a head that overlaps a better one by more is left out.
-    """
-    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(-together["scores"], kind="stable")
-    boxes = together["boxes"][order]
-    overlaps = iou_xyxy(boxes[:, None], boxes[None]) > iou_threshold
-    kept: list[int] = []
-    for number in range(len(boxes)):
-        if not overlaps[number, kept].any():
-            kept.append(number)
-    return chosen(together, order[kept])
+    return [chosen(part, whole[look == number]) for number, part in enumerate(parts)]

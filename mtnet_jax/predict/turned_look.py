@@ -15,8 +15,7 @@ from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.far_look import LARGE, SMALLEST_FAR, extents, far_side, is_worth_it
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import with_second_looks
-from mtnet_jax.predict.tiles import merge
+from mtnet_jax.predict.second_look import merge, with_second_looks
 
 QUARTERS = (0, 1, 3)  # of a circle, clockwise
 SURE = 0.998  # a large head of this score is upright

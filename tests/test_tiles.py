@@ -1,0 +1,222 @@
+"""Large images in tiles: when, where they lie, and what is taken from which look."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mtnet_jax import Predictor
+from mtnet_jax.cli import main
+from mtnet_jax.data.geometry import BORDER_GREY
+from mtnet_jax.errors import BadInput
+from mtnet_jax.heads import FOUND_SCORE
+from mtnet_jax.predict.placing import input_of_views, letterboxed
+from mtnet_jax.predict.predictor import read_image
+from mtnet_jax.predict.second_look import merge
+from mtnet_jax.predict.tiles import (
+    AUTO,
+    LARGEST,
+    MOST_OVERLAP,
+    SMALL,
+    WHOLE,
+    join,
+    tile_side,
+    tile_view,
+    uncut,
+    windows,
+    without_cut_ones,
+)
+from tests.conftest import REPOSITORY
+
+SIZE = 448
+IMAGES = sorted((REPOSITORY / "demo" / "images").glob("*.jpg"))
+
+
+def heads_of(*boxes: tuple[float, ...], scores: tuple[float, ...]) -> dict[str, np.ndarray]:
+    count = len(boxes)
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "scores": np.array(scores, np.float32),
+        "labels": np.zeros(count, int),
+        "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+    }
+
+
+def square(left: float, top: float, side: float) -> tuple[float, ...]:
+    return (left, top, left + side, top + side)
+
+
+def crowd() -> np.ndarray:
+    """Six photographs of one person each, small in a large image: heads of 30 to 50 pixels."""
+    image = np.full((1200, 1600, 3), BORDER_GREY, np.uint8)
+    for i, path in enumerate(IMAGES):
+        small = cv2.resize(read_image(path), None, fx=0.2, fy=0.2, interpolation=cv2.INTER_AREA)
+        left, top = 130 + 530 * (i % 3), 330 + 420 * (i // 3)
+        image[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return image
+
+
+# When, and where
+
+
+def a_head(pixels_of_input: float, score: float, longer: int) -> dict[str, np.ndarray]:
+    return heads_of(square(10, 10, pixels_of_input * longer / SIZE), scores=(score,))
+
+
+@pytest.mark.parametrize(
+    ("longer", "pixels", "score", "along"),
+    [
+        pytest.param(800, SMALL - 1, 0.9, 2, id="twice the scale"),
+        pytest.param(4000, SMALL - 1, 0.9, 3, id="three times the scale"),
+        pytest.param(600, SMALL - 1, 0.9, 0, id="an image hardly larger than the input"),
+        pytest.param(4000, SMALL + 1, 0.9, 0, id="no small head"),
+        pytest.param(4000, SMALL - 1, FOUND_SCORE - 0.1, 0, id="a doubtful one"),
+    ],
+)
+def test_large_images_with_small_heads_are_looked_at_in_tiles(longer, pixels, score, along):
+    shape = (longer // 2, longer, 3)
+    side = tile_side(a_head(pixels, score, longer), shape, SIZE, AUTO)
+    assert (side is not None) == (along > 0)
+    if side is not None:
+        lefts, tops = ({window[axis] for window in windows(shape, side)} for axis in (0, 1))
+        assert len(lefts) == along
+        assert len(tops) < along or longer / 2 > side
+
+
+def test_tiles_that_are_asked_for():
+    nobody = heads_of(scores=())
+    assert tile_side(nobody, (500, 800), SIZE, 700) == 700
+    assert tile_side(nobody, (500, 700), SIZE, 700) is None
+    assert tile_side(a_head(10, 0.9, 4000), (3000, 4000), SIZE, None) is None
+
+
+@pytest.mark.parametrize("tile", [0, -1, 2.5, "640"])
+def test_what_is_no_tile(tile, capsys):
+    with pytest.raises(BadInput, match="side in pixels"):
+        Predictor(runtime="onnxruntime", tile=tile)
+    if tile != "640":
+        with pytest.raises(SystemExit):
+            main(["predict", "x.jpg", f"--tile={tile}"])
+        assert "neither a side in pixels, auto, nor none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "side"),
+    [(2800, 1400, 700), (701, 300, 700), (4000, 3000, 1600), (800, 800, 440), (5000, 700, 300)],
+)
+def test_small_heads_are_whole_in_some_tile(width, height, side):
+    found = windows((height, width, 3), side)
+    covered = np.zeros((height, width), int)
+    for left, top, right, bottom in found:
+        assert right - left <= side
+        assert bottom - top <= side
+        covered[top:bottom, left:right] += 1
+    assert covered.min() >= 1
+    head = min(WHOLE * max(width, height), MOST_OVERLAP * side) - 2  # where rounding put the tiles
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        left, top = rng.uniform(0, width - head), rng.uniform(0, height - head)
+        assert any(
+            a <= left and b <= top and left + head <= c and top + head <= d for a, b, c, d in found
+        )
+
+
+@pytest.mark.parametrize("window", [(0, 0, 300, 300), (150, 60, 450, 360), (300, 0, 600, 200)])
+def test_an_input_shows_a_tile_alone(window):
+    height = window[3] if window[3] == 200 else 400  # the last tile is as high as its image
+    image = np.random.default_rng(1).integers(0, 255, (height, 600, 3), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 2)
+    left, top, right, bottom = window
+    shown = input_of_views([(image, tile_view(window, SIZE))], SIZE)
+    expected, _ = letterboxed(image[top:bottom, left:right], SIZE)
+    inner = np.s_[4:-4, 4:-4]  # beside the border the tile alone has no neighbours
+    assert np.abs(shown[inner].astype(int) - expected[inner]).max() <= 1
+
+
+# What is taken from which
+
+
+def test_a_head_that_a_tile_cuts_is_left_to_the_others():
+    boxes = ((110, 20, 150, 60), (250, 20, 300, 60), (100, 0, 130, 30))
+    tile = heads_of(*boxes, scores=(0.9, 0.8, 0.7))
+    # The first is whole; the second ends at the tile's right border; the third at its left one,
+    # and at the top, where the image ends too.
+    kept = uncut(tile, (100, 0, 300, 200), (400, 900))
+    np.testing.assert_array_equal(kept["boxes"], boxes[:1])
+    assert len(uncut(tile, (0, 0, 300, 200), (200, 300))["boxes"]) == 3
+
+
+def test_large_heads_come_from_the_whole_image_and_small_ones_from_tiles():
+    """In an image of 1000 pixels: of 80, 150 and 300 pixels, each seen by both looks."""
+    shape, side = (1000, 1000), 400
+    places = [square(20, 20, 80), square(300, 20, 150), square(600, 300, 300)]
+    assert 80 < 1000 * WHOLE < 150 < 1000 * LARGEST < 300
+    whole = heads_of(*places, scores=(0.9, 0.8, 0.7))
+    tile = heads_of(*(np.add(place, 3) for place in places), scores=(0.5, 0.85, 0.95))
+    for found in (whole, tile):
+        found["boxes"] = found["boxes"].astype(np.float32)
+    lefts = join(whole, [tile], shape, side, 0.5)["boxes"][:, 0].tolist()
+    assert sorted(lefts) == [23, 303, 600]
+    surer = {**whole, "scores": np.float32([0.9, 0.86, 0.7])}
+    assert sorted(join(surer, [tile], shape, side, 0.5)["boxes"][:, 0].tolist()) == [23, 300, 600]
+    # Very small tiles cut heads that are small in the image: those of the whole image stay.
+    stays = join(whole, [heads_of(scores=())], shape, 100, 0.5)["boxes"][:, 0].tolist()
+    assert sorted(stays) == [20, 300, 600]
+
+
+def test_a_head_seen_twice_is_one():
+    first = heads_of((0, 0, 40, 40), (100, 0, 140, 40), scores=(0.6, 0.5))
+    second = heads_of((2, 0, 42, 40), scores=(0.9,))
+    merged = merge([first, second], 0.5)
+    np.testing.assert_allclose(merged["scores"], [0.9, 0.5])
+    np.testing.assert_array_equal(merged["boxes"][:, 0], [2, 100])
+
+
+def test_a_part_of_a_head_goes_where_another_tile_shows_the_whole():
+    """Also where its box does not reach to the cut, and whichever is surer."""
+    whole, part, beside = (0, 0, 45, 60), (8, 2, 46, 30), (35, 10, 55, 40)
+    for scores in ((0.9, 0.8), (0.8, 0.9)):
+        tiles = [
+            heads_of(whole, scores=scores[:1]),
+            heads_of(part, beside, scores=(scores[1], 0.5)),
+        ]
+        left = without_cut_ones(tiles)
+        assert [each["boxes"].tolist() for each in left] == [[list(whole)], [list(beside)]]
+        assert [len(each["scores"]) for each in left] == [1, 1]
+    # A small head before a large one, seen by one tile, is a head.
+    both = heads_of(whole, part, scores=(0.9, 0.8))
+    assert [len(each["boxes"]) for each in without_cut_ones([both])] == [2]
+
+
+def test_what_is_doubtful_hides_nothing():
+    """A doubtful large box of the whole image, and a sure small head inside it in a tile."""
+    large, small = square(0, 0, 400), square(100, 100, 50)
+    for score, kept in ((FOUND_SCORE - 0.1, 2), (FOUND_SCORE + 0.1, 1)):
+        whole = heads_of(large, scores=(score,))
+        found = join(whole, [heads_of(small, scores=(0.9,))], (1000, 1000), 400, 0.5)
+        assert len(found["boxes"]) == kept
+
+
+# All together
+
+
+def test_small_heads_in_a_large_image_are_found():
+    image = crowd()
+    without, auto = (Predictor(runtime="onnxruntime", tile=tile)(image) for tile in (None, AUTO))
+    assert len(without) < len(auto) == len(IMAGES)
+    for head in auto:
+        (left, top), (right, bottom) = head.box[:2], head.box[2:]
+        assert 25 < max(right - left, bottom - top) < 60
+    once = Predictor(runtime="onnxruntime", second_look=False)(image)
+    assert len(once) <= len(without)
+
+
+def test_images_of_several_sizes_together():
+    """In one call as one by one: some in tiles, some not."""
+    images = [read_image(IMAGES[0]), crowd(), cv2.resize(crowd(), (800, 600))]
+    predictor = Predictor(runtime="onnxruntime")
+    together = predictor.predict_batch(images)
+    for image, heads in zip(images, together, strict=True):
+        alone = predictor(image)
+        assert len(alone) == len(heads) > 0
+        for a, b in zip(alone, heads, strict=True):
+            np.testing.assert_allclose(a.box, b.box, atol=0.05)
