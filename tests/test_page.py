@@ -38,7 +38,7 @@ SIZE = 224
 # Between the browser and Python; the browser decodes JPEG and resamples in code of its own.
 LEVELS = 1  # of 255, any pixel of the input; 0 where it covers whole pixels and shrinks less than 2
 # Of one of these heads two predictions are equally sure but for rounding: either box may be kept.
-PIXELS, SCORE, DEGREES = 1.5, 0.02, 1.0
+PIXELS, SCORE, DEGREES = 1.5, 0.02, 1.0  # pixels of an image of 800
 TO_THE_BIT = ((288, 384), (224, 224), (640, 480), (720, 1280))
 PATIENCE = 120.0  # seconds
 
@@ -139,18 +139,19 @@ def python(exported) -> Predictor:
     return Predictor(exported, runtime="onnxruntime")
 
 
-def assert_same_heads(found: list[dict], image: np.ndarray, python: Predictor) -> None:
+def assert_same_heads(found: list[dict], image: np.ndarray, python: Predictor, looks=1) -> None:
     expected = python(image)
     assert len(found) == len(expected) > 0
-    for head, true in zip(found, expected, strict=True):
-        assert np.abs(np.array(head["box"]) - true.box).max() < PIXELS
+    boxes = np.array([true.box for true in expected])
+    for head in found:  # equally sure ones in any order
+        true = expected[np.abs(boxes - head["box"]).max(axis=1).argmin()]
+        assert np.abs(np.array(head["box"]) - true.box).max() < PIXELS * max(image.shape) / 800
         assert abs(head["score"] - true.score) < SCORE
         rotation = np.reshape(head["rotation"], (3, 3))
-        assert geodesic_degrees(rotation, true.rotation) < DEGREES
+        assert geodesic_degrees(rotation, true.rotation) < DEGREES * looks
         angles = [head["yaw"], head["pitch"], head["roll"]]
-        assert angles == pytest.approx(
-            rotation_to_euler(rotation, convention="canonical"), abs=0.01
-        )
+        euler = rotation_to_euler(rotation, convention="canonical")
+        assert angles == pytest.approx(euler, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", ["served", "single"])
@@ -164,21 +165,20 @@ def test_images_give_pythons_heads(browser, python, kind, request):
 
 
 def test_small_heads_and_a_large_one(browser, served, python, tmp_path):
-    """All second looks: an image of more small heads than one input shows, with a large one."""
+    """All second looks, tiles too: more small heads than one input shows, and a large one."""
     large = cv2.resize(cv2.imread(str(IMAGES[0])), (800, 600))
     scene = np.full((900, 1600, 3), 114, np.uint8)
     scene[:600, :800] = large
     for i in range(10):
-        small = cv2.resize(
-            cv2.imread(str(IMAGES[1 + i % 5])), (192, 144), interpolation=cv2.INTER_AREA
-        )
+        photo = cv2.imread(str(IMAGES[1 + i % 5]))
+        small = cv2.resize(photo, (192, 144), interpolation=cv2.INTER_AREA)
         left, top = (850 + 200 * (i % 3), 20 + 160 * (i // 3)) if i < 9 else (20, 700)
         scene[top : top + 144, left : left + 192] = small
     path = tmp_path / "scene.png"
     cv2.imwrite(str(path), scene)
     heads = Opened(browser, served).look_at(path)["heads"]
     assert len(heads) == 11
-    assert_same_heads(heads, read_image(path), python)
+    assert_same_heads(heads, read_image(path), python, looks=2)  # each crops what the last found
 
 
 @pytest.mark.parametrize("clockwise", [1, 3])

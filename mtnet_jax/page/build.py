@@ -21,7 +21,7 @@ from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
-from mtnet_jax.predict import close_look, far_look, turned_look
+from mtnet_jax.predict import close_look, far_look, tiles, turned_look
 from mtnet_jax.predict.onnx_runtime import open_heads
 from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again
 
@@ -119,6 +119,18 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "sure": turned_look.SURE,
         "least": turned_look.LEAST_TURNED,
     }
+    in_tiles = {
+        "sure": FOUND_SCORE,
+        "small": tiles.SMALL,
+        "worth": tiles.WORTH,
+        "three": tiles.THREE,
+        "whole": tiles.WHOLE,
+        "largest": tiles.LARGEST,
+        "mostOverlap": tiles.MOST_OVERLAP,
+        "inside": tiles.INSIDE,
+        "larger": tiles.LARGER,
+        "border": tiles.BORDER,
+    }
     close = {
         "square": close_look.SQUARE,
         "part": close_look.HEAD,
@@ -126,7 +138,8 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "sure": FOUND_SCORE,
         "sameIou": close_look.SAME_IOU,
     }
-    return {"leastScore": LEAST_SCORE, "far": far, "turned": turned, "close": close}
+    looks = {"far": far, "turned": turned, "tiles": in_tiles, "close": close}
+    return {"leastScore": LEAST_SCORE, **looks}
 
 
 def _exported(weights: Path) -> tuple[bytes, dict[str, Any]]:

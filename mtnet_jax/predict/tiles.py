@@ -34,8 +34,8 @@ WHOLE = 0.1  # up to this a head is whole in some tile; what is larger
 LARGEST = 0.2  # is taken from the whole image too, and beyond this from it alone
 MOST_OVERLAP = 0.5  # of a tile's side, by which neighbours overlap: very small tiles show less
 
-_INSIDE, _LARGER = 0.7, 1.3  # of a cut head's box, inside the whole one; their areas, at least
-_BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
+INSIDE, LARGER = 0.7, 1.3  # of a cut head's box, inside the whole one; their areas, at least
+BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
 
@@ -141,7 +141,7 @@ def uncut(heads: Found, window: Window, shape: tuple[int, ...]) -> Found:
     low = [left if left else -np.inf, top if top else -np.inf]
     high = [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
     inside = np.hstack([heads["boxes"][:, :2] - low, high - heads["boxes"][:, 2:]])
-    return chosen(heads, inside.min(axis=1) >= _BORDER)  # pixels, the least of the sides
+    return chosen(heads, inside.min(axis=1) >= BORDER)  # pixels, the least of the sides
 
 
 def join(
@@ -176,7 +176,7 @@ def without_cut_ones(parts: list[Found]) -> list[Found]:
     look = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
     areas = area_xyxy(boxes)
     shared = intersection_xyxy(boxes[:, None], boxes[None])
-    larger = areas[None] > _LARGER * areas[:, None]
-    cut = larger & (shared > _INSIDE * areas[:, None]) & (look[:, None] != look[None])
+    larger = areas[None] > LARGER * areas[:, None]
+    cut = larger & (shared > INSIDE * areas[:, None]) & (look[:, None] != look[None])
     whole = ~cut.any(axis=1)
     return [chosen(part, whole[look == number]) for number, part in enumerate(parts)]

@@ -35,7 +35,7 @@ async function look() {
     while (asked && source) {
       asked = false;
       const {image, width, height} = source;
-      const result = await network.detect(pixels(image, width, height), Number(element("score").value));
+      const result = await network.detect(pixels(image, width, height), Number(element("score").value), !stream);
       if (source?.image === image) show(result, width, height);
     }
   } catch (error) {

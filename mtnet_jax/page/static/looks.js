@@ -1,6 +1,6 @@
 // Looks at an image: what a square of the input shows, the heads found there, and which heads are
-// looked at once more, as mtnet_jax/predict/placing.py, far_look.py, turned_look.py and close_look.py
-// have it. Pure functions; a look is {place, side, left, top, mirrored, quarters}: how the image lies
+// looked at once more, as mtnet_jax/predict/placing.py, far_look.py, turned_look.py, tiles.py and
+// close_look.py have it. Pure functions; a look is {place, side, left, top, mirrored, quarters}: how the image lies
 // in a square of `side` pixels, which is then mirrored, or turned clockwise by quarters of a circle,
 // and where that lies in the input.
 
@@ -164,6 +164,74 @@ export function joinTurned(heads, [upright, ...turnedLooks], image, {far, turned
   return eachOnce([...heads.filter((head) => !lying.some(over(head))), ...lying], iouThreshold);
 }
 
+// Pixels of the side of the tiles in which a large image with small heads is looked at; 0: in none.
+export function tileSide(heads, image, size, {sure, small, worth, three, whole}) {
+  const longer = Math.max(image.width, image.height);
+  const isSmall = (head) => head.score >= sure && size * extent(head, image) <= small;
+  if (longer < worth * size || !heads.some(isSmall)) return 0;
+  const along = longer < three * size ? 2 : 3;
+  return Math.ceil((longer * (1 + whole * (along - 1))) / along);
+}
+
+// Where the tiles of an image lie, {left, top, right, bottom} each, evenly spread.
+export function tileWindows(image, side, tiles) {
+  const {width, height} = image;
+  const step = side * (1 - tileOverlap(image, side, tiles));
+  return tileStarts(height, side, step).flatMap((top) =>
+    tileStarts(width, side, step).map((left) => {
+      return {left, top, right: Math.min(left + side, width), bottom: Math.min(top + side, height)};
+    }),
+  );
+}
+
+function tileOverlap({width, height}, side, {whole, mostOverlap}) {
+  return Math.min((whole * Math.max(width, height)) / side, mostOverlap);
+}
+
+function tileStarts(length, side, step) {
+  if (length <= side) return [0];
+  const gaps = Math.ceil((length - side) / step - 1e-6);
+  const evenRound = (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value)); // as NumPy
+  return Array.from({length: gaps + 1}, (_, i) => evenRound((i * (length - side)) / gaps));
+}
+
+// All of an input that shows a tile.
+export function tileView({left, top, right, bottom}, size) {
+  const shown = letterboxPlace({width: right - left, height: bottom - top}, size);
+  const {scale} = shown;
+  const place = {scale, left: shown.left - scale * left, top: shown.top - scale * top};
+  return {place, side: size, left: 0, top: 0, mirrored: false, quarters: 0};
+}
+
+// Heads of all looks, each once: small ones of the tiles, large ones of the whole image, those
+// between of the look that is surer. `found` has the heads of each tile.
+export function joinTiles(heads, windows, found, image, side, tiles, iouThreshold) {
+  const smallest = Math.min(tiles.whole, (tileOverlap(image, side, tiles) * side) / Math.max(image.width, image.height));
+  const large = heads.filter((head) => extent(head, image) > smallest);
+  const [sure, doubtful] = [true, false].map((is) => large.filter(({score}) => score >= tiles.sure === is));
+  const small = found.map((each, number) =>
+    each.filter((head) => isWhole(head, windows[number], image, tiles) && extent(head, image) < tiles.largest),
+  );
+  return eachOnce([...withoutCutOnes([sure, ...small], tiles).flat(), ...doubtful], iouThreshold);
+}
+
+// Whether the border of a tile does not cut a head; where the tile ends with the image nothing is.
+function isWhole({box}, {left, top, right, bottom}, {width, height}, {border}) {
+  return (
+    (left === 0 || box[0] - left >= border) &&
+    (top === 0 || box[1] - top >= border) &&
+    (right === width || right - box[2] >= border) &&
+    (bottom === height || bottom - box[3] >= border)
+  );
+}
+
+// Heads of several looks without what some show of heads that others show whole.
+function withoutCutOnes(parts, {inside, larger}) {
+  const isCutBy = (head) => (other) =>
+    area(other.box) > larger * area(head.box) && shared(head.box, other.box) > inside * area(head.box);
+  return parts.map((part) => part.filter((head) => !parts.some((others) => others !== part && others.some(isCutBy(head)))));
+}
+
 // The heads that are looked at again from close by, in one input: {head, view} each, the number of
 // the head, and the square that shows it. Squares that are left over show heads mirrored.
 export function closeSquares(heads, image, size, {sure, square, part, gain}) {
@@ -257,9 +325,16 @@ function extent({box}, {width, height}) {
 }
 
 function overlap(a, b) {
+  const both = shared(a, b);
+  return both && both / (area(a) + area(b) - both);
+}
+
+function shared(a, b) {
   const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
   const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (across <= 0 || down <= 0) return 0;
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return (across * down) / (area(a) + area(b) - across * down);
+  return across <= 0 || down <= 0 ? 0 : across * down;
+}
+
+function area(box) {
+  return (box[2] - box[0]) * (box[3] - box[1]);
 }

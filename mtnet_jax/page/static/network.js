@@ -9,9 +9,13 @@ import {
   isWorthAFarLook,
   isWorthATurnedLook,
   joinLooks,
+  joinTiles,
   joinTurned,
   meanOfLooks,
   refinedHeads,
+  tileSide,
+  tileView,
+  tileWindows,
   turnedViews,
   wholeView,
 } from "mtnet/looks";
@@ -28,7 +32,8 @@ export async function openNetwork(settings) {
   const scalar = (value) => new ort.Tensor("float32", Float32Array.of(value), []);
 
   // The heads of {data, width, height} with RGBA bytes, and milliseconds: {heads, prepare, run}.
-  async function detect(image, score) {
+  // In tiles, which take up to nine inputs, only images are looked at that need not be quick.
+  async function detect(image, score, inTiles) {
     const {size, iou, secondLook} = settings;
     const time = {prepare: 0, run: 0};
     const least = secondLook ? Math.min(score, secondLook.leastScore) : score;
@@ -43,6 +48,13 @@ export async function openNetwork(settings) {
     if (isWorthATurnedLook(heads, image, secondLook)) {
       const seen = await look(turnedViews(image, size, secondLook));
       heads = joinTurned(heads, seen, image, secondLook, iou);
+    }
+    const side = inTiles ? tileSide(heads, image, size, secondLook.tiles) : 0;
+    if (side) {
+      const windows = tileWindows(image, side, secondLook.tiles);
+      const seen = [];
+      for (const window of windows) seen.push(...(await look([tileView(window, size)])));
+      heads = joinTiles(heads, windows, seen, image, side, secondLook.tiles, iou);
     }
     const squares = closeSquares(heads, image, size, close);
     if (squares.length) {
