@@ -21,6 +21,7 @@ from mtnet_jax.predict.looks import look_at
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import looks_again
+from mtnet_jax.predict.tiles import AUTO, Tile
 from mtnet_jax.run_metrics import LAST, Step
 
 
@@ -134,6 +135,7 @@ def predict_records(
     limit: int = 0,
     iou_threshold: float = 0.5,
     second_looks: bool = False,
+    tile: Tile = AUTO,
     host: int = 0,
     hosts: int = 1,
 ) -> Iterator[tuple[dict, dict]]:
@@ -147,7 +149,8 @@ def predict_records(
       threads: that read, decode and letterbox.
       limit: at most so many records, spread evenly over the source; 0 takes all.
       iou_threshold: of heads of several looks that are one.
-      second_looks: whether images are looked at more than once (`predict.looks`).
+      second_looks: whether images are looked at more than once.
+      tile: see `predict.looks.look_at`.
       host: number of this host, from 0.
       hosts: how many share the records; each has every so many-th of them.
 
@@ -161,7 +164,7 @@ def predict_records(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
         )
     )
-    looks = {"iou_threshold": iou_threshold, "second_looks": second_looks}
+    looks = {"iou_threshold": iou_threshold, "second_looks": second_looks, "tile": tile}
     waiting: list[dict] = []
     for item in prepared:
         waiting.append(item)
