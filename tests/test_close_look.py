@@ -236,7 +236,8 @@ def test_it_helps_on_the_people_of_the_demo(photographs):
         large[top : top + small.shape[0], left : left + small.shape[1]] = small
     errors, off = {}, {}
     for second_look in (False, True):
-        heads = Predictor("release", runtime="onnxruntime", second_look=second_look)(large)
+        options = {"runtime": "onnxruntime", "second_look": second_look, "tile": None}
+        heads = Predictor("release", **options)(large)
         errors[second_look], off[second_look] = [], []
         for truth, image, (left, top) in zip(expected, photographs, places, strict=True):
             scale = side / max(image.shape[:2])
