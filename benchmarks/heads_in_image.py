@@ -78,8 +78,8 @@ def growth(rounds: int, second_look: bool) -> dict[int, float]:
     One process takes the images in turn: the differences are smaller than those between
     processes.
     """
-    looks = {"second_look": second_look, "tile": None}  # tiles cost more, once there is a small head
-    predictor = Predictor.load(WEIGHTS, score_threshold=SCORE, **looks)
+    # Tiles cost more, once there is a small head.
+    predictor = Predictor.load(WEIGHTS, score_threshold=SCORE, second_look=second_look, tile=None)
     images = {count: image_of_heads(count) for count in COUNTS}
     times = {count: [] for count in COUNTS}
     for _ in range(rounds):
