@@ -59,6 +59,15 @@ class Item:
     image_id: str
     doubt: str = ""
 
+    @property
+    def mat(self) -> Path:
+        """The file of its labels."""
+        return self.image.with_suffix(".mat")
+
+    def inputs(self) -> tuple[Path, ...]:
+        """What is read besides the image, see `engine.fingerprint`."""
+        return (self.mat,)
+
 
 @dataclass(frozen=True)
 class Face:
@@ -227,12 +236,12 @@ def landmark_box(points: np.ndarray, margin: float) -> np.ndarray:
 
 def _records(item: Item, report: Report, *, source: str, options: Options) -> Iterator[dict]:
     # Every image shows a face: without a label it must go, or the face would be background.
-    name, mat = item.image_id, item.image.with_suffix(".mat")
-    if not mat.is_file():
+    name = item.image_id
+    if not item.mat.is_file():
         report.drop_image("no .mat beside the image", name)
         return
     try:
-        face = read_face(mat)
+        face = read_face(item.mat)
     except ValueError as error:
         report.drop_image("the .mat cannot be read", str(error))
         return
