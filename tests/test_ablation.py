@@ -25,7 +25,7 @@ from mtnet_jax.ablation.spec import (
     runs_of,
 )
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text, verdict
-from mtnet_jax.cli import main
+from mtnet_jax.cli import PREEMPTED, main
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.figures import interpolated_precision
 from mtnet_jax.evaluation.metrics import image_state, merge_states, summarise
@@ -154,9 +154,11 @@ def train_all_with(monkeypatch, workdir, program, at_once=1) -> Outcome:
 
 def test_a_run_that_fails_ends_alone(monkeypatch, tmp_path):
     program = "import sys; open(sys.argv[2] + '/' + sys.argv[1], 'w'); sys.exit("
-    program += "{'euler-seed1': 3, 'vectors-seed2': 75}.get(sys.argv[1], 0))"
+    codes = {"euler-seed1": 3, "euler-seed2": PREEMPTED, "vectors-seed2": running.BUSY}
+    program += f"{codes}.get(sys.argv[1], 0))"
     outcome = train_all_with(monkeypatch, tmp_path, program)
-    assert outcome == Outcome({"euler-seed1": "ended with code 3"}, ["vectors-seed2"])
+    failed = {name: f"ended with code {codes[name]}" for name in ("euler-seed1", "euler-seed2")}
+    assert outcome == Outcome(failed, ["vectors-seed2"])
     assert len(list(tmp_path.iterdir())) == 6
 
 
