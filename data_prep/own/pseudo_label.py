@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
@@ -215,7 +216,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default {TRUST.outward:g})",
     )
     parser.add_argument(
-        "--split", default="train", metavar="NAME", help="that images go into (default: train)"
+        "--split",
+        type=arguments.split,
+        default="train",
+        metavar="NAME",
+        help="that images go into (default: train)",
     )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 

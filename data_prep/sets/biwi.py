@@ -20,7 +20,7 @@ import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from data_prep.sets.biwi_files import (
@@ -216,6 +216,8 @@ def conversion(
         raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
     if not radius > 0:
         raise BadInput(f"--radius {radius}: must be above 0 mm")
+    if not sequences:
+        raise BadInput("--sequences names none: leave it out for all 24")
     root = raw / "hpdb" if (raw / "hpdb").is_dir() else raw
     frames = {number: _frames(root, number) for number in sequences}
     options = Options(
@@ -324,7 +326,9 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
     if options.calibrated:
         rotation = calibration.rotation @ rotation
     heads = HeadsOfImage(frame.name, size, report)
-    heads.add(box, rotation)
+    if not heads.add(box, rotation):
+        report.drop_image(ONLY_HEAD_DROPPED, frame.name)
+        return
     yield heads.record(encoded, "biwi", intrinsics_of_matrix(calibration.matrix))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
@@ -262,7 +262,9 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
     if box is None:
         return
     heads = HeadsOfImage(name, size, report)
-    heads.add(box, rotation(face))
+    if not heads.add(box, rotation(face)):
+        report.drop_image(ONLY_HEAD_DROPPED, name)
+        return
     yield heads.record(encoded, source)
 
 
