@@ -101,6 +101,8 @@ def test_a_shared_detector_is_trained_in_its_phases_alone(tmp_path):
         ({"seeds": (0, 0)}, "seeds must differ"),
         ({"arms": {"a b": {}, "a_b": {}}, "reference": "a b"}, "names of arms must differ"),
         ({"test_sets": {}}, "nothing to measure on"),
+        ({"arms": {"detector": {}, "vectors": {}}}, "an arm cannot be called 'detector'"),
+        ({"arms": {"": {}, "vectors": {}}}, "an arm cannot be called ''"),
         (
             {
                 "arms": {"v1": {"model.version": "v1"}, "vectors": {}},
@@ -315,7 +317,9 @@ def test_what_is_written_is_whole():
     assert "euler: geodesic" in text
     assert "higher" in text
     json.dumps(RESULT, allow_nan=False)
-    latex = as_latex(RESULT)
+    result = json.loads(json.dumps(RESULT).replace("euler", "a_b 50% & {x}"))
+    latex = as_latex(result)
+    assert latex.count(r"a\_b 50\% \& \{x\} & ") == 2
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
 
 
