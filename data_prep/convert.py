@@ -14,7 +14,6 @@ from pathlib import Path
 from data_prep.engine import arguments, runners
 from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import MissingFile, MtnetError
-from mtnet_jax.places import place_argument
 
 # Name of the command -> module and one line of help.
 CONVERTERS = {
@@ -55,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         converter = names.add_parser(name, help=text, description=text)
         converter.add_argument("--raw", type=Path, required=True, help="folder of the raw data")
         converter.add_argument(
-            "--out", type=place_argument, required=True, help="record set to write, or its address"
+            "--out",
+            type=arguments.output,
+            required=True,
+            help="record set to write, or its address",
         )
         converter.add_argument(
             "--overwrite", action="store_true", help="replace the record set at --out"

@@ -4,8 +4,10 @@
 want; any value can also be changed on the command line (`--config.model.width=0.25`).
 """
 
+import difflib
 import math
 import runpy
+import traceback
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from mtnet_jax.anchors import COCO_ANCHORS
 from mtnet_jax.data.augment import AugmentOptions
 from mtnet_jax.data.packing import PackOptions
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, MtnetError
 from mtnet_jax.losses import LossWeights
 from mtnet_jax.shipped import shipped, shipped_names
 from mtnet_jax.targets import AssignOptions
@@ -190,11 +192,7 @@ def default_config() -> ConfigDict:
 
 def starting_from(config: str | Path) -> ConfigDict:
     """The configuration of a file, or of this name that ships, for a file that changes it."""
-    # Not by `load_config`: ml_collections runs every file as one and the same module, so that the
-    # file that calls this would find the other's constants in place of its own of the same name.
-    started = runpy.run_path(str(_file_of(config)))["get_config"]()
-    started.unlock()
-    return started
+    return _run(_file_of(config))
 
 
 def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -205,24 +203,106 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
       overrides: the arguments.
 
     Raises:
-      ValueError: no such file or name, or an argument that is no option of the configuration.
+      ValueError: no such file or name, an error in the file, an option that it misspells or leaves
+        out, or an argument that is no option of the configuration.
     """
     path = _file_of(config)
-    values = flags.FlagValues()
-    arguments = ["mtnet train", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    found, values = _run(path), flags.FlagValues()
+    if faults := _name_faults(found, defaults_like(found)):
+        raise BadInput(f"{path}: {'; '.join(faults)}")
+    arguments = ["mtnet train", *overrides]
     try:
+        config_flags.DEFINE_config_dict("config", found, flag_values=values, sys_argv=arguments)
         unused = values(arguments)[1:]
     except flags.Error as error:
         raise BadInput(" ".join(str(error).split())) from error
     except (AttributeError, KeyError) as error:
-        # ml_collections wraps one error into another and says "did you mean" on a second line.
-        said = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
-        said = " ".join(str(said).split())
-        raise BadInput(f"No such option in the configuration {path}: {said}") from error
+        raise BadInput(f"No such option in the configuration {path}: {_said(error)}") from error
     if unused:
         raise BadInput(f"Unknown arguments: {' '.join(unused)} (options are --config.KEY=VALUE).")
     return values.config
+
+
+def _run(path: Path) -> ConfigDict:
+    """What `get_config()` of a file gives.
+
+    Raises:
+      BadInput: there is no such function, it gives something else, or the file raises an error: it
+        is said with its line.
+    """
+    # Not by ml_collections, which runs every file as one and the same module: a file that starts
+    # from another would find the other's constants in place of its own of the same name.
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        found = get_config() if get_config else None
+    except MtnetError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise BadInput(f"{path}, {_line(error, path)}: {kind}: {_said(error)}") from error
+    if get_config is None:
+        raise BadInput(f"{path} has no function get_config(), which gives a configuration.")
+    if not isinstance(found, ConfigDict):
+        raise BadInput(
+            f"{path}: get_config() gives a {type(found).__name__}, not a ConfigDict: begin with "
+            "config = default_config(), or starting_from(NAME), and end with return config."
+        )
+    found.unlock()
+    return found
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Where in a file an error was made."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"line {lines[-1]}" if lines else "in what it imports"
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in one line."""
+    # ml_collections wraps one error into another and says "did you mean" on a second line.
+    said: Any = error
+    while isinstance(said, Exception) and said.args:
+        said = said.args[0]
+    return " ".join(str(said).split())
+
+
+def defaults_like(config: ConfigDict) -> ConfigDict:
+    """The default of every option, for the record sets and phases that a configuration names."""
+    usual = default_config()
+    usual.data = ConfigDict({name: record_set("") for name in config.get("data") or {}})
+    blank = phase((), epochs=0, batch_size=0, learning_rate=0)
+    usual.phases = ConfigDict({name: blank for name in config.get("phases") or {}})
+    return usual
+
+
+def _name_faults(found: Any, usual: ConfigDict, section: str = "config") -> list[str]:
+    """What options of a configuration are not options, and which it lacks."""
+    if not isinstance(found, ConfigDict):
+        return [f"{section} is {found!r}, but holds options: {', '.join(usual)}"]
+    faults = []
+    for name in set(found) - set(usual):
+        alike = difflib.get_close_matches(name, usual, n=1)
+        cure = f"did you mean {section}.{alike[0]}?" if alike else f"there are {', '.join(usual)}"
+        faults.append(f"{section}.{name} is no option: {cure}")
+    if missing := sorted(set(usual) - set(found)):
+        faults.append(
+            f"{section} lacks {', '.join(missing)}: {_made_by(section)} gives all of them"
+        )
+    for name in set(usual) & set(found):
+        # An empty section has names of the user's own: labels of a record set.
+        if isinstance(usual[name], ConfigDict) and usual[name]:
+            faults += _name_faults(found[name], usual[name], f"{section}.{name}")
+    return sorted(faults)
+
+
+def _made_by(section: str) -> str:
+    """The function that makes a section with all of its options."""
+    for kind, function in (("data", "record_set(...)"), ("phases", "phase(...)")):
+        if section.startswith(f"config.{kind}."):
+            return function
+    return "default_config()"
 
 
 def _file_of(config: str | Path) -> Path:

@@ -7,8 +7,9 @@ kind is also the built-in exception that Python code would expect.
 
 import json
 
-# What json.loads raises: for text that is no JSON, and for lists nested to do harm.
-NOT_JSON = (json.JSONDecodeError, RecursionError)
+# What json.loads raises: for text that is no JSON, for bytes that are no text, and for lists nested
+# to do harm.
+NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
 class MtnetError(Exception):

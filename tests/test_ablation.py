@@ -25,7 +25,7 @@ from mtnet_jax.ablation.spec import (
     runs_of,
 )
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text, verdict
-from mtnet_jax.cli import main
+from mtnet_jax.cli import PREEMPTED, main
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.figures import interpolated_precision
 from mtnet_jax.evaluation.metrics import image_state, merge_states, summarise
@@ -101,6 +101,8 @@ def test_a_shared_detector_is_trained_in_its_phases_alone(tmp_path):
         ({"seeds": (0, 0)}, "seeds must differ"),
         ({"arms": {"a b": {}, "a_b": {}}, "reference": "a b"}, "names of arms must differ"),
         ({"test_sets": {}}, "nothing to measure on"),
+        ({"arms": {"detector": {}, "vectors": {}}}, "an arm cannot be called 'detector'"),
+        ({"arms": {"": {}, "vectors": {}}}, "an arm cannot be called ''"),
         (
             {
                 "arms": {"v1": {"model.version": "v1"}, "vectors": {}},
@@ -154,9 +156,11 @@ def train_all_with(monkeypatch, workdir, program, at_once=1) -> Outcome:
 
 def test_a_run_that_fails_ends_alone(monkeypatch, tmp_path):
     program = "import sys; open(sys.argv[2] + '/' + sys.argv[1], 'w'); sys.exit("
-    program += "{'euler-seed1': 3, 'vectors-seed2': 75}.get(sys.argv[1], 0))"
+    codes = {"euler-seed1": 3, "euler-seed2": PREEMPTED, "vectors-seed2": running.BUSY}
+    program += f"{codes}.get(sys.argv[1], 0))"
     outcome = train_all_with(monkeypatch, tmp_path, program)
-    assert outcome == Outcome({"euler-seed1": "ended with code 3"}, ["vectors-seed2"])
+    failed = {name: f"ended with code {codes[name]}" for name in ("euler-seed1", "euler-seed2")}
+    assert outcome == Outcome(failed, ["vectors-seed2"])
     assert len(list(tmp_path.iterdir())) == 6
 
 
@@ -313,7 +317,9 @@ def test_what_is_written_is_whole():
     assert "euler: geodesic" in text
     assert "higher" in text
     json.dumps(RESULT, allow_nan=False)
-    latex = as_latex(RESULT)
+    result = json.loads(json.dumps(RESULT).replace("euler", "a_b 50% & {x}"))
+    latex = as_latex(result)
+    assert latex.count(r"a\_b 50\% \& \{x\} & ") == 2
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
 
 

@@ -39,6 +39,13 @@ def test_frames_without_a_good_pose_are_dropped(raw, text, reason):
     assert "01" in report.dropped_images[reason][0]
 
 
+def test_a_frame_whose_head_is_outside_is_dropped(raw):
+    (raw / "hpdb/01/frame_00003_pose.txt").write_text(pose(centre="9000 0 900"))
+    report, records = read(raw)
+    assert [r["image_id"] for r in records["test"]] == ["17/frame_00003"]
+    assert report.dropped_images == {"its only head was dropped": ["01/frame_00003"]}
+
+
 def test_a_short_annotation_is_dropped(raw):
     (raw / "hpdb/01/frame_00003_pose.txt").unlink()
     (raw / "db_annotations/01").mkdir(parents=True)
@@ -62,6 +69,8 @@ def test_missing_parts_stop_the_conversion(raw):
     (raw / "hpdb/17/rgb.cal").unlink()
     with pytest.raises(FileNotFoundError, match=r"17/rgb\.cal is missing"):
         biwi.conversion(raw, sequences=(1, 17))
+    with pytest.raises(ValueError, match="--sequences names none"):
+        biwi.conversion(raw, sequences=())
     with pytest.raises(ValueError, match="Protocol 'half'"):
         biwi.conversion(raw, sequences=(1,), protocol="half")
     with pytest.raises(ValueError, match="Box rule 'face'"):

@@ -144,11 +144,12 @@ def test_refuses_to_overwrite(tmp_path):
     assert RecordSet.open(out).splits == {"train": 2}
 
 
-def test_overwrite_leaves_other_folders_alone(tmp_path):
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_overwrite_leaves_other_folders_alone(tmp_path, overwrite):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match="not a record set"):
-        write_record_set(tiny(), tmp_path / "photos", overwrite=True)
+    with pytest.raises(FileExistsError, match=r"not a record set.*choose another --out"):
+        write_record_set(tiny(), tmp_path / "photos", overwrite=overwrite)
     assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"precious"
 
 
@@ -160,6 +161,23 @@ def test_a_conversion_that_fails_at_once_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="image 0 is bad"):
         write_record_set(tiny(read=read), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tell", "said"),
+    [
+        (lambda report: None, "None came of its 3 items"),
+        (lambda report: report.drop_image("it is torn", "a.jpg"), "3 dropped, it is torn: a.jpg"),
+        (lambda report: report.note("heads too small", "a.jpg"), "3 heads too small: a.jpg"),
+    ],
+)
+def test_a_split_without_images_says_why(tmp_path, tell, said):
+    def read(number, report):
+        tell(report)
+        yield from ()
+
+    with pytest.raises(ValueError, match=rf"'train' has no images.* {said}\. Change what leaves"):
+        write_record_set(tiny({"train": range(3)}, read), tmp_path / "out")
 
 
 def test_a_failed_conversion_keeps_the_old_set(tmp_path):

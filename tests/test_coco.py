@@ -231,6 +231,10 @@ def set_annotation(**changes):
         (set_annotation(heading="left"), "field 'heading' is .*left.*a number of degrees"),
         (set_annotation(heading=[20]), "field 'heading' is .*a number of degrees"),
         (set_annotation(heading=20, bbox=None), "field 'bbox' is None, expected"),
+        (
+            set_annotation(bbox=None, place="of the user"),
+            r"labels\.json, annotations\[2\] \(id 3\): field 'bbox' is None",
+        ),
         (lambda c: c["images"][1].pop("file_name"), r"images\[1\]: field 'file_name' is missing"),
         (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second image has the id 3"),
         (lambda c: c["images"][0].update(width="8o"), "field 'width': '8o' is no number"),
@@ -276,6 +280,9 @@ def test_coco_command(raw_coco, tmp_path, capsys):
     for bad in ([], ["--split", "labels.json"], ["--split", "train="]):
         with pytest.raises(SystemExit):
             main([*words, *bad])
+    with pytest.raises(SystemExit):
+        main([*words, "--split", "val/1=labels.json:images"])
+    assert "the name 'val/1' holds a slash" in capsys.readouterr().err
 
 
 # --- DirectMHP -----------------------------------------------------------------------------------

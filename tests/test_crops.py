@@ -1,24 +1,31 @@
 """Crops round heads: one head each, where it should be, as the crop shows it."""
 
+import functools
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
+from data_prep.engine.builder import write_record_set as convert
 from data_prep.engine.description import Description
 from data_prep.engine.report import Report
-from data_prep.own import crops
+from data_prep.own import crops, csv_heads
 from data_prep.own.crops import CropOptions, read_crops
+from data_prep.own.record_items import RecordItem
 from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSource
 from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees
 from tests.record_sets import a_record, write_record_set
 
+ITEM = RecordItem("", "train", 0, Path())
 LEFT, RIGHT = [6.0, 10, 26, 34], [34.0, 12, 56, 30]  # of an image of 64x48
 
 
 def cut(monkeypatch, record, **options):
     report = Report(Description("mine", "1.0.0", "", "head", ("head",), "", "", ""))
     monkeypatch.setattr(crops, "_source", lambda folder, split: [record])
-    found = read_crops(("", "train", 0), report, name="mine", options=CropOptions(**options))
+    found = read_crops(ITEM, report, name="mine", options=CropOptions(**options))
     return list(found), report
 
 
@@ -88,3 +95,36 @@ def test_rotations_are_those_that_the_crop_shows(tmp_path):
     off_axis = np.rad2deg(np.arctan(np.hypot(x, y)))
     turned = geodesic_degrees(np.float64(crop["rotations"][0]), np.float64(record["rotations"][0]))
     assert turned == pytest.approx(off_axis, abs=1e-3)
+
+
+def test_records_that_were_made_anew_are_read_again(tmp_path, monkeypatch):
+    """Between a conversion that was stopped and the one that goes on."""
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((48, 64, 3), 90, np.uint8))
+
+    def label(left):
+        rows = "".join(f"{name}.png,{left},5,{left + 20},30\n" for name in "ab")
+        (tmp_path / "heads.csv").write_text(f"image,x1,y1,x2,y2\n{rows}")
+        labelled = csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="set")
+        convert(labelled, tmp_path / "set", overwrite=True)
+        crops._source.cache_clear()
+        return crops.conversion(tmp_path / "set", name="mine", options=CropOptions())
+
+    read = crops.read_crops
+
+    def stopped(item, report, **options):
+        if item.index == 1:
+            raise KeyboardInterrupt
+        return read(item, report, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crops, "read_crops", functools.wraps(read)(stopped))
+        with pytest.raises(KeyboardInterrupt):
+            convert(label(5), tmp_path / "mine")
+    assert list(tmp_path.glob(".mine.parts/*.pickle"))
+    convert(label(40), tmp_path / "mine")
+    made = RecordSource(tmp_path / "mine", "train")
+    (tmp_path / "once").mkdir()
+    convert(label(40), tmp_path / "once" / "mine")
+    expected = RecordSource(tmp_path / "once" / "mine", "train")
+    assert [made.raw(i) for i in range(2)] == [expected.raw(i) for i in range(2)]

@@ -246,6 +246,14 @@ def test_csv_bad_tables_are_named(raw_csv, text, message):
         csv_heads.conversion(*raw_csv(text), name="own")
 
 
+@pytest.mark.parametrize("split", ["val/1", "..", "C:test", "a\\b"])
+def test_csv_splits_that_are_no_names_of_files(raw_csv, split):
+    rows = f"a/empty.jpg,1,2,30,40,train\na/empty.jpg,5,2,30,40,{split}\n"
+    raw, table = raw_csv(f"image,x1,y1,x2,y2,split\n{rows}")
+    with pytest.raises(ValueError, match=r"heads\.csv, line 3, column 'split': the name .*train"):
+        csv_heads.conversion(raw, table, name="own")
+
+
 def test_csv_other_encodings_and_missing_files(raw_csv):
     with pytest.raises(
         ValueError, match=r"heads\.csv, line \d+: byte \d+ is not utf-8: save the file as UTF-8"

@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data_prep.engine.fingerprint import code_fingerprint, fingerprint
+from data_prep.own.looks import Agreement, Labeller
+from data_prep.panoptic.converter import Item as Run
+from data_prep.sets import biwi, mat_faces
 from tests.conftest import REPOSITORY
 
 
@@ -83,6 +87,51 @@ def test_files_count_with_size_and_time(tmp_path):
     path.write_text("ab")
     os.utime(path, (2, 2))
     assert len({missing, first, later, fingerprint([path])}) == 4
+
+
+@dataclass(frozen=True)
+class WithInputs:
+    image: str
+
+    def inputs(self):
+        return [Path(self.image).with_suffix(ending) for ending in (".txt", ".json")]
+
+
+def test_files_that_no_field_names_count_too(tmp_path):
+    item = WithInputs(str(tmp_path / "a.jpg"))
+    found = [fingerprint(item)]
+    for name in ("a.txt", "a.json", "a.jpg"):
+        (tmp_path / name).write_text(name)
+        found.append(fingerprint(item))
+    assert len(set(found)) == 3
+    assert found[2] == found[3]  # named by a text alone
+
+
+@pytest.mark.parametrize(
+    ("item", "changed"),
+    [
+        (lambda raw: mat_faces.Item(raw / "a.jpg", "a"), "a.mat"),
+        (lambda raw: biwi.Frame(raw / "f_rgb.png", 1, raw / "f.bin"), "f_pose.txt"),
+        (lambda raw: biwi.Frame(raw / "f_rgb.png", 1, raw / "f.bin"), "f_depth.bin"),
+        (lambda raw: biwi.Frame(raw / "f_rgb.png", 1, raw / "f.bin"), "depth.cal"),
+        (lambda raw: Run(raw, "s", 7, (3, 5), False), "s/hdFace3d/faceRecon3D_hd00000005.json"),
+        (
+            lambda raw: Run(raw, "s", 7, (3,), True),
+            "s/hdPose3d_stage1_coco19/body3DScene_00000003.json",
+        ),
+        (lambda raw: Run(raw, "s", 7, (3,), False), "s/hdImgs/00_07/00_07_00000003.png"),
+        (lambda raw: Run(raw, "s", 7, (3,), False), "s/calibration_s.json"),
+        (lambda raw: Run(raw, "s", 7, (3,), False), "s/hdVideos/hd_00_07.mp4"),
+        (lambda raw: Labeller(raw, (416,), Agreement()), "checkpoints/9/weights.npz"),
+    ],
+)
+def test_what_items_are_read_from_counts(tmp_path, item, changed):
+    path = tmp_path / changed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("labels")
+    before = fingerprint(item(tmp_path))
+    path.write_text("other labels")
+    assert fingerprint(item(tmp_path)) != before
 
 
 def test_code_counts(monkeypatch, tmp_path):

@@ -262,6 +262,7 @@ def test_images_without_a_good_label_are_dropped(raw):
     raw("no place", Pose_Para=POSE[:, :3])
     raw("turned", Pose_Para=POSE * [[1, 5, 1, 1, 1, 1, 1]])
     raw("cut short", Pose_Para=POSE, pt2d=face_68())
+    raw("outside", Pose_Para=POSE + [[0, 0, 0, 5000, 0, 0, 0]])
     mat = raw.raw / "cut short.mat"
     mat.write_bytes(mat.read_bytes()[:-300])
     raw("empty", Pose_Para=POSE)
@@ -273,6 +274,8 @@ def test_images_without_a_good_label_are_dropped(raw):
     assert dropped.pop("the pose is not finite") == ["nan"]
     assert dropped.pop("an angle is beyond 99 degrees") == ["turned"]
     assert dropped.pop("Pose_Para has no place and scale for the rule 'head'") == ["no place"]
+    assert dropped.pop("its only head was dropped") == ["outside"]
+    assert report.dropped_heads == {"box is outside the image": ["outside"]}
     assert list(dropped) == ["the .mat cannot be read"]
     assert dropped.counts["the .mat cannot be read"] == 3
 

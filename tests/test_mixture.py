@@ -194,6 +194,19 @@ def test_different_box_rules_are_refused_unless_allowed(tmp_path):
     assert "WARNING" not in describe(one_rule, *open_sources(one_rule))
 
 
+@pytest.mark.parametrize(("frame", "share"), [("camera", 0.5), ("camera", 0.0), ("ray", 0.5)])
+def test_packed_inputs_of_known_cameras_are_warned_of(tmp_path, frame, share):
+    for name, intrinsics in (("dome", (50, 50, 32, 24)), ("photos", (0, 0, 0, 0))):
+        write_set(tmp_path / name, {"train": 2}, intrinsics=intrinsics)
+    sets = {name: record_set(str(tmp_path / name), eval_split="") for name in ("dome", "photos")}
+    config = mixed(**sets)
+    config.frame, config.pack.share = frame, share
+    text = describe(config, *open_sources(config))
+    wrong = frame == "camera" and share > 0
+    assert ("WARNING: dome: rotations are relative to a known camera" in text) == wrong
+    assert ("set config.frame = 'ray'" in text) == wrong
+
+
 def test_the_table_says_what_is_trained_and_evaluated(tmp_path):
     """The demo records, with the report of their conversion, and a set without one."""
     demo = Path(__file__).resolve().parent.parent / "demo" / "studio_demo"

@@ -89,7 +89,9 @@ CALIBRATION_FAULTS = {
         "has no HD camera 13",
     ),
     "VGA only": (camera_fault(), "has no camera of panel 0"),
-    "no cameras": (lambda content: [], "has no camera of panel 0"),
+    "no cameras": (lambda content: [], "has no 'cameras'"),
+    "cameras are numbers": (lambda content: {"cameras": [1]}, "has no 'cameras'"),
+    "cameras are nothing": (lambda content: {"cameras": None}, "has no 'cameras'"),
 }
 
 

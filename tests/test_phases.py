@@ -13,6 +13,7 @@ from mtnet_jax.training.phases import (
     learning_rate,
     make_optimizer,
     read_phases,
+    warmup_warning,
 )
 
 
@@ -85,6 +86,28 @@ def test_learning_rate_rises_and_falls(schedule, last):
     rate = learning_rate(read_phases(config)[0], steps=110)
     values = [float(rate(step)) for step in (0, 5, 10, 110)]
     np.testing.assert_allclose(values, [0, 5e-4, 1e-3, last], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(10, 10), (40, 10), (9, 10), (10, 0), (0, 10)])
+def test_a_warm_up_that_is_cut_off_is_said(warmup, steps):
+    config = default_config()
+    config.phases.phase1.warmup_steps = warmup
+    paper = read_phases(config)[0]
+    highest = max(float(learning_rate(paper, steps)(step)) for step in range(steps or 100))
+    warning = warmup_warning(paper, steps)
+    assert bool(warning) == (highest < paper.peak_rate * 0.9999 and steps > 0)
+    if warning:
+        assert f"config.phases.phase1.warmup_steps is {warmup}" in warning
+        assert f"comes to {highest:g} of 0.001" in warning
+
+
+def test_a_phase_in_which_nothing_would_learn():
+    config = default_config()
+    config.model.version = "v1"
+    read_phases(config)
+    config.phases.phase3.trainable = ("pose",)
+    with pytest.raises(ValueError, match=r"phase3.*the face branch says the pose"):
+        read_phases(config)
 
 
 def test_optax_masked_alone_would_not_freeze():

@@ -197,12 +197,22 @@ def test_pointing04_bad_files_are_named(tmp_path, change, message):
     assert path.stem in str(caught.value)
 
 
+def test_an_image_whose_head_is_outside_is_dropped(tmp_path):
+    write_shot(tmp_path, "person01146+0+0")
+    write_shot(tmp_path, "person01147+0+0", numbers=(3000, 20, 10, 12))
+    report = write_record_set(pointing04.conversion(tmp_path), tmp_path / "out")
+    assert RecordSet.open(tmp_path / "out").splits == {"train": 1}
+    assert report.dropped_images == {"its only head was dropped": ["person01147+0+0"]}
+
+
 def test_pointing04_missing_txt_image_or_person(tmp_path):
     with pytest.raises(FileNotFoundError, match="--raw must hold the folders Person01"):
         pointing04.read_shots(tmp_path)
     path = write_shot(tmp_path)
     with pytest.raises(ValueError, match=r"No images of person 7.*\[1\]"):
         pointing04.conversion(tmp_path, persons=(7,))
+    with pytest.raises(ValueError, match=r"No images of person 7.*\[1\]"):
+        pointing04.conversion(tmp_path, test_persons=(1, 7))
     with pytest.raises(ValueError, match="choose one of head, face"):
         pointing04.conversion(tmp_path, box_rule="hat")
     path.write_bytes(path.read_bytes()[:-400])

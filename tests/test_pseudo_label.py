@@ -14,7 +14,8 @@ from data_prep.engine.conversion import Description
 from data_prep.engine.report import Report
 from data_prep.own import csv_heads, looks, pseudo_label
 from data_prep.own.looks import Agreement, Labeller, Trusted, agree, missed, taught
-from data_prep.own.pseudo_label import read_image, read_record
+from data_prep.own.pseudo_label import read_record, read_unlabelled
+from data_prep.own.record_items import RecordItem
 from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.errors import BadInput
 from mtnet_jax.predict.head import Head
@@ -108,10 +109,16 @@ def test_flipped_looks_come_back_to_where_the_head_is(labeller):
 
 
 def test_images_become_records(tmp_path, labeller):
-    cv2.imwrite(str(tmp_path / "a.png"), an_image())
+    # Of 16 bits, which records do not hold.
+    cv2.imwrite(str(tmp_path / "a.png"), an_image().astype(np.uint16) * 257)
     report = a_report()
-    (record,) = read_image(tmp_path / "a.png", report, raw=tmp_path, source="mine", label=labeller)
+    (record,) = read_unlabelled(
+        tmp_path / "a.png", report, raw=tmp_path, source="mine", label=labeller
+    )
     assert record["image_id"] == "a.png"
+    stored = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, an_image())
     assert record["has_pose"].tolist() == [True]
     np.testing.assert_allclose(record["rotations"][0], turned(40), atol=1e-6)
     assert report.notes.counts["heads labelled with a rotation"] == 1
@@ -135,7 +142,7 @@ def records_of(tmp_path, monkeypatch, label, **heads):
     }
     monkeypatch.setattr(pseudo_label, "_source", lambda *_: [record])
     read = functools.partial(read_record, label=label, frame="ray")
-    (made,) = read(("folder", "train", 0), a_report())
+    (made,) = read(RecordItem("folder", "train", 0, tmp_path), a_report())
     return made
 
 
@@ -315,6 +322,25 @@ def test_a_teacher_of_a_record_set_is_asked_for_all_of_its_images(tmp_path, monk
     files[1].write_text('{"frame": "ray", "images": []}')
     with pytest.raises(BadInput, match="says nothing of 1 of 1 images"):
         pseudo_label.conversion(tmp_path / "mine", teacher=files, **options)
+
+
+def test_images_and_a_record_set_below_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(pseudo_label, "predictors", lambda *_: [_Sees()])
+    options = {"name": "posed", "weights": tmp_path, "sizes": (416,), "options": OPTIONS}
+    photos = tmp_path / "photos"
+    (photos / "old" / "of mine").mkdir(parents=True)
+    cv2.imwrite(str(photos / "a.png"), an_image())
+    (photos / "t.csv").write_text("image,x1,y1,x2,y2\na.png,30,20,70,60\n")
+    old = csv_heads.conversion(photos, photos / "t.csv", name="set")
+    write_record_set(old, photos / "old" / "of mine" / "set")
+    # Too far below for a record set that is meant.
+    made = pseudo_label.conversion(photos, **options)
+    assert made.splits == {"train": [photos / "a.png"]}
+    (photos / "old" / "of mine" / "set").rename(photos / "old" / "set")
+    with pytest.raises(BadInput, match=r"holds images .*a\.png.* and a record set .*old/set"):
+        pseudo_label.conversion(photos, **options)
+    (photos / "a.png").rename(photos / "old" / "set" / "sheet.png")
+    assert pseudo_label.conversion(photos / "old" / "set", **options).splits["train"]
 
 
 @pytest.mark.parametrize(

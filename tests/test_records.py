@@ -153,6 +153,8 @@ def test_no_record_set_says_how_to_make_one(tmp_path):
         ("metadata.json", None, r"metadata.json is missing"),
         ("metadata.json", "{}", "no 'box_rule'"),
         ("dataset_info.json", "{", "not valid JSON"),
+        ("dataset_info.json", b'{"name": "t\xeate"}', "not valid JSON"),
+        ("metadata.json", "[]", "no names and values"),
         ("dataset_info.json", "{}", "no name, version or splits"),
         ("dataset_info.json", '{"fileFormat": "array_record"}', "only 'tfrecord' can be read"),
     ],
@@ -161,7 +163,7 @@ def test_broken_metadata(record_set, name, content, message):
     path, _ = record_set
     (path / name).unlink()
     if content is not None:
-        (path / name).write_text(content)
+        (path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         RecordSet.open(path)
 

@@ -144,5 +144,9 @@ def test_the_same_records_may_lie_elsewhere_and_others_may_not(tmp_path):
     assert said == [f"data.demo.path is {str(moved)!r} now, was {here!r}"]
     with pytest.raises(BadInput, match=r"config\.data\.demo holds other records"):
         claim(tmp_path / "run", config, {"demo": RecordSource(moved, "test")}, phase=0)
+    for damage in (b"{", b"[1]", b"\xea"):
+        (tmp_path / "run" / RECORDS).write_bytes(damage)
+        with pytest.raises(BadInput, match=r"records\.json is damaged .*remove it"):
+            claim(tmp_path / "run", config, {"demo": source}, phase=0)
     (tmp_path / "run" / RECORDS).unlink()  # begun before records were noted
     claim(tmp_path / "run", config, {"demo": source}, phase=0)

@@ -101,6 +101,9 @@ def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
         assert studio(assets_dir, tmp_path / "out", *options) == 1
         assert word in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        studio(assets_dir, tmp_path / "out", "--head-size", "0-0.5")
+    assert "above 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

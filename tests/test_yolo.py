@@ -1,5 +1,6 @@
 """YOLO label files, and the command on them."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,45 @@ def test_yolo_malformed_line_is_named(raw_yolo, tmp_path, line, message):
 
 
 @pytest.mark.parametrize(
+    ("shape", "line", "box", "kind"),
+    [
+        ([2, 2], "0.5 0.5 0.2 0.2 0.45 0.45 0.55 0.45", [24, 16, 36, 24], "keypoints"),
+        ([2, 3], "0.5 0.5 0.2 0.2 0.45 0.45 1 0.55 0.45 1", [24, 16, 36, 24], "keypoints"),
+        ([2, 3], "0.5 0.5 0.2 0.2", [24, 16, 36, 24], ""),
+        (None, "0.5 0.5 0.2 0.2 0.45 0.45 2 0.55 0.45 1", [24, 16, 36, 24], "keypoints"),
+        (None, "0.5 0.5 0.2 0.2 0.45 0.45 1", [24, 16, 36, 24], "keypoints"),
+        (None, "0.7 0.7 0.8 0.6 0.9 0.6 0.9 0.65", [42, 24, 54, 28], "polygon"),
+        ([0, 0], "0.7 0.7 0.8 0.6 0.9 0.6 1 0.65 1 1", [42, 24, 60, 40], "polygon"),
+    ],
+)
+def test_keypoints_and_polygons(raw_yolo, tmp_path, shape, line, box, kind):
+    if shape:
+        (raw_yolo.raw / "data.yaml").write_text(f"names: ['head']\nkpt_shape: {shape}\n")
+    raw_yolo("train", "one", f"0 {line}\n")
+    (raw_yolo.raw / "valid/labels/four.txt").write_text("")
+    report, records = convert_yolo(raw_yolo.raw, tmp_path / "out")
+    np.testing.assert_allclose(records["train/one"]["boxes"], [box], rtol=1e-6)
+    assert ("polygons that became their boxes" in report.notes) == (kind == "polygon")
+    assert ("boxes whose keypoints are left out" in report.notes) == (kind == "keypoints")
+
+
+@pytest.mark.parametrize(
+    ("shape", "line", "message"),
+    [
+        ("[2, 2]", "0 0.5 0.5 0.2 0.2 0.4 0.4", r"7 numbers, expected 5 .*\[2, 2\].*, 9"),
+        ("null", "0 0.7 0.7 0.8 0.6 0.9 0.6 1 0.65 1 1", r"kpt_shape: \[2, 3\].*\[0, 0\]"),
+        ("[2, 4]", "", r"kpt_shape is \[2, 4\], expected"),
+        ("two", "", "kpt_shape is 'two', expected"),
+    ],
+)
+def test_what_could_be_keypoints_is_refused_with_a_cure(raw_yolo, tmp_path, shape, line, message):
+    (raw_yolo.raw / "data.yaml").write_text(f"names: [head, helmet]\nkpt_shape: {shape}\n")
+    raw_yolo("train", "one", line)
+    with pytest.raises(ValueError, match=message):
+        convert_yolo(raw_yolo.raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("names: ['head', 'helmet']", ["head", "helmet"]),
@@ -160,6 +200,14 @@ def test_yolo_missing_parts(raw_yolo, tmp_path):
     (raw_yolo.raw / "valid" / "images" / "four.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"OpenCV cannot decode.*four\.jpg"):
         convert_yolo(raw_yolo.raw, tmp_path / "out")
+
+
+def test_a_data_set_without_label_files(raw_yolo):
+    for path in raw_yolo.raw.glob("*/labels/*.txt"):
+        path.rename(path.with_suffix(".text"))
+    place = r"train/labels/empty\.txt"
+    with pytest.raises(FileNotFoundError, match=f"None of 4 images has a label file.*{place}"):
+        yolo.conversion(raw_yolo.raw, name="own")
 
 
 def test_damaged_images_are_left_out_and_named(raw_yolo, tmp_path):
@@ -209,7 +257,7 @@ def test_command_converts_and_reports(raw_yolo, tmp_path, capsys):
     assert "valid: 1 images" in out
     assert RecordSet.open(tmp_path / "sets" / "mine").label_names == ("head",)
     assert command(*words) == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert "exists already: give --overwrite" in capsys.readouterr().err
     assert command(*words, "--overwrite") == 0
 
 
@@ -225,6 +273,14 @@ def test_command_errors_are_one_line(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("mtnet data convert pointing04: ") for line in lines)
+    (tmp_path / "mine").mkdir()
+    with contextlib.chdir(tmp_path / "mine"):
+        for place in (".", "..", str(tmp_path / "mine")):
+            assert command("yolo", "--raw", str(tmp_path), "--out", place) == 1
+            error = capsys.readouterr().err
+            assert "is not a record set" in error
+            assert "choose another --out" in error
+            assert "give --overwrite" not in error
     with pytest.raises(SystemExit):
         command("yolo", "--raw", "a", "--out", "b", "--label-map", "nonsense")
     with pytest.raises(SystemExit):

@@ -1,6 +1,11 @@
 """Types of command line options that several converters share."""
 
 import argparse
+from pathlib import Path
+
+from data_prep.engine.description import check_split
+from mtnet_jax.errors import BadInput
+from mtnet_jax.places import Place, place_argument
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -11,6 +16,27 @@ def numbers(text: str) -> tuple[int, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Reads "train,valid" -> ("train", "valid")."""
     return tuple(name for name in text.split(",") if name)
+
+
+def split(text: str) -> str:
+    """The name of a split."""
+    try:
+        check_split(text, "a split")
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def folder(text: str) -> Path:
+    """The folder of an output, with a name, beside which it is written until it is whole."""
+    path = Path(text)
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def output(text: str) -> Place:
+    """`folder`, or an address."""
+    found = place_argument(text)
+    return folder(text) if isinstance(found, Path) else found
 
 
 def positive(text: str) -> int:

@@ -181,18 +181,18 @@ def check_target(out: Place, *, overwrite: bool) -> None:
         _clear_up(out)
     if not out.exists():
         return
-    if not overwrite:
-        raise FileInTheWay(f"{out} exists already: give --overwrite to replace it.")
     if not (out / "dataset_info.json").is_file():
         raise FileInTheWay(
-            f"{out} is not a record set (no dataset_info.json), so --overwrite leaves it alone: "
-            "choose another --out."
+            f"{out} exists and is not a record set (no dataset_info.json), so --overwrite leaves "
+            "it alone: choose another --out."
         )
     if not (out / "conversion.json").is_file():
         raise FileInTheWay(
             f"{out} is a record set of something else (no conversion.json), so --overwrite leaves "
             "it alone: choose another --out."
         )
+    if not overwrite:
+        raise FileInTheWay(f"{out} exists already: give --overwrite to replace it.")
 
 
 def _staging_of(out: Path) -> Path:
@@ -270,14 +270,17 @@ def _write_parts(conversion: Conversion, folder: Path, run: runners.Runner) -> N
 
 
 def _refuse_empty_splits(conversion: Conversion, report: Report) -> None:
-    for split in conversion.splits:
+    for split, items in conversion.splits.items():
         if not report.splits[split]["images"]:
-            dropped = "; ".join(
-                f"{report.dropped_images.counts[reason]} dropped, {reason}: {places[0]}"
-                for reason, places in report.dropped_images.items()
-            )
+            said = [
+                f"{events.counts[reason]} {what}{reason}: {places[0]}"
+                for what, events in (("dropped, ", report.dropped_images), ("", report.notes))
+                for reason, places in events.items()
+            ]
             raise BadInput(
-                f"Split {split!r} has no images, nothing was written. {dropped}".rstrip()
+                f"Split {split!r} has no images, nothing was written. "
+                f"{'; '.join(said) or f'None came of its {len(items)} items'}. Change what leaves "
+                "them out, or leave the split out."
             )
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.engine.description import Description
+from data_prep.engine.description import Description, check_split
 from data_prep.engine.report import Report
 
-__all__ = ["Conversion", "Description"]
+__all__ = ["Conversion", "Description", "check_split"]
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,7 @@ class Conversion:
     splits: Mapping[str, Sequence[Any]]
     read: Callable[[Any, Report], Iterator[dict]]
     notes: Sequence[tuple[str, str, int]] = ()
+
+    def __post_init__(self):
+        for split in self.splits:
+            check_split(split, "a split")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mtnet_jax.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Description:
@@ -26,3 +28,14 @@ class Description:
     homepage: str
     citation: str
     licence: str
+
+
+def check_split(name: str, place: str) -> None:
+    """Raises BadInput, with the place, for a split whose files could not be named after it."""
+    if any(character in "/\\:" or not character.isprintable() for character in name):
+        fault = "holds a slash, a colon or a sign that cannot be seen"
+    elif not any(character.isalnum() for character in name):
+        fault = "has no letter and no digit"
+    else:
+        return
+    raise BadInput(f"{place}: the name {name!r} {fault}: call it train, test, valid, ...")

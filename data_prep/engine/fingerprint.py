@@ -29,8 +29,10 @@ _SOURCES = (("data_prep", "**/*.py"), ("mtnet_jax", "*.py"), ("mtnet_jax", "data
 def fingerprint(*values: Any) -> str:
     """Hexadecimal digest of any values that can be pickled.
 
-    Paths of files count with the size and the time of change of the file, functions with the text
-    of the file they stand in, sets without their order. Equal in every process.
+    Paths of files count with the size and the time of change of the file (those of folders with
+    their name alone), functions with the text of the file they stand in, sets without their order.
+    A dataclass counts with its fields and with the paths that its method `inputs` gives, where it
+    has one: files that are read for it and that no field names. Equal in every process.
     """
     digest = hashlib.sha256()
     for value in values:
@@ -80,7 +82,8 @@ def _feed(digest: Any, value: Any) -> None:
         _words(digest, value.__module__, value.__qualname__, _source_digest(value.__module__))
     elif dataclasses.is_dataclass(value):
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        _feed_all(digest, (type(value), *fields))
+        inputs = value.inputs() if hasattr(value, "inputs") else ()
+        _feed_all(digest, (type(value), *fields, *inputs))
     else:
         _words(digest, hashlib.sha256(pickle.dumps(value)).hexdigest())
 

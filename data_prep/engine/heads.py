@@ -38,6 +38,9 @@ def read_image(path: Path, report: Report) -> tuple[bytes, tuple[int, int]] | No
     return stored, (image.shape[1], image.shape[0])
 
 
+ONLY_HEAD_DROPPED = "its only head was dropped"  # why an image goes that would be background
+
+
 class HeadsOfImage:
     """Collects the heads of one image and makes its record."""
 
@@ -66,7 +69,7 @@ class HeadsOfImage:
         heading: float | None = None,
         label: int = 0,
         ignore: str = "",
-    ) -> None:
+    ) -> bool:
         """Adds a head, or drops it with a word to the report.
 
         Args:
@@ -77,6 +80,9 @@ class HeadsOfImage:
             a level head; None where that is not known, or the rotation says it.
           label: index into the label names of the record set.
           ignore: why the head is neither to be found nor background; empty for an ordinary head.
+
+        Returns:
+          Whether the head was added. One that the image shows all the same counts as background.
         """
         # Python's numbers: for four of them NumPy takes ten times as long.
         whole = [float(number) for number in box]
@@ -108,7 +114,7 @@ class HeadsOfImage:
         self._headings.append(heading)
         self._ignore.append(bool(ignore))
         self._labels.append(label)
-        return None
+        return True
 
     def record(self, encoded: bytes, source: str, intrinsics: np.ndarray | None = None) -> dict:
         """The record of the image (see `mtnet_jax.data.records.check_record`).
@@ -138,5 +144,6 @@ class HeadsOfImage:
             "has_heading": np.array([h is not None for h in self._headings], bool),
         }
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str) -> bool:
         self._report.drop_head(reason, self._image_id)
+        return False

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.dialects import file_name, flag, number, read_text, whole
 from data_prep.own.labelled import (
@@ -87,7 +88,7 @@ def split_option(text: str) -> tuple[str, str, str]:
     file, _, folder = place.partition(":")
     if not (name and equals and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON or NAME=JSON:IMAGES")
-    return name, file, folder
+    return arguments.split(name), file, folder
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
@@ -202,7 +203,7 @@ def read_coco(
     for index, category in enumerate(categories):
         place = f"{path}, categories[{index}]"
         labels[_identity(category, "id", place)] = _field(category, "name", str, place)
-    by_image: dict[str, list[dict]] = {}
+    by_image: dict[str, list[tuple[dict, str]]] = {}  # annotations, each with its place
     for index, image in enumerate(images):
         image_id = _identity(image, "id", f"{path}, images[{index}]")
         if image_id in by_image:
@@ -213,7 +214,7 @@ def read_coco(
         image_id = _identity(annotation, "image_id", place)
         if image_id not in by_image:
             raise BadInput(f"{place}: image_id {image_id} is not among the images")
-        by_image[image_id].append({"place": place, **annotation})
+        by_image[image_id].append((annotation, place))
     labelled: dict[str, LabelledImage] = {}
     for index, image in enumerate(images):
         place = f"{path}, images[{index}]"
@@ -224,8 +225,8 @@ def read_coco(
                 "annotations that image_id"
             )
         heads = tuple(
-            _head(annotation, labels, convention, pose_fault)
-            for annotation in by_image[_identity(image, "id", place)]
+            _head(annotation, annotated, labels, convention, pose_fault)
+            for annotation, annotated in by_image[_identity(image, "id", place)]
         )
         labelled[name] = LabelledImage(
             find_image(files.images, name), f"{split}/{name}", heads, _size(image, place)
@@ -235,11 +236,11 @@ def read_coco(
 
 def _head(
     annotation: dict,
+    place: str,
     labels: Mapping[str, str],
     convention: str | None,
     pose_fault: PoseFault | None,
 ) -> LabelledHead:
-    place = annotation["place"]
     if "id" in annotation:
         place += f" (id {annotation['id']})"
     category = _identity(annotation, "category_id", place)

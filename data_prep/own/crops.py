@@ -21,6 +21,7 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
+from data_prep.own.record_items import RecordItem, record_items
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import fit_heads
@@ -42,11 +43,10 @@ class CropOptions(NamedTuple):
 
 
 def read_crops(
-    item: tuple[str, str, int], report: Report, *, name: str, options: CropOptions
+    item: RecordItem, report: Report, *, name: str, options: CropOptions
 ) -> Iterator[dict]:
-    """A record for each head of a record; item: folder, split, number."""
-    folder, split, index = item
-    record = _source(folder, split)[index]
+    """A record for each head of a record."""
+    record = _source(item.folder, item.split)[item.index]
     image = None
     for head, box in enumerate(record["boxes"]):
         reason = _unfit(record, head, options)
@@ -149,10 +149,6 @@ def conversion(raw: Path, *, name: str, options: CropOptions) -> Conversion:
       FileNotFoundError, ValueError: see `RecordSet.open`.
     """
     record_set = RecordSet.open(raw)
-    splits = {
-        split: [(str(record_set.path), split, i) for i in range(count)]
-        for split, count in record_set.splits.items()
-    }
     description = Description(
         name=name,
         version="1.0.0",
@@ -163,6 +159,5 @@ def conversion(raw: Path, *, name: str, options: CropOptions) -> Conversion:
         citation=record_set.citation,
         licence="",
     )
-    return Conversion(
-        description, splits, functools.partial(read_crops, name=name, options=options)
-    )
+    read = functools.partial(read_crops, name=name, options=options)
+    return Conversion(description, record_items(record_set), read)

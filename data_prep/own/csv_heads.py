@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.conversion import Conversion, Description, check_split
 from data_prep.own.dialects import CONFIDENCES, NOTHING, file_name, flag, number, read_text
 from data_prep.own.labelled import (
     LabelledHead,
@@ -257,6 +257,8 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
         )
     elif angles is not None or heading is not None:
         raise BadInput(f"{place}: angles without a box: give x1, y1, x2 and y2")
+    if cells.get("split"):
+        check_split(cells["split"], f"{place}, column 'split'")
     group = cells.get("group") or ("" if "group" in cells else str(PurePosixPath(image).parent))
     return Row(place, image, head, cells.get("split", ""), group)
 

@@ -3,10 +3,12 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import mtnet_jax
 from data_prep.own.teacher import Look, Teacher, Trust, believed, outward
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.places import Place
@@ -126,6 +128,12 @@ class Labeller:
     sizes: tuple[int, ...]
     options: Agreement
     teacher: Teacher | None = None
+
+    def inputs(self) -> list[Path]:
+        """The files of the weights and of the code that runs them, see `engine.fingerprint`."""
+        code = Path(mtnet_jax.__file__).parent.rglob("*.py")
+        weights = self.weights.rglob("*") if isinstance(self.weights, Path) else ()
+        return sorted(path for path in (*weights, *code) if path.is_file())
 
     def __call__(self, image: np.ndarray, image_id: str) -> list[Trusted]:
         """(H, W, 3) uint8 RGB and its name -> what the looks say together."""

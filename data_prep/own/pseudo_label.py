@@ -28,32 +28,35 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage
+from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.own.labelled import left_out_notes
 from data_prep.own.looks import Agreement, Labeller, Trusted, predictors, same_head, touches
+from data_prep.own.record_items import RecordItem, record_items
 from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import RecordSet, RecordSource
-from mtnet_jax.errors import BadInput, BadRecord
+from mtnet_jax.data.listing import list_images
+from mtnet_jax.data.records import RecordSet, RecordSource, find_record_sets
+from mtnet_jax.errors import BadInput
 from mtnet_jax.places import Place, place_argument
 from mtnet_jax.rotations import angles_apart, axis_rotation, heading_degrees
 
 # --- Images ---------------------------------------------------------------------------------------
 
 
-def read_image(path: Path, report: Report, *, raw: Path, source: str, label: Labeller) -> Iterator:
+def read_unlabelled(
+    path: Path, report: Report, *, raw: Path, source: str, label: Labeller
+) -> Iterator[dict]:
     """The record of an image without labels."""
-    image_id = path.relative_to(raw).as_posix()
-    encoded = path.read_bytes()
-    try:
-        image = decode_image(encoded)
-    except BadRecord as error:
-        report.drop_image(f"the image cannot be read: {error}", str(path))
+    found = read_image(path, report)
+    if found is None:
         return
-    heads = HeadsOfImage(image_id, (image.shape[1], image.shape[0]), report)
-    for trusted in label(image, image_id):
+    encoded, size = found
+    image_id = path.relative_to(raw).as_posix()
+    heads = HeadsOfImage(image_id, size, report)
+    for trusted in label(decode_image(encoded), image_id):
         _add(heads, trusted, report, image_id)
     yield heads.record(encoded, source)
 
@@ -91,13 +94,9 @@ def _kind(trusted: Trusted) -> str:
 # --- Records --------------------------------------------------------------------------------------
 
 
-def read_record(
-    item: tuple[str, str, int], report: Report, *, label: Labeller, frame: str
-) -> Iterator[dict]:
-    """A record with what it knew, and what the looks add; item: folder, split, number."""
-    folder, split, index = item
-    source = _source(folder, split, frame)
-    record = source[index]
+def read_record(item: RecordItem, report: Report, *, label: Labeller, frame: str) -> Iterator[dict]:
+    """A record with what it knew, and what the looks add."""
+    record = _source(item.folder, item.split, frame)[item.index]
     image = decode_image(record["image"])
     size, image_id = (image.shape[1], image.shape[0]), record["image_id"]
     heads = HeadsOfImage(image_id, size, report)
@@ -217,7 +216,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default {TRUST.outward:g})",
     )
     parser.add_argument(
-        "--split", default="train", metavar="NAME", help="that images go into (default: train)"
+        "--split",
+        type=arguments.split,
+        default="train",
+        metavar="NAME",
+        help="that images go into (default: train)",
     )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
@@ -265,8 +268,9 @@ def conversion(
       The conversion.
 
     Raises:
-      BadInput: no images there, a network of several classes for images (of which a record set
-        would have to know the names), or a teacher that does not know the images.
+      BadInput: no images there, or a record set too, a network of several classes for images (of
+        which a record set would have to know the names), or a teacher that does not know the
+        images.
       FileNotFoundError: no weights.
     """
     frame = predictors(weights, sizes, options.doubtful)[0].frame
@@ -275,12 +279,9 @@ def conversion(
         learnt = read_teacher(teacher, image_ids, frame, trust) if teacher else None
         return Labeller(weights, sizes, options, learnt)
 
-    if list(raw.glob("**/dataset_info.json")):
+    if _holds_records(raw):
         record_set = RecordSet.open(raw)
-        items = {
-            split: [(str(record_set.path), split, i) for i in range(count)]
-            for split, count in record_set.splits.items()
-        }
+        items = record_items(record_set)
         ids = _image_ids(items, frame) if teacher else ()
         read = functools.partial(read_record, label=labeller(ids), frame=frame)
         return Conversion(_description(name, record_set), items, read)
@@ -290,13 +291,28 @@ def conversion(
     if len(predictors(weights, sizes, options.doubtful)[0].class_names) > 1:
         raise BadInput(f"{weights} knows several classes: label a record set with it, not images.")
     label = labeller([path.relative_to(raw).as_posix() for path in found.images])
-    read = functools.partial(read_image, raw=raw, source=name, label=label)
+    read = functools.partial(read_unlabelled, raw=raw, source=name, label=label)
     notes = left_out_notes(found, raw)
     return Conversion(_description(name, None), {split: found.images}, read, notes)
 
 
-def _image_ids(items: Mapping[str, Sequence[tuple[str, str, int]]], frame: str) -> list[str]:
-    return [_source(*item[:2], frame)[item[2]]["image_id"] for of in items.values() for item in of]
+def _holds_records(raw: Path) -> bool:
+    """Whether a folder is a record set, or one above it; BadInput where it holds images too."""
+    found = find_record_sets(raw)
+    if found and raw not in found and (images := list_images(raw).images):
+        raise BadInput(
+            f"{raw} holds images ({images[0]}, ...) and a record set ({found[0]}): name the record "
+            "set itself in --raw, or move it away to label the images"
+        )
+    return bool(found)
+
+
+def _image_ids(items: Mapping[str, Sequence[RecordItem]], frame: str) -> list[str]:
+    return [
+        _source(item.folder, item.split, frame)[item.index]["image_id"]
+        for of_split in items.values()
+        for item in of_split
+    ]
 
 
 def _description(name: str, record_set: RecordSet | None) -> Description:

@@ -1,17 +1,18 @@
 """Data sets in YOLO's txt layout (Roboflow exports, Hard Hat, your own): boxes and labels only.
 
-    RAW/data.yaml              names: ['head', 'helmet'], or {0: head, 1: helmet}
+    RAW/data.yaml              names: ['head', 'helmet'], or {0: head, 1: helmet};
+                               kpt_shape: [17, 3] or [17, 2] where lines have keypoints
     RAW/SPLIT/images/*.jpg     or RAW/images/SPLIT/*.jpg; folders in them are looked into
     RAW/SPLIT/labels/*.txt     or RAW/labels/SPLIT/*.txt
 
 A label file has one box a line, class cx cy width height as fractions of the image, or one polygon
-(class x1 y1 x2 y2 ...), which becomes its box; keypoints after a box are left out. An image without
-a label file, or with an empty one, is a record without heads.
+(class x1 y1 x2 y2 ...), which becomes its box; keypoints after a box are left out (without
+kpt_shape those that say how well each is seen). An image without a label file, or with an empty
+one, is a record without heads.
 """
 
 import argparse
 import functools
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
-from data_prep.own.dialects import number, read_text, whole
+from data_prep.own.dialects import read_text
 from data_prep.own.labelled import add_own_data_arguments, left_out_notes, map_labels
+from data_prep.own.yolo_labels import Keypoints, Labels, parse_labels
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.data.listing import (
     IMAGE_SUFFIXES,
@@ -36,7 +38,6 @@ from mtnet_jax.data.listing import (
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
-_VISIBILITIES = (0.0, 1.0, 2.0)  # of a keypoint: unlabelled, hidden, visible
 _BESIDES = ("classes.txt", "notes.txt", "readme.txt")  # in a folder of labels, of no image
 
 
@@ -100,10 +101,10 @@ def conversion(
       The conversion.
 
     Raises:
-      FileNotFoundError: no data.yaml, no split, or a split without images.
+      FileNotFoundError: no data.yaml, no split, a split without images, or no label file at all.
       ValueError: data.yaml has no names, or the label map names a label that is not there.
     """
-    names = read_names(raw / "data.yaml")
+    names, keypoints = read_names(raw / "data.yaml"), read_keypoints(raw / "data.yaml")
     new_names, classes = map_labels(names, label_map, str(raw / "data.yaml"))
     folders = find_splits(raw)
     items, notes = {}, []
@@ -112,7 +113,10 @@ def conversion(
         place = folders.get(split, Folders(raw / split / "images", raw / split / "labels"))
         items[split], of_split = _items(place, split)
         notes += of_split
-    read = functools.partial(_records, source=name, names=names, classes=classes)
+    _require_labels(items)
+    read = functools.partial(
+        _records, source=name, names=names, classes=classes, keypoints=keypoints
+    )
     description = Description(
         name=name,
         version="1.0.0",
@@ -146,8 +150,8 @@ def find_splits(raw: Path) -> dict[str, Folders]:
     twice = sorted(inside.keys() & below.keys())
     if twice:
         raise BadInput(
-            f"{raw} has {twice[0]}/images and images/{twice[0]}: move one of them away, or name "
-            "the splits with --splits"
+            f"{raw} has {twice[0]}/images and images/{twice[0]}: move one of them out of --raw, "
+            "and its labels"
         )
     if not (inside or below):
         raise MissingFile(
@@ -172,104 +176,37 @@ def read_names(path: Path) -> list[str]:
     return [str(label) for label in names]
 
 
-class Labels(NamedTuple):
-    """What a label file says."""
-
-    boxes: np.ndarray  # (n, 4) float64 cxcywh as fractions of the image
-    classes: np.ndarray  # (n,) int64
-    polygons: int  # of them were polygons
-    keypoints: int  # of them had keypoints
-
-
-def parse_labels(path: Path, class_count: int) -> Labels:
-    """Boxes and classes of a label file.
-
-    Args:
-      path: one box or polygon a line, numbers separated by spaces, tabs, commas or semicolons.
-      class_count: classes run from 0 to class_count - 1.
-
-    Returns:
-      The labels.
+def read_keypoints(path: Path) -> Keypoints | None:
+    """What a data.yaml says of keypoints, None where it says nothing.
 
     Raises:
-      BadInput: a line that cannot be understood, or a class that does not exist; names the line.
+      BadInput: a kpt_shape that is none.
     """
-    boxes, classes, shapes = [], [], []
-    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
-        words = _words(line)
-        if not words:
-            continue
-        place = f"{path}, line {line_number}: {line.strip()!r}"
-        label = _class(words[0], class_count, place)
-        box, shape = _box([number(word, place) for word in words[1:]], place)
-        boxes.append(box)
-        classes.append(label)
-        shapes.append(shape)
-    return Labels(
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(classes, np.int64),
-        shapes.count("polygon"),
-        shapes.count("keypoints"),
-    )
-
-
-def _words(line: str) -> list[str]:
-    """The numbers of a line. A comma inside words that spaces separate is a decimal comma."""
-    words = line.replace(";", " ").split()
-    if len(words) == 1 or all(word.endswith(",") for word in words[:-1]):
-        return line.replace(";", " ").replace(",", " ").split()
-    return words
-
-
-def _class(word: str, class_count: int, place: str) -> int:
-    label = whole(word, f"{place}: the class, which comes first")
-    if not 0 <= label < class_count:
+    shape = _read_yaml(path).get("kpt_shape")
+    if shape is None:
+        return None
+    whole_numbers = isinstance(shape, list) and all(type(number) is int for number in shape)
+    if (
+        not whole_numbers
+        or len(shape) != 2
+        or shape[0] < 0
+        or (shape[0] and shape[1] not in (2, 3))
+    ):
         raise BadInput(
-            f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
-            f"{class_count - 1}"
+            f"{path}: kpt_shape is {shape!r}, expected how many keypoints a box has and how many "
+            "numbers each has: [17, 3], [17, 2], or [0, 0] where boxes have none"
         )
-    return label
-
-
-def _box(numbers: list[float], place: str) -> tuple[list[float], str]:
-    """The box (cxcywh) of a line without its class, and what the line was besides a box."""
-    if len(numbers) == 5:
-        raise BadInput(
-            f"{place}: 6 numbers, expected 5 (class cx cy width height); the last one looks like a "
-            "confidence, as predictions have: labels have none, so remove it (and what nobody has "
-            "looked at)"
-        )
-    if len(numbers) < 4 or (len(numbers) > 4 and len(numbers) % 2 and not _keypoints(numbers)):
-        raise BadInput(
-            f"{place}: {len(numbers) + 1} numbers, expected 5 (class cx cy width height), or a "
-            "polygon (class x1 y1 x2 y2 x3 y3 ...)"
-        )
-    if not all(map(math.isfinite, numbers)):
-        raise BadInput(f"{place}: the box must be finite")
-    keypoints = _keypoints(numbers)
-    if max(map(abs, numbers[:4] if keypoints else numbers)) > 2:
-        raise BadInput(
-            f"{place}: expected fractions of the image (0 to 1), these look like pixels: "
-            "divide x and width by the width of the image, y and height by its height"
-        )
-    if len(numbers) == 4 or keypoints:
-        return numbers[:4], "keypoints" if keypoints else ""
-    xs, ys = numbers[::2], numbers[1::2]
-    middle = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2]
-    return [*middle, max(xs) - min(xs), max(ys) - min(ys)], "polygon"
-
-
-def _keypoints(numbers: list[float]) -> bool:
-    """Whether a box and keypoints stand there: x, y and how well it is seen, of each."""
-    return (
-        len(numbers) > 6
-        and (len(numbers) - 4) % 3 == 0
-        and all(number in _VISIBILITIES for number in numbers[6::3])
-    )
+    return Keypoints(*shape)
 
 
 def _records(
-    item: Item, report: Report, *, source: str, names: list[str], classes: Mapping[str, int | None]
+    item: Item,
+    report: Report,
+    *,
+    source: str,
+    names: list[str],
+    classes: Mapping[str, int | None],
+    keypoints: Keypoints | None,
 ) -> Iterator[dict]:
     image = read_image(item.image, report)
     if image is None:
@@ -277,7 +214,7 @@ def _records(
     encoded, (width, height) = image
     labels = Labels(np.zeros((0, 4)), np.zeros(0, np.int64), 0, 0)
     if item.labels.is_file():
-        labels = parse_labels(item.labels, len(names))
+        labels = parse_labels(item.labels, len(names), keypoints)
     else:
         report.note("images without a label file (kept, no heads)", item.image_id)
     for count, what in (
@@ -327,6 +264,16 @@ def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, st
     if lost:
         notes.append(("label files without an image", str(lost[0]), len(lost)))
     return items, notes
+
+
+def _require_labels(splits: Mapping[str, list[Item]]) -> None:
+    """Raises MissingFile where no image of any split has a label file."""
+    items = [item for of_split in splits.values() for item in of_split]
+    if not any(item.labels.is_file() for item in items):
+        raise MissingFile(
+            f"None of {len(items)} images has a label file: that of {items[0].image} should be "
+            f"{items[0].labels}"
+        )
 
 
 def _read_yaml(path: Path) -> dict:

@@ -96,8 +96,11 @@ def read_calibration(path: Path) -> dict[int, Camera]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON (cut short?): {error}") from error
+    entries = content.get("cameras") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadInput(f"{path} has no 'cameras', each with its fields: is it a calibration?")
     cameras = {}
-    for entry in content.get("cameras", ()) if isinstance(content, dict) else ():
+    for entry in entries:
         if entry.get("panel") == _HD_PANEL:
             cameras[entry.get("node")] = _camera(entry, path)
     if not cameras:

@@ -66,16 +66,33 @@ _KILOBYTE = 1024
 
 @dataclass(frozen=True)
 class Item:
-    """Frames of one camera, ascending, that lie within `RUN_LENGTH`.
+    """Frames of one camera, ascending, that lie within `RUN_LENGTH`."""
 
-    `files` (calibration, video) is there so that a conversion that goes on after a stop sees when
-    one of them has changed.
-    """
-
+    raw: Path
     sequence: str
     camera: int
     frames: tuple[int, ...]
-    files: tuple[Path, ...]
+    body: bool  # labels are made of body joints, not of faces
+
+    @property
+    def video(self) -> Path:
+        """Of all frames, which may not be there."""
+        return layout.video_path(self.raw, self.sequence, self.camera)
+
+    def images(self, frame: int) -> list[Path]:
+        """Where the image of a frame may lie, if it was extracted from the video."""
+        return [
+            layout.image_path(self.raw, self.sequence, self.camera, frame, suffix)
+            for suffix in layout.IMAGE_SUFFIXES
+        ]
+
+    def inputs(self) -> Iterator[Path]:
+        """All files that are read, see `engine.fingerprint`."""
+        yield layout.calibration_path(self.raw, self.sequence)
+        yield self.video
+        for frame in self.frames:
+            yield layout.labels_path(self.raw, self.sequence, frame, body=self.body)
+            yield from self.images(frame)
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
@@ -163,7 +180,7 @@ def conversion(
     }
     items = {
         split: [
-            Item(name, camera, frames, _files(raw, name, camera))
+            Item(raw, name, camera, frames, options.body_only)
             for name in names
             for camera in _cameras(raw, name, cameras, test_cameras, split)
             for frames in runs[name]
@@ -172,7 +189,7 @@ def conversion(
     }
     items = {split: found for split, found in items.items() if found}
     return Conversion(
-        _description(options, every, splits), items, functools.partial(_records, raw, options)
+        _description(options, every, splits), items, functools.partial(_records, options)
     )
 
 
@@ -183,11 +200,10 @@ def frame_heads(raw: Path, sequence: str, frame: int, options: Options) -> list[
       ValueError: the json is cut short or has another format.
       FileNotFoundError: no json.
     """
+    path = layout.labels_path(raw, sequence, frame, body=options.body_only)
     if options.body_only:
-        people = read_bodies(layout.body_path(raw, sequence, frame))
-        return [head_of_body(*person, options.heads) for person in people]
-    people = read_faces(layout.face_path(raw, sequence, frame))
-    return [head_of_face(*person, options.heads) for person in people]
+        return [head_of_body(*person, options.heads) for person in read_bodies(path)]
+    return [head_of_face(*person, options.heads) for person in read_faces(path)]
 
 
 def _runs(frames: Sequence[int], every: int) -> list[tuple[int, ...]]:
@@ -196,10 +212,6 @@ def _runs(frames: Sequence[int], every: int) -> list[tuple[int, ...]]:
         if frame % every == 0:
             runs[frame // RUN_LENGTH].append(frame)
     return [tuple(run) for run in runs.values()]
-
-
-def _files(raw: Path, sequence: str, camera: int) -> tuple[Path, ...]:
-    return layout.calibration_path(raw, sequence), layout.video_path(raw, sequence, camera)
 
 
 def _cameras(
@@ -249,13 +261,13 @@ def _description(options: Options, every: int, splits: dict[str, list[str]]) -> 
     )
 
 
-def _records(raw: Path, options: Options, item: Item, report: Report) -> Iterator[dict]:
-    camera = _calibration(raw, item.sequence)[item.camera]
+def _records(options: Options, item: Item, report: Report) -> Iterator[dict]:
+    camera = _calibration(item.raw, item.sequence)[item.camera]
     labelled = {}
     for frame in item.frames:
         image_id = _image_id(item, frame)
         try:
-            heads = frame_heads(raw, item.sequence, frame, options)
+            heads = frame_heads(item.raw, item.sequence, frame, options)
         except (ValueError, OSError) as error:
             kind = "body" if options.body_only else "face"
             report.drop_image(f"the {kind} file cannot be read: {error}", image_id)
@@ -265,7 +277,7 @@ def _records(raw: Path, options: Options, item: Item, report: Report) -> Iterato
         else:
             labelled[frame] = heads
     source = BODY_SOURCE if options.body_only else FACE_SOURCE
-    for frame, encoded, size in _images(raw, item, list(labelled), options, report):
+    for frame, encoded, size in _images(item, list(labelled), options, report):
         image_id = _image_id(item, frame)
         if size != camera.size:
             report.drop_image(
@@ -315,29 +327,28 @@ def _labelled(
 
 
 def _images(
-    raw: Path, item: Item, frames: Sequence[int], options: Options, report: Report
+    item: Item, frames: Sequence[int], options: Options, report: Report
 ) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
     """Frame, encoded image, width and height: from hdImgs where it is there, else the video."""
     in_video = []
     for frame in frames:
-        path = _image_file(raw, item, frame)
+        path = next((path for path in item.images(frame) if path.is_file()), None)
         if path is None:
             in_video.append(frame)
         elif path.stat().st_size < options.min_kilobytes * _KILOBYTE:
             report.drop_image(_too_small(options), str(path))
         elif (stored := read_image(path, report)) is not None:
             yield frame, *stored
-    video = layout.video_path(raw, item.sequence, item.camera)
     if not in_video:
         return
-    if not video.is_file():
+    if not item.video.is_file():
         for frame in in_video:
             report.drop_image("no image in hdImgs and no video", _image_id(item, frame))
         return
     fault = "the video ends before the frame, or is damaged there"
     missing = set(in_video)
     try:
-        for frame, image in read_frames(video, in_video):
+        for frame, image in read_frames(item.video, in_video):
             missing.remove(frame)
             quality = [cv2.IMWRITE_JPEG_QUALITY, options.quality]
             encoded = cv2.imencode(".jpg", image, quality)[1].tobytes()
@@ -346,17 +357,9 @@ def _images(
             else:
                 yield frame, encoded, (image.shape[1], image.shape[0])
     except VideoFault as error:
-        fault = f"{video.name}: {error}"
+        fault = f"{item.video.name}: {error}"
     for frame in sorted(missing):
         report.drop_image(fault, _image_id(item, frame))
-
-
-def _image_file(raw: Path, item: Item, frame: int) -> Path | None:
-    for suffix in layout.IMAGE_SUFFIXES:
-        path = layout.image_path(raw, item.sequence, item.camera, frame, suffix)
-        if path.is_file():
-            return path
-    return None
 
 
 def _too_small(options: Options) -> str:

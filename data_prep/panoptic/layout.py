@@ -40,6 +40,11 @@ def body_path(raw: Path, sequence: str, frame: int) -> Path:
     return raw / sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{frame:08d}.json"
 
 
+def labels_path(raw: Path, sequence: str, frame: int, *, body: bool) -> Path:
+    """What the heads of a frame are made of: its body joints, or its faces."""
+    return (body_path if body else face_path)(raw, sequence, frame)
+
+
 def video_path(raw: Path, sequence: str, camera: int) -> Path:
     """HD video of a camera."""
     return raw / sequence / "hdVideos" / f"hd_00_{camera:02d}.mp4"
@@ -96,7 +101,7 @@ def find_frames(raw: Path, sequence: str, *, body: bool) -> list[int]:
     Raises:
       FileNotFoundError: there is none.
     """
-    example = (body_path if body else face_path)(raw, sequence, 0)
+    example = labels_path(raw, sequence, 0, body=body)
     frames = _numbers(example.parent, _BODY if body else _FACE)
     if not frames:
         cure = ""

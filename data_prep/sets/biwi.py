@@ -20,7 +20,7 @@ import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from data_prep.sets.biwi_files import (
@@ -88,6 +88,25 @@ class Frame:
     def beside(self, end: str) -> Path:
         """The file of the same frame with another ending, "_pose.txt" for instance."""
         return self.image.with_name(self.image.name.removesuffix(IMAGE_END) + end)
+
+    @property
+    def pose(self) -> Path:
+        """The file of its pose, which may not be there."""
+        return self.beside("_pose.txt")
+
+    @property
+    def depth(self) -> Path:
+        """The file of its depth, which may not be there."""
+        return self.beside("_depth.bin")
+
+    @property
+    def depth_calibration(self) -> Path:
+        """The calibration of the depth camera."""
+        return self.image.with_name("depth.cal")
+
+    def inputs(self) -> tuple[Path, ...]:
+        """What is read besides image and annotation, see `engine.fingerprint`."""
+        return self.pose, self.depth, self.depth_calibration
 
 
 @dataclass(frozen=True)
@@ -197,6 +216,8 @@ def conversion(
         raise BadInput(f"Box rule {box_rule!r}: choose one of {', '.join(BOX_RULES)}")
     if not radius > 0:
         raise BadInput(f"--radius {radius}: must be above 0 mm")
+    if not sequences:
+        raise BadInput("--sequences names none: leave it out for all 24")
     root = raw / "hpdb" if (raw / "hpdb").is_dir() else raw
     frames = {number: _frames(root, number) for number in sequences}
     options = Options(
@@ -305,16 +326,17 @@ def _records(frame: Frame, report: Report, *, options: Options) -> Iterator[dict
     if options.calibrated:
         rotation = calibration.rotation @ rotation
     heads = HeadsOfImage(frame.name, size, report)
-    heads.add(box, rotation)
+    if not heads.add(box, rotation):
+        report.drop_image(ONLY_HEAD_DROPPED, frame.name)
+        return
     yield heads.record(encoded, "biwi", intrinsics_of_matrix(calibration.matrix))
 
 
 def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
     """Rotation and centre of a frame, or None after a word to the report."""
-    text = frame.beside("_pose.txt")
     try:
-        if text.is_file():
-            rotation, centre = read_pose(text)
+        if frame.pose.is_file():
+            rotation, centre = read_pose(frame.pose)
         elif frame.annotation.is_file():
             rotation, centre = read_annotation(frame.annotation)
             report.note("poses from db_annotations, for want of a pose.txt", frame.name)
@@ -337,13 +359,12 @@ def _pose(frame: Frame, report: Report) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _check_depth(frame: Frame, centre: np.ndarray, report: Report) -> None:
-    path = frame.beside("_depth.bin")
-    if not path.is_file():
+    if not frame.depth.is_file():
         report.note("no depth.bin to check", frame.name)
         return
     try:
-        depth = read_depth(path)
-        calibration = read_calibration(path.with_name("depth.cal"))
+        depth = read_depth(frame.depth)
+        calibration = read_calibration(frame.depth_calibration)
     except (OSError, ValueError) as error:
         report.note("the depth cannot be read", str(error))
         return

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
@@ -58,6 +58,15 @@ class Item:
     image: Path
     image_id: str
     doubt: str = ""
+
+    @property
+    def mat(self) -> Path:
+        """The file of its labels."""
+        return self.image.with_suffix(".mat")
+
+    def inputs(self) -> tuple[Path, ...]:
+        """What is read besides the image, see `engine.fingerprint`."""
+        return (self.mat,)
 
 
 @dataclass(frozen=True)
@@ -227,12 +236,12 @@ def landmark_box(points: np.ndarray, margin: float) -> np.ndarray:
 
 def _records(item: Item, report: Report, *, source: str, options: Options) -> Iterator[dict]:
     # Every image shows a face: without a label it must go, or the face would be background.
-    name, mat = item.image_id, item.image.with_suffix(".mat")
-    if not mat.is_file():
+    name = item.image_id
+    if not item.mat.is_file():
         report.drop_image("no .mat beside the image", name)
         return
     try:
-        face = read_face(mat)
+        face = read_face(item.mat)
     except ValueError as error:
         report.drop_image("the .mat cannot be read", str(error))
         return
@@ -253,7 +262,9 @@ def _records(item: Item, report: Report, *, source: str, options: Options) -> It
     if box is None:
         return
     heads = HeadsOfImage(name, size, report)
-    heads.add(box, rotation(face))
+    if not heads.add(box, rotation(face)):
+        report.drop_image(ONLY_HEAD_DROPPED, name)
+        return
     yield heads.record(encoded, source)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.errors import BadInput, MissingFile
@@ -167,7 +167,8 @@ def conversion(
     shots = read_shots(raw)
     sizes = face_sizes(shots)
     present = {shot.person for shot in shots}
-    for person in persons:
+    named = () if test_persons == DEFAULT_TEST_PERSONS else test_persons
+    for person in (*persons, *named):
         if person not in present:
             raise BadInput(f"No images of person {person} in {raw}: there are {sorted(present)}")
     chosen = [
@@ -281,7 +282,9 @@ def _records(
     encoded, size = image
     heads = HeadsOfImage(shot.path.stem, size, report)
     box = face_box(shot) if box_rule == "face" else head_box(shot, sizes[shot.person, shot.series])
-    heads.add(box, rotation(shot.pan, shot.tilt, tilt_share))
+    if not heads.add(box, rotation(shot.pan, shot.tilt, tilt_share)):
+        report.drop_image(ONLY_HEAD_DROPPED, shot.path.stem)
+        return
     yield heads.record(encoded, "pointing04")
 
 

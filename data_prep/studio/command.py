@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="MakeHuman's files, docs/studio.md",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="record set to write")
+    add("--out", type=arguments.folder, required=True, metavar="DIR", help="record set to write")
     add("--overwrite", action="store_true", help="replace the record set at --out")
     add("--layout", choices=("records", "panoptic", "biwi", "w300lp"), default="records",
         help="records (default), or raw data as a data set has them")  # fmt: skip
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=_size, metavar="WxH",
         help="of the images (default: 416x416, or as --layout has it)")  # fmt: skip
     add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in an image")
-    add("--head-size", type=_range(float), default=(0.08, 0.85), metavar="A-B",
+    add("--head-size", type=_range(float, above=0), default=(0.08, 0.85), metavar="A-B",
         help="heads, in parts of the image's smaller side")  # fmt: skip
     add(
         "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"
@@ -134,12 +134,14 @@ def _images(folder: Path | None) -> tuple[Path, ...]:
     return found
 
 
-def _range(kind):
+def _range(kind, above: float = -1):
     def parse(text: str) -> tuple:
         low, dash, high = text.partition("-")
         numbers = kind(low), kind(high if dash else low)
         if not 0 <= numbers[0] <= numbers[1]:
             raise argparse.ArgumentTypeError(f"{text} is not A-B with A up to B")
+        if not numbers[0] > above:
+            raise argparse.ArgumentTypeError(f"{text} begins at {numbers[0]:g}: above {above:g}")
         return numbers
 
     return parse

@@ -4,14 +4,17 @@ A file WORKDIR/RUN/measured/SET.npz holds the metrics' state (`evaluation.metric
 image that each row belongs to, so that images or persons can be drawn anew.
 """
 
+import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mtnet_jax.ablation.spec import HeldOut
+from mtnet_jax.config import flatten
 from mtnet_jax.data.records import RecordSet
 from mtnet_jax.evaluation.metrics import (
     EMPTY,
@@ -22,6 +25,7 @@ from mtnet_jax.evaluation.metrics import (
 )
 from mtnet_jax.evaluation.predicted import predict_split
 from mtnet_jax.places import write_whole
+from mtnet_jax.saved_config import write_config
 
 FOLDER = "measured"
 SETTINGS = Settings()  # stated in every report
@@ -35,7 +39,7 @@ class Measured(NamedTuple):
       image_of_row: (truths,) index of the image of each row of the state.
       image_of_prediction: (predictions,) the same for its predictions.
       image_ids: (images,) str.
-      identity: of records and split, so that another set of the same name is noticed.
+      identity: of records, split, and how predictions are made, see `identity_of`.
     """
 
     state: State
@@ -50,11 +54,20 @@ def measured_path(run_folder: Path, name: str) -> Path:
     return run_folder / FOLDER / f"{name}.npz"
 
 
-def measure(run_folder: Path, name: str, test_set: HeldOut) -> None:
-    """Predicts a test set with a trained run and keeps what it says; done already, does nothing."""
-    path = measured_path(run_folder, name)
-    if path.is_file() and read_measured(path).identity == identity_of(test_set):
+def measure(run_folder: Path, name: str, test_set: HeldOut, config: ConfigDict) -> None:
+    """Predicts a test set with a trained run and keeps what it says; done already, does nothing.
+
+    Args:
+      run_folder: its work directory.
+      name: of the test set.
+      test_set: what is predicted.
+      config: of the run as it is asked for now: how it decodes may have changed since it was
+        trained, and is what the work directory says afterwards.
+    """
+    path, identity = measured_path(run_folder, name), identity_of(test_set, config)
+    if path.is_file() and read_measured(path).identity == identity:
         return
+    write_config(run_folder, config)
     _, _, pairs = predict_split(
         run_folder, test_set.path, test_set.split, batch_size=32, limit=test_set.limit
     )
@@ -65,7 +78,7 @@ def measure(run_folder: Path, name: str, test_set: HeldOut) -> None:
         "image_of_row": _repeated([len(state.rows) for state in states]),
         "image_of_prediction": _repeated([len(state.scores) for state in states]),
         "image_ids": np.array([truth["image_id"] for _, truth in pairs], str),
-        "identity": identity_of(test_set),
+        "identity": identity,
     }
     content = BytesIO()
     np.savez_compressed(content, **arrays)
@@ -89,11 +102,16 @@ def read_measured(path: Path) -> Measured:
     )
 
 
-def identity_of(test_set: HeldOut) -> str:
-    """Which images a test set holds, wherever they lie."""
-    records = RecordSet.open(test_set.path)
-    lengths = records.shard_lengths.get(test_set.split)
-    return f"{records.name} {records.version} {test_set.split} {lengths} {test_set.limit}"
+def identity_of(test_set: HeldOut, config: ConfigDict) -> str:
+    """Of the records that a test set holds, wherever they lie, and of how heads are decoded."""
+    records = RecordSet.open(test_set.path).identity(test_set.split, whole=True)
+    options = flatten(config.to_dict())
+    decoding = {name: options[name] for name in sorted(options) if _is_of_predictions(name)}
+    return f"{records} {test_set.split} {test_set.limit} {json.dumps(decoding)}"
+
+
+def _is_of_predictions(option: str) -> bool:
+    return option.startswith("decode.") or option == "input.second_look"
 
 
 def _repeated(counts: Sequence[int]) -> np.ndarray:

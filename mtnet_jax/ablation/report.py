@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from mtnet_jax.ablation.comparing import compare
 from mtnet_jax.ablation.costs import cost_of_run, run_log
@@ -66,7 +67,8 @@ def gather(
 ) -> dict[str, Any]:
     """All numbers, ready for JSON.
 
-    A finished run that some test set was not measured on, is measured first.
+    A finished run that some test set was not measured on, or not as it is now (other labels, other
+    decoding), is measured first.
 
     Returns:
       "name", "arms", "seeds", "reference", "settings", "missing" (names of runs that are not
@@ -75,18 +77,21 @@ def gather(
     Raises:
       Failed: no run is finished.
     """
-    finished: list[Run] = []
+    finished: dict[Run, ConfigDict] = {}
     missing: list[Run] = []
     for run in (Run(arm, seed) for arm in ablation.arms for seed in ablation.seeds):
         config = config_of(ablation, run, workdir, overrides)
-        (finished if is_finished(workdir / run.name, config) else missing).append(run)
+        if is_finished(workdir / run.name, config):
+            finished[run] = config
+        else:
+            missing.append(run)
     if not finished:
         raise Failed("no run is finished yet: `mtnet ablate` without --report trains them")
     runs: dict[str, dict[int, dict[str, Measured]]] = {}
-    for run in finished:
+    for run, config in finished.items():
         folder, measured = workdir / run.name, {}
         for set_name, test_set in ablation.test_sets.items():
-            measure(folder, set_name, test_set)
+            measure(folder, set_name, test_set, config)
             measured[set_name] = read_measured(measured_path(folder, set_name))
         runs.setdefault(run.arm, {})[run.seed] = measured
     groups = {name: test_set.group for name, test_set in ablation.test_sets.items()}

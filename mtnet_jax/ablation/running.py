@@ -25,7 +25,10 @@ from mtnet_jax.training.workdir import LOCK, is_locked
 
 FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 OUTPUT = "output.txt"  # what a run says, where several run at once
-BUSY = 75  # exit code of a run that another process trains: sysexits' "try again later"
+# Exit code of a run that another process trains: sysexits' "unavailable". Its "try again later" is
+# that of a run that was stopped and saved (`cli.PREEMPTED`): nobody trains that one.
+BUSY = 69
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")  # which accelerators a process sees
 _WAIT = 2.0  # seconds between two looks at what is running
 
 
@@ -51,7 +54,7 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
         _write_finished(folder, train(config, folder))
     if run.arm:
         for name, test_set in ablation.test_sets.items():
-            measure(folder, name, test_set)
+            measure(folder, name, test_set, config)
 
 
 def is_finished(folder: Path, config: Any) -> bool:
@@ -167,7 +170,7 @@ def _start(
         return subprocess.Popen(line, start_new_session=True)
     folder = workdir / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    seen = {name: str(place) for name in ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")}
+    seen = {name: _accelerator(name, place) for name in _VISIBLE}
     with (folder / OUTPUT).open("ab") as file:
         return subprocess.Popen(
             line,
@@ -176,6 +179,23 @@ def _start(
             env={**os.environ, **seen},
             start_new_session=True,
         )
+
+
+def _accelerator(variable: str, place: int) -> str:
+    """The accelerator of a place: of those that the variable names, where it names some.
+
+    Raises:
+      BadInput: it names fewer.
+    """
+    named = [each for each in os.environ.get(variable, "").split(",") if each.strip()]
+    if not named:
+        return str(place)
+    if place >= len(named):
+        raise BadInput(
+            f"--at-once {place + 1} or more, but {variable}={','.join(named)} names {len(named)}: "
+            "give as many, or fewer at once."
+        )
+    return named[place].strip()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from mtnet_jax.errors import BadInput
 from mtnet_jax.shipped import shipped
 
 # What may differ between arms that share a detector; phases that come after it may too.
+_DETECTOR = "detector"  # name of the runs that arms share
 _OF_THE_POSE = ("model.representation", "model.pose_activation", "model.aggregate", "pose_loss.")
 
 
@@ -66,7 +67,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """Of its work directory."""
-        return f"{_as_file_name(self.arm) if self.arm else 'detector'}-seed{self.seed}"
+        return f"{_as_file_name(self.arm) if self.arm else _DETECTOR}-seed{self.seed}"
 
 
 def grid(options: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
@@ -154,6 +155,11 @@ def _check(ablation: Ablation, path: Path) -> None:
     for name, values in (("seeds", ablation.seeds), ("names of arms", _file_names(ablation))):
         if len(set(values)) < len(values) or not values:
             faults.append(f"{name} must differ and be at least one: {list(values)}")
+    faults += [
+        f"an arm cannot be called {arm!r}: its work directory needs a name, not that of detectors"
+        for arm in ablation.arms
+        if _as_file_name(arm) in ("", _DETECTOR)
+    ]
     if ablation.detector_phases:
         faults += [
             f"arm {arm!r} changes {option}, which a shared detector depends on: leave "

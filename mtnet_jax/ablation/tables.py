@@ -185,31 +185,48 @@ def _difference_numbers(difference: Result | None) -> list[float | None]:
 
 # --- LaTeX ----------------------------------------------------------------------------------------
 
+_IN_LATEX = {
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
 
 def as_latex(result: Result) -> str:
     """A table for each test set in the form of the paper's Table 2, and one by |yaw|."""
     tables = []
     for name, of_set in result["sets"].items():
         rows = [
-            [arm, *(_latex_figure(a["overall"][key], BY_KEY[key].unit) for key in TABLE2)]
+            [
+                _latex_text(arm),
+                *(_latex_figure(a["overall"][key], BY_KEY[key].unit) for key in TABLE2),
+            ]
             for arm, a in of_set["arms"].items()
         ]
         head = ["Model", r"IoU (\%)", "Yaw", "Pitch", "Roll"]
-        tables.append(_latex_table(head, rows, f"{name}: means over seeds, 95\\,\\% t intervals."))
+        set_name = _latex_text(name)
+        tables.append(
+            _latex_table(head, rows, f"{set_name}: means over seeds, 95\\,\\% t intervals.")
+        )
         bins = next(iter(of_set["arms"].values()))["yaw_bins"]
         filled = [i for i, each in enumerate(bins) if each["truths"]]
         rows = [
-            [arm, *(_latex_figure(a["yaw_bins"][i]["geodesic_mean"], "°") for i in filled)]
+            [
+                _latex_text(arm),
+                *(_latex_figure(a["yaw_bins"][i]["geodesic_mean"], "°") for i in filled),
+            ]
             for arm, a in of_set["arms"].items()
         ]
         head = ["Model", *(f"{bins[i]['low']}--{bins[i]['high']}" for i in filled)]
-        tables.append(_latex_table(head, rows, f"{name}: geodesic error by $|$yaw$|$, degrees."))
+        tables.append(
+            _latex_table(head, rows, f"{set_name}: geodesic error by $|$yaw$|$, degrees.")
+        )
     return "\n".join(tables)
 
 
 def _latex_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    lines = [" & ".join(map(str, row)) + r" \\" for row in (head, *rows)]
-    caption = caption.replace("_", r"\_")
+    lines = [" & ".join(row) + r" \\" for row in (head, *rows)]
     return "\n".join(
         [
             r"\begin{table}\centering",
@@ -225,6 +242,11 @@ def _latex_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: st
             "",
         ]
     )
+
+
+def _latex_text(text: str) -> str:
+    """A name of the user's as LaTeX prints it."""
+    return "".join(_IN_LATEX.get(character, character) for character in text)
 
 
 def _latex_figure(figure: Result, unit: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from ml_collections import ConfigDict
 
 from mtnet_jax.columns import align
+from mtnet_jax.data.example import CAMERA_FEATURE
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput
 
@@ -89,6 +90,15 @@ def describe(
         lines.append(_row("train", name, source, f"{config.data[name].weight:g}", share))
     lines += [_row("evaluate", name, source, "", "") for name, source in eval_sources.items()]
     text = [align(lines, left=(0, 1, 2, 8))]
+    if config.pack.share and config.frame == "camera":
+        seen = [name for name, source in train_sources.items() if _knows_cameras(source)]
+        if seen:
+            text.append(
+                f"WARNING: {', '.join(seen)}: rotations are relative to a known camera "
+                "(config.frame is 'camera'), and packed inputs (config.pack.share) show heads "
+                "elsewhere than it saw them, so the same look has several rotations: set "
+                "config.frame = 'ray', or config.pack.share = 0."
+            )
     trained, evaluated = box_rules(train_sources), box_rules(eval_sources)
     if len(trained) > 1:
         text.append(f"WARNING: boxes of different rules are trained: {_rules_text(trained)}.")
@@ -98,6 +108,11 @@ def describe(
             "set follows; detection numbers there say little."
         )
     return "\n".join(text)
+
+
+def _knows_cameras(source: RecordSource) -> bool:
+    """Whether records have intrinsics, by the first and the last: sets have them throughout."""
+    return any(source[i][CAMERA_FEATURE].any() for i in (0, -1))
 
 
 def _row(use: str, name: str, source: RecordSource, weight: str, share: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ FRAMES = ("camera", "ray")
 METADATA_KEYS = ("box_rule", "label_names")
 # Of the environment: a folder of this machine for records that are read from addresses.
 CACHE = "MTNET_RECORD_CACHE"
+_LOOKED_AT = 1 << 16  # bytes of a shard at once
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,24 @@ class RecordSet:
         """Heads and such of a split, as the report of the conversion counted them; may be empty."""
         path = self.path / "conversion.json"
         return _read_json(path)["splits"].get(split, {}) if path.is_file() else {}
+
+    def identity(self, split: str, *, whole: bool) -> str:
+        """Digest that says which records a split holds, wherever they lie.
+
+        Args:
+          split: one there is.
+          whole: looks at all bytes of the shards, so that any other label is noticed; else at their
+            sizes and beginnings, which is quick for sets of any size.
+        """
+        about = [self.name, self.version, self.box_rule, self.label_names]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for shard in self.shard_paths(split):
+            digest.update(str(shard.stat().st_size).encode())
+            with shard.open("rb") as file:
+                digest.update(file.read(_LOOKED_AT))
+                while whole and (chunk := file.read(_LOOKED_AT)):
+                    digest.update(chunk)
+        return digest.hexdigest()
 
     def index_path(self, split: str) -> Place:
         """The file of a split's index, which may not be there."""
@@ -266,18 +285,25 @@ def _in_ray_frame(record: dict) -> np.ndarray:
     return np.where(posed[:, None, None], turned, rotations).astype(np.float32)
 
 
-def _builder_directory(path: Place) -> Place:
+def find_record_sets(path: Place) -> list[Place]:
+    """Where record sets lie: the place itself, else one level below it, else two."""
     if (path / "dataset_info.json").exists():
-        return path
+        return [path]
     for pattern in ("*/", "*/*/"):
         found: list[Any] = sorted(path.glob(f"{pattern}dataset_info.json"), key=str)
-        if len(found) > 1:
-            raise BadInput(
-                f"{path} holds several record sets ({', '.join(str(f.parent) for f in found)}): "
-                "name one of them"
-            )
         if found:
-            return found[0].parent
+            return [file.parent for file in found]
+    return []
+
+
+def _builder_directory(path: Place) -> Place:
+    found = find_record_sets(path)
+    if len(found) > 1:
+        raise BadInput(
+            f"{path} holds several record sets ({', '.join(map(str, found))}): name one of them"
+        )
+    if found:
+        return found[0]
     raise MissingFile(
         f"No record set at {path} (no dataset_info.json there or below): make one with "
         "`mtnet data convert NAME --raw DIR --out DIR`."
@@ -286,8 +312,11 @@ def _builder_directory(path: Place) -> Place:
 
 def _read_json(path: Place) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise MissingFile(f"{path} is missing: the record set is not complete") from None
     except NOT_JSON as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds no names and values: convert the record set again")
+    return content

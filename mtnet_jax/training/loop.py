@@ -28,7 +28,13 @@ from mtnet_jax.training.distribution import Distribution, distribute, put_batch
 from mtnet_jax.training.evaluating import Evaluator, as_line
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.meter import Meter
-from mtnet_jax.training.phases import Phase, check_devices, make_optimizer, read_phases
+from mtnet_jax.training.phases import (
+    Phase,
+    check_devices,
+    make_optimizer,
+    read_phases,
+    warmup_warning,
+)
 from mtnet_jax.training.profiling import Profile
 from mtnet_jax.training.starting import first_state, initial_variables, resume
 from mtnet_jax.training.step import compile_step, make_train_step
@@ -162,6 +168,8 @@ def _train(
                     raise TrainingDiverged(f"{phase.name}: {error}. {cure}") from error
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
                 average, state = state.ema, None
+            if said_of_profile := profile.shortfall():
+                log.say(said_of_profile)
     assert variables is not None, "check_ranges refuses a run of nothing"
     return ema.weights_of(average) if average is not None else variables
 
@@ -290,5 +298,7 @@ def _describe(
             f"learning rate {phase.peak_rate:g} ({phase.schedule}), "
             f"trains {', '.join(phase.trainable)}"
         )
+        if warning := warmup_warning(phase, count):
+            log.say(warning)
     if position != START:
         log.say(f"resuming after step {position.total_step} ({phases[position.phase].name})")

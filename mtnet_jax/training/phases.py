@@ -95,6 +95,18 @@ def learning_rate(phase: Phase, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
+def warmup_warning(phase: Phase, steps: int) -> str:
+    """Says that a phase ends before its learning rate is at its highest; empty where none does."""
+    if not 0 < steps <= phase.warmup_steps:
+        return ""
+    reached = phase.peak_rate * (steps - 1) / phase.warmup_steps
+    return (
+        f"WARNING: config.phases.{phase.name}.warmup_steps is {phase.warmup_steps}, and the phase "
+        f"has {steps} steps: its learning rate comes to {reached:g} of {phase.peak_rate:g}. Give "
+        "it a shorter warm-up, or more epochs."
+    )
+
+
 def group_labels(params: Params) -> Params:
     """The group of each parameter, in a tree like `params`.
 
@@ -120,6 +132,12 @@ def _check(phase: Phase, version: str) -> None:
         raise BadInput(
             f"config.phases.{phase.name}.trainable is {phase.trainable}: "
             f"name one or more of {GROUPS}."
+        )
+    if version == "v1" and set(phase.trainable) == {"pose"}:
+        raise BadInput(
+            f"config.phases.{phase.name}.trainable is {phase.trainable}, but in version v1 the "
+            "face branch says the pose: nothing would learn. Name the face branch, or give the "
+            "phase 0 epochs."
         )
     if phase.schedule not in ("constant", "cosine"):
         raise BadInput(

@@ -25,6 +25,16 @@ class Profile:
         if self._running:
             jax.profiler.stop_trace()
 
+    def shortfall(self) -> str:
+        """Says, at the end of a run, that it was too short to be traced; empty where it was not."""
+        needed = FIRST + self._steps
+        if not self._steps or self._seen >= needed:
+            return ""
+        return (
+            f"WARNING: --profile {self._steps} needs {needed} steps, and this start made "
+            f"{self._seen}: the trace is shorter, or missing"
+        )
+
     def step(self, metrics: Any, log: TrainingLog) -> None:
         """Notes that a step was handed over.
 

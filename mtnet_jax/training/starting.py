@@ -1,6 +1,7 @@
 """What a run starts with: fresh variables, those of other weights, or its last checkpoint."""
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
+from mtnet_jax.anchors import ANCHOR_SIZE
 from mtnet_jax.checkpoints import (
     START,
     Checkpoints,
@@ -21,6 +23,7 @@ from mtnet_jax.network import GROUPS
 from mtnet_jax.network.darknet_weights import load_darknet_weights
 from mtnet_jax.system import System, TrainState, abstract_variables
 from mtnet_jax.training import ema
+from mtnet_jax.training.config_changes import differences
 from mtnet_jax.training.distribution import Distribution, put_same
 from mtnet_jax.training.growing import grow
 from mtnet_jax.weights import load_weights
@@ -31,6 +34,13 @@ _READS: dict[str, set[str]] = {  # group -> those of whose maps it makes somethi
     "neck": {"backbone"},
     "face": {"backbone", "neck"},
     "pose": {"backbone", "neck"},
+}
+
+_MEANS = {  # option -> the group whose numbers mean something else with another value
+    "class_names": "face",
+    "model.box_activation": "face",
+    "model.pose_activation": "pose",
+    "model.representation": "pose",
 }
 
 
@@ -53,7 +63,7 @@ def initial_variables(
             raise BadInput(f"{config.init.darknet_weights} holds values that are no numbers.")
         _say(str(report))
     if config.init.weights:
-        variables = _start_from(config.init.weights, variables)
+        variables = _start_from(config, variables)
     if hosts.several():
         hosts.check_same("What training starts with (config.init)", _digest(variables))
     return put_same(variables, distribution.of_state(variables))
@@ -120,27 +130,93 @@ def resume(
     return START, None, said
 
 
-def _start_from(folder: str, fresh: dict[str, Any]) -> dict[str, Any]:
+def _start_from(config: ConfigDict, fresh: dict[str, Any]) -> dict[str, Any]:
     """The variables of other weights, as far as they fit; says what became of each group.
 
     Raises:
       ValueError: no group fits.
     """
-    variables, became = start_from(load_weights(folder)[1], fresh)
+    folder = config.init.weights
+    found, stored = load_weights(folder)
+    otherwise = means_otherwise(found, config, fresh["params"])
+    variables, became = start_from(stored, fresh, otherwise)
+    said = [f"{group}: {why}" for group, why in otherwise.items()]
     if list(became) == [_FRESH]:
-        raise BadInput(f"No part of the weights in {folder} fits this network.")
+        raise BadInput(
+            " ".join((f"No part of the weights in {folder} fits this network.", "; ".join(said)))
+        )
     parts = [f"{', '.join(groups)} {how}" for how, groups in became.items()]
-    _say(f"from {folder}: {'; '.join(parts)}")
+    _say(f"from {folder}: {'; '.join((*parts, *said))}")
+    for warning in start_warnings(found, config):
+        _say(f"WARNING: {folder}: {warning}")
     return variables
 
 
+def means_otherwise(
+    found: ConfigDict, config: ConfigDict, groups: Collection[str]
+) -> dict[str, str]:
+    """Groups whose weights would say something else in another network, whatever their shapes.
+
+    Args:
+      found: configuration of the weights.
+      config: of the network that is to begin with them.
+      groups: of that network.
+
+    Returns:
+      Group -> the options that differ.
+    """
+    changed = differences(found, config)
+    if len(found.class_names) == len(config.class_names) == 1:
+        changed.pop("class_names", None)  # whatever it is called, it is all that is found
+    reasons: dict[str, list[str]] = {}
+    for option, group in _MEANS.items():
+        if option in changed:
+            old, new = changed[option]
+            # Of a network of one head for everything, the pose is said by the face branch.
+            speaker = group if group in groups else "face"
+            reasons.setdefault(speaker, []).append(f"{option} is {old!r} there, {new!r} here")
+    return {group: ", ".join(of_group) for group, of_group in reasons.items()}
+
+
+def start_warnings(found: ConfigDict, config: ConfigDict) -> list[str]:
+    """What a network has to learn anew that begins with weights of another configuration."""
+    changed, warnings = differences(found, config), []
+    if "frame" in changed:
+        warnings.append(
+            f"its rotations are in the frame {changed['frame'][0]!r}, those of this training in "
+            f"{config.frame!r} (docs/conventions.md): it has to learn them anew"
+        )
+    old, new = (_anchor_pixels(each) for each in (found, config))
+    if old.shape == new.shape and not np.allclose(old, new, rtol=0.01):
+        warnings.append(
+            f"its anchors are others, in pixels of the input {_listed(old)}, here {_listed(new)}: "
+            "it has to learn boxes anew. Anchors are written for an input of 416: scale them with "
+            "config.input.size to keep them"
+        )
+    return warnings
+
+
+def _anchor_pixels(config: ConfigDict) -> np.ndarray:
+    """(n, 2) width and height of the anchors in pixels of the input."""
+    return np.array(config.input.anchors, np.float64) * config.input.size / ANCHOR_SIZE
+
+
+def _listed(anchors: np.ndarray) -> str:
+    return " ".join(f"{width:.0f}x{height:.0f}" for width, height in anchors)
+
+
 def start_from(
-    stored: dict[str, Any], fresh: dict[str, Any]
+    stored: dict[str, Any], fresh: dict[str, Any], otherwise: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Stored variables, and fresh ones for groups that differ (representation, ...).
 
     Those of a smaller network (`config.model.width`, `depth`, `pose_width`, `pose_blocks`) begin in
-    a larger one as they were, see `training.growing`, unless what they read is fresh.
+    a larger one as they were, see `training.growing`. What reads a fresh group is fresh itself.
+
+    Args:
+      stored: variables of other weights.
+      fresh: of the network that is to begin with them.
+      otherwise: groups that differ in what their numbers mean.
 
     Returns:
       The variables, and what became of the groups: how -> their names.
@@ -148,11 +224,15 @@ def start_from(
     variables = {kind: dict(trees) for kind, trees in fresh.items()}
     became: dict[str, list[str]] = {}
     for group in [group for group in GROUPS if group in fresh["params"]]:
-        started = grow(group, fresh, stored) if group in stored["params"] else None
-        larger = started and _sizes(started["params"]) != _sizes(stored["params"][group])
-        if started is None or (larger and _READS[group] & {*became.get(_FRESH, ())}):
+        fits = group in stored["params"] and group not in otherwise
+        if fits and not _READS[group] & {*became.get(_FRESH, ())}:
+            started = grow(group, fresh, stored)
+        else:
+            started = None
+        if started is None:
             became.setdefault(_FRESH, []).append(group)
             continue
+        larger = _sizes(started["params"]) != _sizes(stored["params"][group])
         became.setdefault("in a larger network" if larger else "as they are", []).append(group)
         for kind, tree in started.items():
             variables[kind][group] = tree

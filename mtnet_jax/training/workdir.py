@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,14 +12,13 @@ from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
 from mtnet_jax.data.records import RecordSource
-from mtnet_jax.errors import BadInput, Unavailable
+from mtnet_jax.errors import NOT_JSON, BadInput, Unavailable
 from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 
 LOCK = "lock"
 RECORDS = "records.json"
-_LOOKED_AT = 1 << 16  # bytes of a shard, at its beginning, that say which records it holds
 
 
 @contextlib.contextmanager
@@ -86,7 +84,7 @@ def claim(
     Raises:
       BadInput: something else is learned there; the options are named with their values.
     """
-    found, records = read_config(workdir), {name: _identity(s) for name, s in sources.items()}
+    found, records = read_config(workdir), _identities(sources)
     said = []
     if found is not None and phase is not None:
         changed = differences(found, config)
@@ -119,17 +117,8 @@ def _later_length(name: str, config: ConfigDict, phase: int) -> bool:
     return name in {f"phases.{each}.epochs" for each in later}
 
 
-def _identity(source: RecordSource) -> str:
-    """Says which records a split holds, wherever they lie."""
-    about = source.record_set
-    digest = hashlib.sha256(
-        json.dumps([about.name, about.version, about.box_rule, about.label_names]).encode()
-    )
-    for shard in about.shard_paths(source.split):
-        digest.update(str(shard.stat().st_size).encode())
-        with shard.open("rb") as file:
-            digest.update(file.read(_LOOKED_AT))
-    return digest.hexdigest()
+def _identities(sources: Mapping[str, RecordSource]) -> dict[str, str]:
+    return {n: s.record_set.identity(s.split, whole=False) for n, s in sources.items()}
 
 
 def _check_records(workdir: Path, records: Mapping[str, str], found: ConfigDict) -> None:
@@ -137,7 +126,13 @@ def _check_records(workdir: Path, records: Mapping[str, str], found: ConfigDict)
     path = workdir / RECORDS
     if not path.is_file():
         return  # begun before records were noted: it is taken at its word
-    known = json.loads(path.read_text())
+    try:
+        known = dict(json.loads(path.read_bytes()))
+    except (*NOT_JSON, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{path} is damaged ({error}): remove it, if the records are still those that the run "
+            "was begun with"
+        ) from error
     for name, identity in records.items():
         if known.get(name, identity) != identity:
             raise BadInput(

@@ -1,0 +1,37 @@
+"""Records of a record set as the items of another conversion."""
+
+from dataclasses import dataclass
+
+from mtnet_jax.data.records import RecordSet
+from mtnet_jax.places import Place
+
+
+@dataclass(frozen=True)
+class RecordItem:
+    """One record.
+
+    Attributes:
+      folder: of the record set.
+      split: of the record.
+      index: of the record in the split.
+      shard: file of the record. It is there so that a conversion that goes on after a stop sees
+        when the record set was made anew.
+    """
+
+    folder: str
+    split: str
+    index: int
+    shard: Place
+
+
+def record_items(record_set: RecordSet) -> dict[str, list[RecordItem]]:
+    """Split -> its records, in order."""
+    items: dict[str, list[RecordItem]] = {}
+    for split, lengths in record_set.shard_lengths.items():
+        shards = zip(record_set.shard_paths(split), lengths, strict=True)
+        of_records = [shard for shard, count in shards for _ in range(count)]
+        items[split] = [
+            RecordItem(str(record_set.path), split, index, shard)
+            for index, shard in enumerate(of_records)
+        ]
+    return items
