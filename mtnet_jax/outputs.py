@@ -142,7 +142,7 @@ class Outputs:
     def write(self, path: Path, content: bytes | str, of: str = "") -> None:
         """Writes a whole file; see `writing`."""
         with self.writing(path, of) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(_encoded(content) if isinstance(content, str) else content)
 
     def _put_in_place(self, partial: Path, path: Path, of: str) -> None:
         entry = {"file": path.name, "sha256": _digest(partial), "command": self._command, "of": of}
@@ -180,7 +180,7 @@ class JsonLines:
 
     def append(self, entry: Any) -> None:
         """Adds an entry."""
-        self._write(self._end, (_json(entry) + "\n").encode())
+        self._write(self._end, _encoded(_json(entry) + "\n"))
 
     def close(self) -> None:
         """Ends the lines; the file stays open."""
@@ -215,9 +215,9 @@ class JsonList(JsonLines):
         text = ("\n" if self._empty else ",\n") + _json(entry)
         if self._rewinds:
             ending = b"]\n" if self._empty else b"\n]\n"
-            self._write(self._end - len(ending), text.encode() + b"\n]\n", ending)
+            self._write(self._end - len(ending), _encoded(text) + b"\n]\n", ending)
         else:
-            self._write(0, text.encode())
+            self._write(0, _encoded(text))
         self._empty = False
 
     def close(self) -> None:
@@ -228,6 +228,11 @@ class JsonList(JsonLines):
 
 def _json(entry: Any) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False)
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; what file names hold that is none is escaped, in JSON too, as Python reads it back."""
+    return text.encode(errors="backslashreplace")
 
 
 def _write_all(file: IO, data: bytes) -> None:
@@ -269,7 +274,7 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         inside = sorted(each for each in path.rglob("*") if each.is_file())
         text = "".join(f"{each.relative_to(path)} {_digest(each)}\n" for each in inside)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_encoded(text)).hexdigest()
     return digest_of(path)
 
 
