@@ -38,6 +38,7 @@ class Outputs:
         self._inputs = {identity for path in inputs if (identity := _identity(Path(path)))}
         self._taken: dict[tuple[str, str], str] = {}  # folder and name in small letters -> input
         self._made: dict[Path, dict[str, list[dict]]] = {}  # folder -> name -> what was written
+        self._written: set[Path] = set()
 
     def check(self, path: Path, of: str = "") -> None:
         """Raises unless a file may be written: before the work, that is, and again when it is.
@@ -144,6 +145,21 @@ class Outputs:
         with self.writing(path, of) as file:
             file.write(_encoded(content) if isinstance(content, str) else content)
 
+    def remove_outdated(self, folder: Path, of: Iterable[str]) -> None:
+        """Removes what earlier runs of the command made in a folder of inputs, and this one did not
+        make again. What was changed since stays.
+
+        Args:
+          folder: of the files.
+          of: the inputs, see `check`.
+        """
+        inputs = {(self._command, each) for each in of}
+        for name, made in self._made_in(folder).items():
+            path = folder / name
+            ours = [entry["sha256"] for entry in made if (entry["command"], entry["of"]) in inputs]
+            if path not in self._written and path.is_file() and _digest(path) in ours:
+                path.unlink()
+
     def _put_in_place(self, partial: Path, path: Path, of: str) -> None:
         entry = {"file": path.name, "sha256": _digest(partial), "command": self._command, "of": of}
         # First the note, then the name: a kill in between leaves a note of what is not there.
@@ -153,6 +169,7 @@ class Outputs:
         if path.is_dir():
             _remove(path)
         partial.replace(path)
+        self._written.add(path)
 
     def _made_in(self, folder: Path) -> dict[str, list[dict]]:
         if folder not in self._made:

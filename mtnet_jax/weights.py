@@ -65,6 +65,10 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return _load_safetensors(folder)
+    if folder.is_file():
+        raise BadInput(
+            f"{folder} is not taken by itself: give its folder, or a .onnx or .safetensors file."
+        )
     if _is_orbax(folder):
         return _load_orbax(folder)
     config = _read_config(folder)

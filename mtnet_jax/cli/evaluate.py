@@ -178,6 +178,7 @@ def _evaluate(
             )
             if args.worst:
                 _draw_worst(f"{path}:{split}", evaluation, args.worst, outputs)
+            outputs.remove_outdated(evaluation.folder, [evaluation.of])
             yield name, evaluation
 
 

@@ -2,6 +2,7 @@
 whose predictions lie in a file."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -18,6 +19,7 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.places import place
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.looks import look_at
+from mtnet_jax.predict.onnx_runtime import lone_file
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import looks_again
@@ -70,6 +72,7 @@ def predict_split(
     if is_foreign(weights):
         return _look_up(weights, data, split, limit)
     path = place(weights)
+    path = lone_file(path) if isinstance(path, Path) else path
     wanted = Wanted(
         score_threshold=EVAL_SCORE_THRESHOLD,
         iou_threshold=None,
@@ -110,7 +113,7 @@ def truth_of(record: Record) -> dict:
 
 
 def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
-    found = read_predictions(file)
+    found = read_predictions(file).among(RecordSet.open(data).label_names)
     source = source_of(data, split, found.class_names, found.frame, decode=False)
     truths = [truth_of(source[i]) for i in spread(len(source), limit)]
     heads = found.of_images([truth["image_id"] for truth in truths])
