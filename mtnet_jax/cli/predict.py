@@ -197,6 +197,8 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
         )
     if len(files) == 2 and args.json.resolve() == args.jsonl.resolve():
         raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
+    if args.batch > 1 and not inputs:
+        raise BadInput("--batch is for images: the frames of a video come one by one.")
     if args.track and not videos:
         raise BadInput("--track is for videos and cameras: these inputs are images.")
     for folder in inputs:

@@ -16,7 +16,7 @@ or `ray`.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -207,17 +207,19 @@ def _key(name: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
+def _last(name: str) -> str:
+    return PurePosixPath(_key(name)).name
+
+
 def _matched(image_ids: Sequence[str], names: Iterable[str]) -> list[str | None]:
     """The name in the file of each image, None where there is none."""
-    names = list(names)
-    ways: tuple[Callable[[str], str], ...] = (str, _key, lambda name: PurePosixPath(_key(name)).name)
-    found: dict[str, str] = {}  # image -> name
-    for way in ways:
+    names, found = list(names), dict[str, str]()  # image -> name
+    for of_name, of_image in ((str, str), (_key, str), (_key, _key), (_last, _last)):
         there, wanted = defaultdict(list), defaultdict(list)
         for name in names:
-            there[way(name)].append(name)
-        for image in image_ids:
-            wanted[way(image)].append(image)
+            there[of_name(name)].append(name)
+        for image in dict.fromkeys(image_ids):
+            wanted[of_image(image)].append(image)
         for key, (image, *others) in wanted.items():
             if not others and len(there[key]) == 1:
                 found.setdefault(image, there[key][0])

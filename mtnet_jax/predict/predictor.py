@@ -127,7 +127,7 @@ class Predictor:
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
         Of each of them one tile at a time goes through the network.
         """
-        if not images:
+        if not len(images):  # an array of images (B, H, W, 3) has no truth value
             return []
         pixels = [as_rgb(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
