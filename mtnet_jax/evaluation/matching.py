@@ -4,9 +4,10 @@ The rule, in this order:
 
 1. Predictions choose one after the other, the highest score first (equal scores: given order).
 2. A prediction takes, of the truths that are not ignored and still free, the one of highest IoU,
-   provided that IoU >= threshold, and more than 0 (equal IoUs: given order). That truth is then no longer free.
-3. Only if there is none, the ignored truth of highest such IoU absorbs the prediction,
-   which then counts neither for nor against. One ignored truth absorbs any number of predictions.
+   provided that IoU >= threshold and IoU > 0 (equal IoUs: given order). That truth is then no
+   longer free.
+3. Only if there is none, the ignored truth of highest such IoU absorbs the prediction, which then
+   counts neither for nor against. One ignored truth absorbs any number of predictions.
 4. Else the prediction is a false positive.
 
 Heads of different classes never match: their IoU counts as 0.
