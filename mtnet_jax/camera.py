@@ -52,7 +52,10 @@ def intrinsics_of_matrix(matrix: np.ndarray) -> np.ndarray:
 
 def check_intrinsics(intrinsics: Sequence[float]) -> None:
     """Raises BadInput unless they are fx, fy, cx, cy, finite, focal lengths positive."""
-    values = np.asarray(intrinsics, np.float64)
+    try:
+        values = np.asarray(intrinsics, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.shape != (4,) or not np.isfinite(values).all() or not (values[:2] > 0).all():
         raise BadInput(
             f"Intrinsics {intrinsics}: they must be fx, fy, cx, cy, four numbers of pixels, the "

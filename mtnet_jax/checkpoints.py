@@ -244,8 +244,19 @@ def load_model(
     raise AssertionError("the last checkpoint was read or raised")
 
 
+def number_of(workdir: Path, step: Step) -> int:
+    """The number of a step of a work directory; the errors are those of `load_model`."""
+    with Checkpoints(workdir, keep=None) as checkpoints:
+        steps = checkpoints.steps()
+    if not steps:
+        raise MissingFile(f"No complete checkpoint in {workdir / CHECKPOINTS} yet.")
+    return _chosen(workdir, step, steps)
+
+
 def _chosen(workdir: Path, step: Step, steps: list[int]) -> int:
-    """The number of the step that was asked for."""
+    """The number of the step that was asked for, of these, the latest first."""
+    if step == LAST:
+        return steps[0]
     there = ", ".join(map(str, reversed(steps)))
     if step == BEST:
         name = (read_config(workdir) or {}).get("best_metric")

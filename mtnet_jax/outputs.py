@@ -38,6 +38,7 @@ class Outputs:
         self._inputs = {identity for path in inputs if (identity := _identity(Path(path)))}
         self._taken: dict[tuple[str, str], str] = {}  # folder and name in small letters -> input
         self._made: dict[Path, dict[str, list[dict]]] = {}  # folder -> name -> what was written
+        self._written: set[Path] = set()
 
     def check(self, path: Path, of: str = "") -> None:
         """Raises unless a file may be written: before the work, that is, and again when it is.
@@ -142,7 +143,22 @@ class Outputs:
     def write(self, path: Path, content: bytes | str, of: str = "") -> None:
         """Writes a whole file; see `writing`."""
         with self.writing(path, of) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(_encoded(content) if isinstance(content, str) else content)
+
+    def remove_outdated(self, folder: Path, of: Iterable[str]) -> None:
+        """Removes what earlier runs of the command made in a folder of inputs, and this one did not
+        make again. What was changed since stays.
+
+        Args:
+          folder: of the files.
+          of: the inputs, see `check`.
+        """
+        inputs = {(self._command, each) for each in of}
+        for name, made in self._made_in(folder).items():
+            path = folder / name
+            ours = [entry["sha256"] for entry in made if (entry["command"], entry["of"]) in inputs]
+            if path not in self._written and path.is_file() and _digest(path) in ours:
+                path.unlink()
 
     def _put_in_place(self, partial: Path, path: Path, of: str) -> None:
         entry = {"file": path.name, "sha256": _digest(partial), "command": self._command, "of": of}
@@ -153,6 +169,7 @@ class Outputs:
         if path.is_dir():
             _remove(path)
         partial.replace(path)
+        self._written.add(path)
 
     def _made_in(self, folder: Path) -> dict[str, list[dict]]:
         if folder not in self._made:
@@ -180,7 +197,7 @@ class JsonLines:
 
     def append(self, entry: Any) -> None:
         """Adds an entry."""
-        self._write(self._end, (_json(entry) + "\n").encode())
+        self._write(self._end, _encoded(_json(entry) + "\n"))
 
     def close(self) -> None:
         """Ends the lines; the file stays open."""
@@ -215,9 +232,9 @@ class JsonList(JsonLines):
         text = ("\n" if self._empty else ",\n") + _json(entry)
         if self._rewinds:
             ending = b"]\n" if self._empty else b"\n]\n"
-            self._write(self._end - len(ending), text.encode() + b"\n]\n", ending)
+            self._write(self._end - len(ending), _encoded(text) + b"\n]\n", ending)
         else:
-            self._write(0, text.encode())
+            self._write(0, _encoded(text))
         self._empty = False
 
     def close(self) -> None:
@@ -228,6 +245,11 @@ class JsonList(JsonLines):
 
 def _json(entry: Any) -> str:
     return json.dumps(entry, ensure_ascii=False, allow_nan=False)
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; what file names hold that is none is escaped, in JSON too, as Python reads it back."""
+    return text.encode(errors="backslashreplace")
 
 
 def _write_all(file: IO, data: bytes) -> None:
@@ -269,7 +291,7 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         inside = sorted(each for each in path.rglob("*") if each.is_file())
         text = "".join(f"{each.relative_to(path)} {_digest(each)}\n" for each in inside)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_encoded(text)).hexdigest()
     return digest_of(path)
 
 

@@ -22,18 +22,17 @@ from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.run_metrics import LAST, Step
-from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of, config_text, read_config
+from mtnet_jax.saved_config import (
+    CONFIG,
+    SECTIONS,
+    WEIGHTS,
+    config_of,
+    config_text,
+    for_prediction,
+    read_config,
+)
 from mtnet_jax.sums import SUMS, check_sum, write_sums
 from mtnet_jax.system import abstract_variables, at_size, build_system
-
-_NEEDED = (
-    "class_names",
-    "decode",
-    "frame",
-    "input",
-    "model",
-    "pose_loss",
-)
 
 
 def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any]]:
@@ -65,6 +64,10 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return _load_safetensors(folder)
+    if folder.is_file():
+        raise BadInput(
+            f"{folder} is not taken by itself: give its folder, or a .onnx or .safetensors file."
+        )
     if _is_orbax(folder):
         return _load_orbax(folder)
     config = _read_config(folder)
@@ -74,6 +77,16 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
     from mtnet_jax.checkpoints import load_model  # orbax takes a second to import
 
     return config, load_model(folder, _on_one_device(abstract), step)
+
+
+def number_of_step(folder: Path, step: Step) -> int | None:
+    """The number of the checkpoint that `load_weights` takes, where the last one is whole; None of
+    what is no work directory."""
+    if folder.is_file() or _is_orbax(folder) or (folder / WEIGHTS).exists():
+        return None
+    from mtnet_jax.checkpoints import number_of  # orbax takes a second to import
+
+    return number_of(folder, step)
 
 
 def export_weights(
@@ -143,7 +156,7 @@ def flat_arrays(variables: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def prediction_config(config: ConfigDict) -> ConfigDict:
     """The part of a configuration that predicting needs."""
-    return ConfigDict({name: config[name] for name in _NEEDED})
+    return ConfigDict({name: config[name] for name in SECTIONS})
 
 
 def _halve(name: str, value: np.ndarray) -> np.ndarray:
@@ -163,12 +176,7 @@ def _read_config(folder: Path) -> ConfigDict:
             f"{path} does not exist: give the work directory of `mtnet train` or a folder of "
             "`mtnet export`."
         )
-    if "frame" not in config:
-        config.frame = "camera"  # written before there was a choice
-    for name in _NEEDED:
-        if name not in config:
-            raise BadInput(f"{path} has no {name!r}: it was not written by `mtnet train`.")
-    return config
+    return for_prediction(config, path)
 
 
 def _load_safetensors(path: Path) -> tuple[ConfigDict, dict[str, Any]]:

@@ -82,6 +82,8 @@ def test_every_command_has_help(words, capsys):
         (("eval", "--workdir", "w", "--data", "d", "--protocol", "best"), "best"),
         (("data",), "TASK"),
         (("data", "convert", "biwy"), "biwy"),
+        (("data", "show", "d", "--out", "s.png", "--seed", "-1"), "not a whole number from 0"),
+        (("page", "--out", "o", "--serve", "70000"), "70000 is not a port, from 1 to 65535"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_names_the_word(words, named, capsys):
@@ -211,6 +213,20 @@ def test_an_interruption_ends_with_130(monkeypatch, capsys):
 # --- eval, export, data --------------------------------------------------------------------------
 
 
+def test_options_that_would_do_nothing_are_refused(fails, weights, tmp_path):
+    peer = tmp_path / "peer.json"
+    peer.write_text("[]")
+    out = ("--out", tmp_path / "out")
+    of_peer = ("eval", "--weights", peer, "--data", DEMO, *out)
+    for option in (("--size", 64), ("--one-look",), ("--step", 3)):
+        assert f"{option[0]}: for networks" in fails(*of_peer, *option)
+    one = ("eval", "--weights", weights, "--data", DEMO, *out, "--group", "head")
+    assert "--group is of a comparison" in fails(*one)
+    exported = ("export", "--workdir", weights, *out, "--images", tmp_path)
+    assert "--images are for the format onnx-int8" in fails(*exported)
+    assert "--batch is for images" in fails("predict", "0", "--batch", 2)
+
+
 def test_eval_errors_come_before_the_work(fails, weights, tmp_path):
     """Also those of the second record set."""
     command = ("eval", "--workdir", weights, "--out", tmp_path / "eval", "--data")
@@ -239,6 +255,12 @@ def test_eval_goes_on_where_there_is_no_head_to_draw(run, weights, tmp_path):
     _, said, _ = run(*words, "--data", *sets)
     assert "no heads to compare" in said
     assert len(list((tmp_path / "eval").rglob("worst.png"))) == 1
+    (report, _) = sorted((tmp_path / "eval").rglob("evaluation.json"))
+    settings = json.loads(report.read_text())["network"]["settings"]
+    measured = {"weights": str(weights), "step": None, "size": 64, "second_look": False}
+    assert settings.items() >= measured.items()
+    said = report.with_suffix(".txt").read_text()
+    assert f"weights {weights}, input 64 pixels, one look" in said
 
 
 def test_a_damaged_record_set_is_one_line(fails, weights, tmp_path):

@@ -187,6 +187,7 @@ def test_junk_is_not_an_example():
         ({"intrinsics": np.array([-9, 9, 3, 1], np.float32)}, "'intrinsics'.*focal.*positive"),
         ({"image": b""}, "bytes of an encoded image"),
         ({"image_id": 7}, "must be a str"),
+        ({"image_id": "\udce9.png"}, "not UTF-8: rename the file"),
         ({"extra": 1}, "unknown to the schema"),
     ],
 )

@@ -139,10 +139,21 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
     (source / "config.json").write_text(json.dumps(config))
     (source / "eval" / "mine-test").mkdir(parents=True)
     (source / "eval" / "mine-test" / "evaluation.txt").write_text("mine/test: 9\n\nAP50 12.3%\n")
+    for name, said in (
+        ("fits", {"step": None, "size": 64}),
+        ("other-step", {"step": 7, "size": 64}),
+        ("other-size", {"step": None, "size": 96}),
+        ("of-a-peer", {}),
+    ):
+        (source / "eval" / name).mkdir()
+        (source / "eval" / name / "evaluation.txt").write_text(f"of {name}\n\nAP50 1 %\n")
+        network = {"network": {"settings": {"weights": "somewhere", **said}}}
+        (source / "eval" / name / "evaluation.json").write_text(json.dumps(network))
     export(source, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Record sets: mine.\n" in text
     assert "mine/test: 9\n\n```\nAP50 12.3%\n```" in text
+    assert re.findall("of (fits|other-step|other-size|of-a-peer)\n", text) == ["fits"]
     assert "data" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 

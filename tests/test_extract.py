@@ -4,7 +4,9 @@ import pytest
 
 from data_prep.engine.builder import write_record_set
 from mtnet_jax.cli import main
+from tests import record_sets
 from tests.conversions import tiny, tiny_record
+from tests.record_sets import a_record
 
 
 def named(name):
@@ -35,6 +37,31 @@ def test_a_name_of_another_format_gets_the_ending_of_its_own(tmp_path):
     write_record_set(tiny(read=named(lambda number: f"a/{number}.webp")), records)
     assert main(["data", "images", f"{records}:test", "--out", str(out)]) == 0
     assert sorted(path.name for path in (out / "a").glob("[!.]*")) == ["6.jpg", "7.jpg", "8.jpg"]
+
+
+def test_names_that_differ_in_their_endings_alone_are_two_files(tmp_path):
+    """Both hold JPEG, so both would be 6.jpg, 7.jpg, 8.jpg."""
+
+    def read(number, report):
+        for ending in ("bmp", "JPG", "webp"):
+            yield {**tiny_record(number), "image_id": f"{number}.{ending}"}
+
+    records, out = tmp_path / "records", tmp_path / "out"
+    write_record_set(tiny(read=read), records)
+    assert main(["data", "images", f"{records}:test", "--out", str(out)]) == 0
+    found = {path.name for path in out.glob("[!.]*")}
+    assert len(found) == 9
+    assert len({name.lower() for name in found}) == 9
+    for path in out.glob("[!.]*"):
+        assert path.read_bytes() == tiny_record(int(path.name[0]))["image"]
+
+
+def test_splits_that_share_a_name_are_refused(tmp_path, capsys):
+    records = {split: [a_record("same.png", boxes=[])] for split in ("train", "test")}
+    record_sets.write_record_set(tmp_path / "records", records)
+    words = ["data", "images", str(tmp_path / "records"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "would replace another one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../{}", "/{}"])

@@ -90,6 +90,11 @@ def test_a_look_counts_each_head_once():
         assert len(values) == 0
 
 
+def test_a_head_is_its_own_member_at_any_threshold():
+    mean = mean_of_looks([found([0, 0, 40, 40], [50, 0, 90, 40]), found([1, 0, 40, 40])], 1.0)
+    assert len(mean["boxes"]) == 3
+
+
 def test_small_heads_come_from_the_first_look_and_large_ones_from_the_second():
     small, middle, large = [0, 0, 30, 30], [100, 0, 160, 60], [60, 0, 160, 100]
     near = found(small, middle, large, scores=[0.5, 0.6, 0.99])

@@ -82,6 +82,33 @@ def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique
         read.of_images(["x/2", "y/2"])
 
 
+def test_names_that_differ_in_their_endings_alone_are_two(tmp_path):
+    names = ["a.png", "a.bmp", "b.jpg", "b.bmp.png"]  # the last as `mtnet data images` may write it
+    content = [{"image": n, "heads": [{"box": BOX, "score": i}]} for i, n in enumerate(names)]
+    read = read_predictions(written(tmp_path, content))
+    ids = ["a.bmp", "a.png", "b.bmp", "b.jpg"]
+    assert [h["scores"].item() for h in read.of_images(ids)] == [1, 0, 3, 2]
+    with pytest.raises(BadInput, match="nothing of 1 of 1 images: a"):
+        read.of_images(["a"])
+
+
+@pytest.mark.parametrize(
+    ("label", "records", "classes", "expected"),
+    [
+        ({"label": "hat"}, ("face", "hat"), ("face", "hat"), [1]),
+        ({"label": "head"}, ("face", "hat"), ("head",), [0]),  # another word for all of them
+        ({}, ("head", "hat"), ("head",), [0]),
+        ({"label": "hat"}, ("hat",), ("hat",), [0]),
+    ],
+)
+def test_one_label_of_several_of_the_records_is_that_class(
+    tmp_path, label, records, classes, expected
+):
+    read = read_predictions(written(tmp_path, one({"box": BOX, **label}))).among(records)
+    assert read.class_names == classes
+    assert read.of_images(["a"])[0]["labels"].tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -93,13 +120,14 @@ def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique
         (one({"box": BOX, "label": {}}), "label {} is no name"),
         (one({"box": [1, 2, 3]}), r"image a.jpg, head 0: box \[1, 2, 3\] is not 4 finite numbers"),
         (one({"box": BOX}, {"box": [5, 5, 2, 9]}), "head 1: box .* is not left, top"),
+        (one({"box": [0, 0, 9, 10**400]}), "box .* is not 4 finite numbers"),
         (one({"box": BOX, "score": "high"}), "score 'high' is not a finite number"),
         (one({"box": BOX, "yaw": 3, "pitch": 1, "roll": 1}), "names no convention"),
         (one({"box": BOX, "yaw": 3}, convention="canonical"), "pitch None is not a finite"),
         (one({"box": BOX}, convention="euler"), "convention 'euler': choose one of"),
         (one({"box": BOX, "frame": "ray"}, frame="camera"), "frame 'camera', 'ray'"),
         (one({"box": BOX, "rotation": [[1, 0], [0, 1]]}), "rotation .* is not 9 finite"),
-        ([{"image": n, "heads": []} for n in ("a.jpg", "a.png")], "names the image a.png twice"),
+        ([{"image": n, "heads": []} for n in ("a.png", "a.png")], "names the image a.png twice"),
         (
             one({"box": BOX, "label": "head"}, {"box": BOX, "label": "hat"}, {"box": BOX}),
             "no label",

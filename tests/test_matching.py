@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from mtnet_jax.evaluation.matching import match_image, pair_by_iou, pairwise_iou
+from mtnet_jax.evaluation.matching import Match, match_heads, pair_by_iou, pairwise_iou
 from tests.evaluations import a_pred, a_truth, random_pairs, slow_match
+
+
+def match_image(pred: dict, truth: dict, threshold: float) -> Match:
+    iou = pairwise_iou(pred["boxes"], truth["boxes"])
+    return match_heads(iou, pred["scores"], truth["ignore"], threshold)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -33,6 +38,14 @@ def test_two_predictions_on_one_truth_the_higher_score_wins_though_its_iou_is_lo
 def test_the_threshold_itself_is_enough():
     match = match_image(a_pred([[0, 0, 10, 5]], [1]), a_truth([[0, 0, 10, 10]]), 0.5)
     assert match.truth_of_prediction.tolist() == [0]
+
+
+def test_heads_that_do_not_touch_never_match():
+    truth = a_truth([[0, 0, 10, 10], [50, 0, 60, 10]], ignore=[False, True])
+    match = match_image(a_pred([[20, 0, 30, 10]], [1]), truth, 0.0)
+    assert match.truth_of_prediction.tolist() == [-1]
+    assert not match.absorbed.any()
+    assert match_image(a_pred([[9, 0, 30, 10]], [1]), truth, 0.0).truth_of_prediction[0] == 0
 
 
 def test_a_counting_truth_goes_before_a_nearer_ignored_one():

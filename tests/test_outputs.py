@@ -100,6 +100,23 @@ def test_an_error_or_a_full_disk_leaves_the_old_file_whole(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [MADE, "a.txt"]
 
 
+def test_what_an_earlier_run_alone_made_is_removed(tmp_path):
+    """Of the same command and input, as far as nobody changed it."""
+    for command, of, name in (
+        *(("predict", "/a", f"{number}.png") for number in range(4)),
+        *(("predict", "/b", "b.png"), ("eval", "/a", "eval.png")),
+    ):
+        Outputs(command).write(tmp_path / name, name, of)
+    (tmp_path / "3.png").write_text("changed")
+    (tmp_path / "mine.png").write_text("of the user")
+    again = Outputs("predict")
+    again.write(tmp_path / "0.png", "0", "/a")
+    again.write(tmp_path / "1.png", "1.png", "/a")
+    again.remove_outdated(tmp_path, ["/a"])
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name != MADE)
+    assert left == ["0.png", "1.png", "3.png", "b.png", "eval.png", "mine.png"]
+
+
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileInTheWay, match="file is a file"):

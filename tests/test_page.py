@@ -41,6 +41,10 @@ LEVELS = 1  # of 255, any pixel of the input; 0 where it covers whole pixels and
 PIXELS, SCORE, DEGREES = 1.5, 0.02, 1.0  # pixels of an image of 800
 TO_THE_BIT = ((288, 384), (224, 224), (640, 480), (720, 1280))
 PATIENCE = 120.0  # seconds
+CAMERAS = "navigator.mediaDevices.getUserMedia"
+NO_CAMERA = "async () => {throw new DOMException('', '%s')}"
+COUNTED = f"""const ask = {CAMERAS}.bind(navigator.mediaDevices); globalThis.streams = [];
+    {CAMERAS} = async (...of) => (streams.push(await ask(...of)), streams.at(-1))"""
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +228,10 @@ def test_the_input_is_opencvs(browser, served, shape):
     page = Opened(browser, served)
     got = page.tab.evaluate(
         """async ([text, width, height, size]) => {
-            const {letterbox} = await import("mtnet/heads");
+            const {letterboxPlace, resampled} = await import("mtnet/heads");
             const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-            const {rgb, place} = letterbox({data, width, height}, size);
+            const place = letterboxPlace({width, height}, size);
+            const rgb = resampled({data, width, height}, size, place);
             let binary = "";
             for (const byte of rgb) binary += String.fromCharCode(byte);
             return [btoa(binary), place.scale, place.left, place.top];
@@ -273,16 +278,16 @@ def test_directions_are_pythons(browser, served):
 
 
 def test_the_camera(browser, served):
-    page = Opened(browser, served)
-    page.tab.click("#camera")
+    page = Opened(browser, served, before=COUNTED)
+    page.tab.dblclick("#camera")
     page.wait_for_results(6)
     assert "frames a second" in page.tab.inner_text("#speed")
     assert page.tab.get_attribute("#camera", "aria-pressed") == "true"
     (head,) = page.tab.evaluate("mtnet.last.heads")
     assert head["score"] > 0.5
-    page.tab.click("#camera")
+    page.tab.dispatch_event("#camera", "click")  # a click waits for a page at rest
     assert page.tab.inner_text("#camera") == "Start the camera"
-    assert page.tab.evaluate("document.getElementById('video').srcObject.active") is False
+    assert page.tab.evaluate("streams.map((stream) => stream.active)") == [False, False]
     assert page.errors == []
 
 
@@ -303,23 +308,9 @@ def test_nothing_leaves_the_page(browser, served, single):
     ("before", "click", "part"),
     [
         ("delete globalThis.WebAssembly", None, "no WebAssembly"),
-        (
-            "Object.defineProperty(navigator, 'mediaDevices', {value: undefined})",
-            "#camera",
-            "may not",
-        ),
-        (
-            "navigator.mediaDevices.getUserMedia = async () => {"
-            "throw new DOMException('', 'NotFoundError')}",
-            "#camera",
-            "There is no camera",
-        ),
-        (
-            "navigator.mediaDevices.getUserMedia = async () => {"
-            "throw new DOMException('', 'NotAllowedError')}",
-            "#camera",
-            "not allowed",
-        ),
+        (f"{CAMERAS} = undefined", "#camera", "may not"),
+        (f"{CAMERAS} = {NO_CAMERA % 'NotFoundError'}", "#camera", "There is no camera"),
+        (f"{CAMERAS} = {NO_CAMERA % 'NotAllowedError'}", "#camera", "not allowed"),
     ],
 )
 def test_what_is_missing_is_said(browser, served, before, click, part):
@@ -328,6 +319,15 @@ def test_what_is_missing_is_said(browser, served, before, click, part):
         page.tab.click(click)
     page.wait_for_status(part)
     assert page.errors == []
+
+
+def test_a_transparent_image_shows_nothing_of_the_one_before(browser, served):
+    page = Opened(browser, served)
+    page.look_at(IMAGES[0])
+    clear = cv2.imencode(".png", np.zeros((*read_image(IMAGES[0]).shape[:2], 4), np.uint8))[1]
+    file = {"name": "clear.png", "mimeType": "image/png", "buffer": clear.tobytes()}
+    assert page.look_at(file)["heads"] == []
+    assert not canvas(page).any()
 
 
 def test_a_file_that_is_no_image(browser, served):

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import socket
 import threading
 import urllib.request
 
@@ -95,6 +96,34 @@ def test_without_a_network_the_cure_is_named(monkeypatch, tmp_path):
         Unavailable, match=r"127\.0\.0\.1:9/onnxruntime-web.*--onnxruntime-web FILE"
     ):
         runtime.runtime_files()
+
+
+def test_a_registry_that_is_no_address_or_breaks_off_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("npm_config_registry", "registry.example.org")
+    with pytest.raises(Unavailable, match=r"unknown url type.*--onnxruntime-web FILE"):
+        runtime.runtime_files()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer_a_part, args=[server], daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("npm_config_registry", address)
+        with pytest.raises(Unavailable, match=r"IncompleteRead.*--onnxruntime-web FILE"):
+            runtime.runtime_files()
+
+
+def answer_a_part(server: socket.socket) -> None:
+    """Promises 99 bytes, sends 3, and hangs up."""
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc")
+
+
+def test_a_port_that_is_taken_is_said_with_a_cure(tmp_path):
+    with make_server(tmp_path) as server:
+        port = server.server_address[1]
+        with pytest.raises(Unavailable, match=rf"port {port} .*another one with --serve PORT"):
+            make_server(tmp_path, port)
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(monkeypatch, tmp_path):

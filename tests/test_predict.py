@@ -69,6 +69,18 @@ def test_empty_slots_and_heads_beside_the_image_are_left_out():
     np.testing.assert_allclose(found["rotations"], axis_rotation("y", np.array([0.0, 10, 40])))
 
 
+@pytest.mark.parametrize("intrinsics", [("a", 1, 1, 1), (1, 1, [1], 1)])
+def test_a_camera_that_is_none_is_said(weights, intrinsics):
+    with pytest.raises(ValueError, match="must be fx, fy, cx, cy, four numbers"):
+        Predictor(weights, intrinsics=intrinsics)
+
+
+def test_a_batch_may_be_one_array(rng, predictor):
+    images = np.stack([noise_image(rng, 60, 40) for _ in range(2)])
+    found = predictor.predict_batch(images)
+    assert [len(heads) for heads in found] == [len(predictor(image)) for image in images]
+
+
 # --- arrays --------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,14 @@ def test_an_interruption_leaves_valid_results(predict, images, tmp_path, capsys)
     assert len(json.loads(heads.read_text())) == 4
 
 
+def test_one_file_by_two_names_is_not_two(predict, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for other in (tmp_path / "a.json", "./images/../a.json", "link/a.json"):
+        assert predict(images, "--json", "a.json", "--jsonl", other) == 1
+        assert "--json and --jsonl are both a.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
 def test_standard_output_holds_nothing_but_json(predict, images, capsysbinary, form):
     (images / "notes.txt").write_text("x")

@@ -89,3 +89,5 @@ def test_crops_and_text_files(tmp_path):
         rows, columns = crop.shape[:2]
         np.testing.assert_array_equal(crop, image[top : top + rows, left : left + columns])
         assert abs(columns - (head.box[2] - head.box[0])) < 2
+    assert main([*words, "--save-crops", "--score", "1"]) == 0  # which nobody is sure enough for
+    assert written(out / "crops") == []

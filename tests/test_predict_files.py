@@ -1,6 +1,7 @@
 """Prediction of image files: how they are read, and what is written of them."""
 
 import json
+import os
 import struct
 
 import cv2
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from mtnet_jax.errors import BadRecord
+from mtnet_jax.outputs import Outputs
+from mtnet_jax.predict.extras import write_crops, write_text
 from mtnet_jax.predict.files import find_images, predict_files
 from mtnet_jax.predict.predictor import Head, read_image
 from tests.image_files import noise_image, write_image, written
@@ -232,3 +235,29 @@ def test_overlays_of_tiny_and_narrow_images(tmp_path, rng, predictor):
     assert not predict_files(predictor, paths, out=tmp_path / "out", json_file=None)
     for path in paths:
         assert read_image(tmp_path / "out" / path.name).shape == read_image(path).shape
+
+
+def test_names_that_are_no_text_are_predicted_and_written(tmp_path, rng, predictor):
+    """Bytes of another encoding in a name, as archives of other systems leave them."""
+    name = os.fsdecode(b"caf\xe9.png")
+    path, out = tmp_path / "in" / name, tmp_path / os.fsdecode(b"\xff")
+    write_image(path, noise_image(rng, 60, 50))
+    (path.parent / os.fsdecode(b"\xff.hdr")).write_bytes(b"no image")
+    images = find_images([path.parent]).images
+    listed, lines = tmp_path / "heads.json", tmp_path / "heads.jsonl"
+    outputs = Outputs("predict", images)
+
+    def more(overlay, image, heads, of):
+        write_crops(outputs, overlay, image, heads, of)
+        write_text(outputs, overlay, image, heads, ("head",), of)
+
+    failed = predict_files(
+        predictor, images, out=out, json_file=listed, lines_file=lines, more=more, outputs=outputs
+    )
+    assert [os.fsencode(each.name) for each in failed] == [b"\xff.hdr"]
+    assert written(out) == [name, "crops", "labels"]
+    assert written(out / "labels") == [os.fsdecode(b"caf\xe9.txt")]
+    (entry,) = json.loads(listed.read_text(encoding="utf-8"))
+    assert entry == json.loads(lines.read_text(encoding="utf-8"))
+    assert os.fsencode(entry["image"]) == os.fsencode(path)
+    assert len(written(out / "crops")) == len(entry["heads"]) > 0

@@ -70,6 +70,29 @@ def test_one_look_or_all_three(image):
     assert heads != once
 
 
+@pytest.mark.parametrize("iou", [0.7, 1.0])
+def test_an_overlap_that_is_asked_for_is_of_the_suppression_alone(image, iou):
+    """Two looks at a head are one head all the same, and it is its own self."""
+    heads, looks = predicted(image)
+    again, as_many = predicted(image, iou_threshold=iou)
+    assert looks == as_many
+    np.testing.assert_allclose([h.box for h in again], [h.box for h in heads], atol=0.1)
+
+
+def test_the_heads_of_all_looks_obey_the_overlap_that_is_asked_for():
+    heads = Heads(
+        boxes=np.array([[[10.0, 10, 60, 60], [40, 10, 90, 60]]]),  # IoU 0.25
+        scores=np.array([[0.9, 0.8]]),
+        labels=np.zeros((1, 2), int),
+        rotations=np.tile(np.eye(3), (1, 2, 1, 1)),
+        valid=np.ones((1, 2), bool),
+    )
+    for iou, count in ((None, 2), (0.3, 2), (0.2, 1)):
+        predictor = Predictor("release", runtime="onnxruntime", iou_threshold=iou, tile=None)
+        predictor._detect, predictor._second_looks = lambda _: heads, False
+        assert len(predictor(np.zeros((224, 224, 3), np.uint8))) == count
+
+
 def test_the_score_that_is_asked_for_is_the_mean_of_the_looks(image):
     """A high threshold leaves out heads, and changes nothing of the others."""
     heads, _ = predicted(image)

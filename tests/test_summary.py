@@ -47,6 +47,12 @@ def test_direction(yaw, pitch, expected):
     assert direction(turned_in_plane) == expected  # a tilt of the head changes nothing
 
 
+def test_what_goes_on_is_one_interval_whatever_rounding_does():
+    """0.1 + (0.3 - 0.1) is not 0.3."""
+    (one,) = summed([(number / 30, [looking(1, 0)]) for number in range(300)])
+    assert len(one.intervals) == 1
+
+
 def test_seconds_add_up_over_uneven_frames():
     times = [0.0, 0.1, 0.5, 0.6, 1.6, 2.0]
     people = [[looking(1, 0)], [looking(1, 0)], [looking(1, 60)], [], [looking(1, 180)]]

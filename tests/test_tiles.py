@@ -210,6 +210,15 @@ def test_small_heads_in_a_large_image_are_found():
     assert len(once) <= len(without)
 
 
+@pytest.mark.parametrize(("tile", "count"), [(AUTO, 1), (None, 1), (800, 1 + 6)])
+def test_tiles_that_are_asked_for_come_without_second_looks_too(tile, count):
+    predictor = Predictor(runtime="onnxruntime", second_look=False, tile=tile)
+    detect, inputs = predictor._detect, []
+    predictor._detect = lambda each: inputs.append(len(each)) or detect(each)
+    predictor(np.zeros((1200, 2000, 3), np.uint8))
+    assert sum(inputs) == count
+
+
 def test_images_of_several_sizes_together():
     """In one call as one by one: some in tiles, some not."""
     images = [read_image(IMAGES[0]), crowd(), cv2.resize(crowd(), (800, 600))]

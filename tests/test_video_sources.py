@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,22 @@ def test_addresses_are_videos(tmp_path, address):
     for other in ("rtsp://camera/stream", "rtmp://x/live", "https://x/a.ts"):
         assert as_video(other) == other
     assert as_video("clip.xyz") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("rtsp://me:secret@host:abc/stream", "host:abc/stream is no address: Port"),
+        ("http://[bad", r"http://\[bad is no address: Invalid"),
+        ("99999999999", "Camera 99999999999 cannot be opened: is it connected"),
+        ("gs://bucket/x.jpg", "gs://bucket/x.jpg is an address: download the image"),
+    ],
+)
+def test_sources_that_cannot_be_are_said(tmp_path, monkeypatch, fails, source, said):
+    monkeypatch.setattr(predictor, "Predictor", lambda *_, **__: Nobody())
+    error = fails("predict", source, "--out", tmp_path)
+    assert re.search(said, error)
+    assert "secret" not in error
 
 
 def test_the_command_plays_an_address_and_keeps_its_password(tmp_path, address, monkeypatch, capfd):

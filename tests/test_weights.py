@@ -1,5 +1,6 @@
 """Exported weights: what is damaged or of another network is named; exports in half precision."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.weights import export_weights, load_weights
 
 
@@ -56,6 +58,45 @@ def test_configurations_of_something_else_are_refused(weights, tmp_path):
     copy.config.unlink()
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
         load_weights(copy.folder)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("input.size", None, r"has no 'input\.size'"),
+        ("input", None, r"has no 'input\.size'"),
+        ("decode", 3, r"has no 'decode\.iou_threshold'"),
+        ("input.size", 100, r"input\.size is 100, not a multiple of 32 pixels"),
+        ("input.anchors", [[1, 2]], r"input\.anchors is .* not nine pairs"),
+        ("input.second_look", "yes", r"input\.second_look is 'yes', not true or false"),
+        ("model.width", "wide", r"model\.width is 'wide', not a number above 0"),
+        ("model.width", True, r"model\.width is True, not a number above 0"),
+        ("frame", "foo", r"frame is 'foo', not 'camera' or 'ray'"),
+        ("class_names", "head", r"class_names is 'head', not a list of names"),
+        ("decode.iou_threshold", 7, r"decode\.iou_threshold is 7, not a number from 0 to 1"),
+        ("decode.max_hedas", 7, r"there is no option decode\.max_hedas"),
+    ],
+)
+def test_options_that_predicting_cannot_use_are_named(weights, tmp_path, option, value, said):
+    copy = copy_of(weights, tmp_path / "copy")
+    config = json.loads(copy.config.read_text())
+    *sections, name = option.split(".")
+    section = config[sections[0]] if sections else config
+    section.pop(name, None)
+    if value is not None:
+        section[name] = value
+    copy.config.write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=rf"config\.json:? {said}"):
+        load_weights(copy.folder)
+
+
+def test_configurations_of_before_an_option_are_read(weights, tmp_path):
+    copy = copy_of(weights, tmp_path / "copy")
+    config = json.loads(copy.config.read_text())
+    del config["frame"], config["input"]["second_look"], config["decode"]["vote"]
+    del config["model"]["pose_width"], config["model"]["pose_blocks"], config["model"]["remat"]
+    copy.config.write_text(json.dumps({**config, "of_another_version": 1}))
+    assert load_weights(copy.folder)[0].frame == "camera"
 
 
 def test_export_in_half_precision(weights, tmp_path):

@@ -68,9 +68,9 @@ def measure(run_folder: Path, name: str, test_set: HeldOut, config: ConfigDict) 
     if path.is_file() and read_measured(path).identity == identity:
         return
     write_config(run_folder, config)
-    _, _, pairs = predict_split(
+    pairs = predict_split(
         run_folder, test_set.path, test_set.split, batch_size=32, limit=test_set.limit
-    )
+    ).pairs
     states = [image_state(prediction, truth, SETTINGS) for prediction, truth in pairs]
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {

@@ -5,6 +5,7 @@ Heavy imports wait for the one that needs them.
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in CONFIGURED:
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _sigterm_like_ctrl_c():
             if args.command in COMPILING:

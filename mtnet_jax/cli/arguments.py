@@ -23,6 +23,22 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return number
+
+
+def port(text: str) -> int:
+    """A port of TCP."""
+    number = int(text)
+    if not 1 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, from 1 to 65535")
+    return number
+
+
 def tile(text: str) -> int | str | None:
     """Pixels of the side of a tile, "auto" or "none"."""
     if text in ("auto", "none"):

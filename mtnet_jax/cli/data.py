@@ -44,7 +44,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     show.add_argument(
         "--metrics", type=Path, metavar="FILE", help="for worst: heads.json of mtnet eval"
     )
-    show.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice")
+    show.add_argument(
+        "--seed", type=arguments.natural, default=0, metavar="N", help="of the choice"
+    )
     show.set_defaults(run=_show)
 
     images = tasks.add_parser("images", help="the images of a record set as files")

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.outputs import Outputs
     from mtnet_jax.shipped import weights_folder
 
+    _check_options(args)
     sets = _named(parse_selection(entry, default="test") for entry in args.data)
     for path, split in sets.values():  # what is wrong is said before the first takes its time
         source = RecordSource(path, split, decode=False)
@@ -133,6 +134,22 @@ def run(args: argparse.Namespace) -> int:
         }
         print(format_summary(results))
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises BadInput for options that none of the weights would heed."""
+    from mtnet_jax.evaluation.foreign import is_foreign
+
+    if args.group and len(args.weights) == 1:
+        raise BadInput("--group is of a comparison: name several --weights, or leave it out.")
+    asked = {
+        "--size": args.size is not None,
+        "--one-look": args.second_look is not None,
+        "--step": args.step != LAST,
+    }
+    if any(asked.values()) and all(map(is_foreign, args.weights)):
+        names = ", ".join(name for name, given in asked.items() if given)
+        raise BadInput(f"{names}: for networks, and {args.weights[0]} holds predictions.")
 
 
 def _named(selections: Iterable[tuple[Place, str]]) -> dict[str, tuple[Place, str]]:
@@ -174,10 +191,12 @@ def _evaluate(
                 size=args.size,
                 step=args.step,
                 second_look=args.second_look,
+                called=str(weights),
                 outputs=outputs,
             )
             if args.worst:
                 _draw_worst(f"{path}:{split}", evaluation, args.worst, outputs)
+            outputs.remove_outdated(evaluation.folder, [evaluation.of])
             yield name, evaluation
 
 

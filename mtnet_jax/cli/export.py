@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
+from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
 from mtnet_jax.places import place_argument, published
 from mtnet_jax.run_metrics import LAST
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
 
+    if args.images and CALIBRATED not in args.format:
+        raise BadInput(f"--images are for the format {CALIBRATED}: name it with --format, too.")
     latest = args.step == LAST
     with (
         weights_here(weights_folder(args.workdir), latest=latest) as source,
@@ -95,8 +98,10 @@ def _calibration(args: argparse.Namespace, source: Path) -> list:
     from mtnet_jax.weights import load_weights
 
     size = args.size or load_weights(source)[0].input.size
-    images = find_images(args.images or [shipped("demo/images")]).images
-    return [letterboxed(read_image(path), size)[0] for path in images]
+    found = find_images(args.images or [shipped("demo/images")])
+    if found.left_out:
+        print(found)
+    return [letterboxed(read_image(path), size)[0] for path in found.images]
 
 
 def _compare(folder: Path, files: list[Path], data: list[str]) -> None:

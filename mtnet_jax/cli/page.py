@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--serve",
         nargs="?",
-        type=arguments.positive,
+        type=arguments.port,
         const=8000,
         metavar="PORT",
         help="then serve the page on this machine, with threads (default port 8000)",

@@ -195,8 +195,10 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
         raise BadInput(
             "--json and --jsonl are for images: the heads of a video go to --out as JSON lines."
         )
-    if len(files) == 2 and args.json == args.jsonl:
+    if len(files) == 2 and args.json.resolve() == args.jsonl.resolve():
         raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
+    if args.batch > 1 and not inputs:
+        raise BadInput("--batch is for images: the frames of a video come one by one.")
     if args.track and not videos:
         raise BadInput("--track is for videos and cameras: these inputs are images.")
     for folder in inputs:
@@ -205,7 +207,7 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
-    from mtnet_jax.predict.extras import write_crops, write_text
+    from mtnet_jax.predict.extras import CROPS, write_crops, write_text
     from mtnet_jax.predict.files import predict_files
     from mtnet_jax.predict.window import Window
 
@@ -227,6 +229,9 @@ def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int
         window=Window() if args.show else None,
         outputs=outputs,
     )
+    if args.save_crops:  # of heads that earlier runs found
+        read = {str(path.resolve()) for path in images if path not in set(failed)}
+        outputs.remove_outdated(args.out / CROPS, read)
     say = functools.partial(print, file=_status(args))
     say(f"{len(images) - len(failed)} images predicted, {len(failed)} could not be read")
     for kind, place in (("overlays", args.out), ("JSON", args.json), ("JSON lines", args.jsonl)):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.listing import is_utf8
 from mtnet_jax.errors import BadRecord
 from mtnet_jax.rotations import rotation_faults
 
@@ -76,6 +77,8 @@ def check_record(record: dict) -> None:
     for field in TEXT_FEATURES:
         if not isinstance(record[field], str):
             fail(field, f"must be a str, is {type(record[field]).__name__}")
+        if not is_utf8(record[field]):
+            fail(field, "is not UTF-8: rename the file")
     intrinsics = record[CAMERA_FEATURE]
     if not (isinstance(intrinsics, np.ndarray) and intrinsics.dtype == np.float32):
         fail(CAMERA_FEATURE, "must be a NumPy array of float32")

@@ -61,6 +61,11 @@ def is_of_another_system(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _OTHER_SYSTEMS
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file name is text: other bytes stand in it as halves of a character."""
+    return name == name.encode(errors="replace").decode()
+
+
 def _files(folder: Path, left_out: Counter[str], but: Path | None) -> Iterator[Path]:
     seen = set()
 
@@ -95,6 +100,7 @@ def _why_not(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return ""
     if suffix in DOUBTFUL_SUFFIXES:
-        readable = cv2.haveImageReader(str(path))
+        # At a name that is not UTF-8 OpenCV crashes: such a file is judged when it is read.
+        readable = not is_utf8(str(path)) or cv2.haveImageReader(str(path))
         return "" if readable else f"of a format that cannot be read ({suffix}): convert to PNG"
     return f"{NO_IMAGE} ({suffix or 'no suffix'})"

@@ -17,7 +17,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -42,20 +42,32 @@ class ForeignPredictions:
       path: the file.
       class_names: of its heads.
       frame: what its rotations are relative to, "camera" or "ray".
-      heads: name of an image, without the ending of its file -> "boxes" (m, 4), "scores" (m,),
-        "labels" (m,), "rotations" (m, 3, 3), which are NaN for a head without a pose.
+      labelled: whether heads name their class.
+      heads: name of an image -> "boxes" (m, 4), "scores" (m,), "labels" (m,), "rotations"
+        (m, 3, 3), which are NaN for a head without a pose.
     """
 
     path: Place
     class_names: tuple[str, ...]
     frame: str
+    labelled: bool
     heads: Mapping[str, Mapping[str, np.ndarray]]
+
+    def among(self, label_names: Sequence[str]) -> "ForeignPredictions":
+        """These predictions by the classes of a record set, where all heads are of one of several;
+        else as they are."""
+        (first, *others), names = self.class_names, tuple(label_names)
+        if others or not self.labelled or first not in names:
+            return self
+        ids = np.array([names.index(first)])
+        heads = {n: {**of, "labels": ids[of["labels"]]} for n, of in self.heads.items()}
+        return replace(self, class_names=names, heads=heads)
 
     def of_images(self, image_ids: Sequence[str]) -> list[Mapping[str, np.ndarray]]:
         """The heads of each image of a record set.
 
-        An image is known by its name without the ending of the file: the whole of it, or else its
-        last part where no other image of either side has the same.
+        An image is known by its whole name, or else without the ending of the file, or else by the
+        last part of that: where no other image of either side has the same.
 
         Raises:
           BadInput: images that the file does not name, or an image that it names twice.
@@ -105,10 +117,10 @@ def read_predictions(path: Any) -> ForeignPredictions:
     class_names = tuple(sorted({_text(label, f"{path}: label") for label in labels})) or ("head",)
     found: dict[str, Mapping[str, np.ndarray]] = {}
     for name, heads in images:
-        if _key(name) in found:
+        if name in found:
             raise BadInput(f"{path} names the image {name} twice.")
-        found[_key(name)] = _arrays(heads, f"{path}, image {name}", convention, class_names)
-    return ForeignPredictions(path, class_names, frame, found)
+        found[name] = _arrays(heads, f"{path}, image {name}", convention, class_names)
+    return ForeignPredictions(path, class_names, frame, bool(labels), found)
 
 
 def _image(entry: Any, number: int, path: Place) -> tuple[str, list[dict]]:
@@ -181,7 +193,7 @@ def _rotation(head: dict, where: str, convention: str | None) -> np.ndarray:
 def _numbers(head: dict, field: str, shape: tuple[int, ...], where: str) -> np.ndarray:
     try:
         values = np.asarray(head.get(field), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.full(1, np.nan)
     if values.shape != shape or not np.isfinite(values).all():
         wanted = f"{math.prod(shape)} finite numbers" if shape else "a finite number"
@@ -195,19 +207,20 @@ def _key(name: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
+def _last(name: str) -> str:
+    return PurePosixPath(_key(name)).name
+
+
 def _matched(image_ids: Sequence[str], names: Iterable[str]) -> list[str | None]:
     """The name in the file of each image, None where there is none."""
-    whole = set(names)
-    by_last, wanted = defaultdict(list), defaultdict(list)
-    for name in whole:
-        by_last[PurePosixPath(name).name].append(name)
-    for image in image_ids:
-        wanted[PurePosixPath(_key(image)).name].append(image)
-
-    def find(image: str) -> str | None:
-        if _key(image) in whole:
-            return _key(image)
-        last = PurePosixPath(_key(image)).name
-        return by_last[last][0] if len(by_last[last]) == len(wanted[last]) == 1 else None
-
-    return [find(image) for image in image_ids]
+    names, found = list(names), dict[str, str]()  # image -> name
+    for of_name, of_image in ((str, str), (_key, str), (_key, _key), (_last, _last)):
+        there, wanted = defaultdict(list), defaultdict(list)
+        for name in names:
+            there[of_name(name)].append(name)
+        for image in dict.fromkeys(image_ids):
+            wanted[of_image(image)].append(image)
+        for key, (image, *others) in wanted.items():
+            if not others and len(there[key]) == 1:
+                found.setdefault(image, there[key][0])
+    return [found.get(image) for image in image_ids]

@@ -4,9 +4,10 @@ The rule, in this order:
 
 1. Predictions choose one after the other, the highest score first (equal scores: given order).
 2. A prediction takes, of the truths that are not ignored and still free, the one of highest IoU,
-   provided that IoU >= threshold (equal IoUs: given order). That truth is then no longer free.
-3. Only if there is none, the ignored truth of highest IoU >= threshold absorbs the prediction,
-   which then counts neither for nor against. One ignored truth absorbs any number of predictions.
+   provided that IoU >= threshold and IoU > 0 (equal IoUs: given order). That truth is then no
+   longer free.
+3. Only if there is none, the ignored truth of highest such IoU absorbs the prediction, which then
+   counts neither for nor against. One ignored truth absorbs any number of predictions.
 4. Else the prediction is a false positive.
 
 Heads of different classes never match: their IoU counts as 0.
@@ -40,26 +41,17 @@ class Match(NamedTuple):
     iou: np.ndarray
 
 
-def match_image(pred: dict, truth: dict, iou_threshold: float) -> Match:
-    """Match one image's predictions to its truths, all of one class, by the rule of this module.
-
-    Args:
-      pred: "boxes" (m, 4) xyxy in pixels and "scores" (m,), any order.
-      truth: "boxes" (n, 4) xyxy in pixels and "ignore" (n,) bool.
-      iou_threshold: smallest IoU of a match.
-
-    Returns:
-      The `Match`.
-    """
-    iou = pairwise_iou(pred["boxes"], truth["boxes"])
-    ignore = np.asarray(truth["ignore"], bool).reshape(-1)
-    return match_heads(iou, np.asarray(pred["scores"]), ignore, iou_threshold)
-
-
 def match_heads(
     iou: np.ndarray, scores: np.ndarray, ignore: np.ndarray, iou_threshold: float
 ) -> Match:
-    """As `match_image`, of IoUs (m, n), which are 0 between heads of different classes."""
+    """Matches one image's predictions to its truths by the rule of this module.
+
+    Args:
+      iou: (m, n) IoU of predictions and truths, 0 between heads of different classes.
+      scores: (m,) scores of the predictions, in any order.
+      ignore: (n,) bool, truths to be ignored.
+      iou_threshold: smallest IoU of a match.
+    """
     taken = match_thresholds(iou, scores, ignore, np.array([iou_threshold]))[0]
     absorbed = np.zeros(len(taken), bool)
     absorbed[taken >= 0] = ignore[taken[taken >= 0]]
@@ -92,7 +84,7 @@ def match_thresholds(
     for index in np.argsort(-np.asarray(scores, np.float64), kind="stable"):
         if not iou[index].max() >= thresholds.min():
             continue
-        enough = iou[index] >= thresholds[:, None]  # (t, n)
+        enough = (iou[index] >= thresholds[:, None]) & (iou[index] > 0)  # (t, n)
         for candidates in (free & enough, ignore & enough):
             best = np.where(candidates, iou[index], -1.0).argmax(axis=1)  # (t,)
             takes = candidates[each, best] & (taken[:, index] < 0)

@@ -2,6 +2,7 @@
 whose predictions lie in a file."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
@@ -18,11 +19,13 @@ from mtnet_jax.heads import Heads
 from mtnet_jax.places import place
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.looks import look_at
+from mtnet_jax.predict.onnx_runtime import lone_file
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import looks_again
 from mtnet_jax.predict.tiles import AUTO, Tile
 from mtnet_jax.run_metrics import LAST, Step
+from mtnet_jax.weights import number_of_step
 
 
 class Predicted(NamedTuple):
@@ -32,12 +35,15 @@ class Predicted(NamedTuple):
       source: of the records; their labels are classes, their rotations in the frame of the
         predictions.
       class_names: of the predictions.
+      measured: what made them, as a report says it: "weights", and of a network its "step" (None
+        outside of a work directory), "size" and "second_look".
       pairs: (prediction, truth) of each image, as `metrics.evaluate` takes them; a truth is the
         record without its image, with "width" and "height".
     """
 
     source: RecordSource
     class_names: tuple[str, ...]
+    measured: dict[str, Any]
     pairs: list[tuple[dict, dict]]
 
 
@@ -71,6 +77,7 @@ def predict_split(
     if is_foreign(weights):
         return _look_up(weights, data, split, limit)
     path = place(weights)
+    path = lone_file(path) if isinstance(path, Path) else path
     wanted = Wanted(
         score_threshold=EVAL_SCORE_THRESHOLD,
         iou_threshold=None,
@@ -82,6 +89,7 @@ def predict_split(
     opened = open_weights(path, wanted)
     class_names = tuple(opened.config.class_names)
     source = source_of(data, split, class_names, opened.config.frame)
+    looks = looks_again(opened.config, second_look)
     predicted = predict_records(
         opened.detect,
         source,
@@ -89,11 +97,17 @@ def predict_split(
         batch_size=batch_size,
         limit=limit,
         iou_threshold=opened.config.decode.iou_threshold,
-        second_looks=looks_again(opened.config, second_look),
+        second_looks=looks,
     )
     total = len(spread(len(source), limit))
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
-    return Predicted(source, class_names, pairs)
+    measured = {
+        "weights": str(weights),
+        "step": number_of_step(path, step) if isinstance(path, Path) else None,
+        "size": opened.config.input.size,
+        "second_look": looks,
+    }
+    return Predicted(source, class_names, measured, pairs)
 
 
 def source_of(
@@ -111,12 +125,12 @@ def truth_of(record: Record) -> dict:
 
 
 def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
-    found = read_predictions(file)
+    found = read_predictions(file).among(RecordSet.open(data).label_names)
     source = source_of(data, split, found.class_names, found.frame, decode=False)
     truths = [truth_of(source[i]) for i in spread(len(source), limit)]
     heads = found.of_images([truth["image_id"] for truth in truths])
     pairs = [(dict(each), truth) for each, truth in zip(heads, truths, strict=True)]
-    return Predicted(source, found.class_names, pairs)
+    return Predicted(source, found.class_names, {"weights": str(file)}, pairs)
 
 
 def spread(length: int, limit: int) -> list[int]:

@@ -205,7 +205,19 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
     line = f"protocol {settings['protocol']}, score >= {settings['score_threshold']:g}"
     if settings["protocol"] == "matched":
         line += f", IoU >= {settings['iou_threshold']:g}"
-    return line + " (the AP figures use all scores and their own IoUs)"
+    line += " (the AP figures use all scores and their own IoUs)"
+    return line if "weights" not in settings else f"{line}\n{_measured_line(settings)}"
+
+
+def _measured_line(settings: Mapping[str, Any]) -> str:
+    """What made the predictions."""
+    parts = [f"weights {settings['weights']}"]
+    if settings.get("step") is not None:
+        parts.append(f"step {settings['step']}")
+    if "size" in settings:
+        parts.append(f"input {settings['size']} pixels")
+        parts.append("second looks" if settings["second_look"] else "one look")
+    return ", ".join(parts)
 
 
 def _block(

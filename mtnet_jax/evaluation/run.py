@@ -62,6 +62,7 @@ def evaluate_split(
     size: int | None = None,
     step: Step = LAST,
     second_look: bool | None = None,
+    called: str = "",
     outputs: Outputs | None = None,
 ) -> Evaluation:
     """Evaluates weights on a split; prints the table, writes all files of a report.
@@ -76,6 +77,7 @@ def evaluate_split(
         of that name has one.
       protocol, score_threshold, iou_threshold: see `metrics.Settings`.
       batch_size, limit, size, step, second_look: see `predicted.predict_split`.
+      called: what the report calls the weights; empty: by their path.
       outputs: of the run of the command, so that two sets of one name get two folders.
     """
     record_set = RecordSet.open(data)
@@ -93,6 +95,8 @@ def evaluate_split(
         limit=limit,
         second_look=second_look,
     )
+    if called:
+        predicted = predicted._replace(measured={**predicted.measured, "weights": called})
     settings = Settings(protocol, iou_threshold, score_threshold)
     return report(predicted, settings, folder, outputs, of)
 
@@ -121,6 +125,8 @@ def report(
         posed = [(constant.on_boxes(t["boxes"], t["labels"]), t) for t in truths]
         results["constant"] = evaluate(whole, **named)
         results["constant pose"] = evaluate(posed, **named)
+    for result in results.values():
+        result["settings"] |= predicted.measured
 
     info = source.record_set
     title = (

@@ -1,11 +1,13 @@
 """The model card of an exported folder: README.md with front matter, as Hugging Face shows it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtnet_jax.errors import NOT_JSON
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.export.metadata import FRAMES
 
@@ -53,13 +55,26 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def evaluations_of(workdir: Path) -> dict[str, str]:
-    """What `mtnet eval` wrote below a work directory: its title -> its table."""
+def evaluations_of(workdir: Path, step: int | None, size: int) -> dict[str, str]:
+    """What `mtnet eval` wrote below a work directory of the weights of a step, with inputs of a
+    size: its title -> its table. Evaluations that do not say what they are of are taken."""
     found = {}
     for path in sorted(workdir.glob(f"eval/*/{_EVALUATION}")):
+        if not _fits(path.with_suffix(".json"), step, size):
+            continue
         title, _, table = path.read_text().partition("\n\n")
         found[title] = table.strip("\n")
     return found
+
+
+def _fits(results: Path, step: int | None, size: int) -> bool:
+    """Whether results are of weights of a step with inputs of a size, as far as they say."""
+    try:
+        settings = json.loads(results.read_text(encoding="utf-8"))["network"]["settings"]
+        said = "weights" in settings
+    except (OSError, KeyError, TypeError, *NOT_JSON):
+        return True
+    return not said or (settings.get("step"), settings.get("size")) == (step, size)
 
 
 def _front_matter(license: str) -> str:

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from mtnet_jax.outputs import Outputs
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import CONFIG, read_config
 from mtnet_jax.sums import sha256_of, write_sums
-from mtnet_jax.weights import export_weights, load_weights
+from mtnet_jax.weights import export_weights, load_weights, number_of_step
 
 
 def export(
@@ -68,14 +68,21 @@ def export(
             writer.write(partial, config, variables, **options, **stated)
     # A folder says by itself what it holds.
     write_sums(outputs, out, [path.name for path in written if path.is_file()])
-    outputs.write(out / CARD, _card_of(source, config, license, formats))
+    evaluations = evaluations_of(source, number_of_step(source, step), config.input.size)
+    outputs.write(out / CARD, _card_of(source, config, license, formats, evaluations))
     return written
 
 
-def _card_of(source: Path, config: ConfigDict, license: str, formats: Sequence[str]) -> str:
+def _card_of(
+    source: Path,
+    config: ConfigDict,
+    license: str,
+    formats: Sequence[str],
+    evaluations: Mapping[str, str],
+) -> str:
     trained = read_config(source) if (source / CONFIG).exists() else None
     described = ConfigDict({**config.to_dict(), "data": (trained or {}).get("data", {})})
-    return card(described, license=license, formats=formats, evaluations=evaluations_of(source))
+    return card(described, license=license, formats=formats, evaluations=evaluations)
 
 
 def bytes_of(path: Path) -> int:

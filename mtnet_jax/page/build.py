@@ -22,7 +22,7 @@ from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
 from mtnet_jax.predict import close_look, far_look, tiles, turned_look
-from mtnet_jax.predict.onnx_runtime import open_heads
+from mtnet_jax.predict.onnx_runtime import lone_file, open_heads, open_heads_beside
 from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again
 
 INDEX, STYLE, MODEL, LICENCES = "index.html", "style.css", HEADS, "LICENCES.txt"
@@ -45,7 +45,7 @@ def write_page(
 
     Args:
       weights: a file that `mtnet export` wrote for heads (.onnx), a folder with one, or any weights
-        from which one can be exported.
+        from which one can be exported (as where that in the folder is of other weights).
       out: folder.
       single_file: everything in index.html, which then also works from `file://`.
       package: see `runtime_files`.
@@ -87,10 +87,15 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
       ValueError: damaged weights, or a file that was not exported for heads.
       RuntimeError: weights without an exported file, and the package onnx is missing.
     """
-    file = weights if weights.suffix == ".onnx" else weights / HEADS
-    if weights.suffix != ".onnx" and not file.exists():
+    file = lone_file(weights)
+    opened: tuple[Any, ConfigDict] | None
+    if file.suffix == ".onnx":
+        opened = open_heads(file)
+    else:
+        opened, file = open_heads_beside(weights), weights / HEADS
+    if opened is None:
         return _exported(weights)
-    session, config = open_heads(file)
+    session, config = opened
     stated = session.get_modelmeta().custom_metadata_map
     settings = {
         "size": config.input.size,

@@ -6,10 +6,10 @@ copy of the package can be given instead where there is no network.
 
 import base64
 import hashlib
+import http.client
 import os
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from importlib import metadata
 from io import BytesIO
@@ -112,7 +112,8 @@ def _fetched() -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_PATIENCE) as response:
             return response.read()
-    except (OSError, urllib.error.URLError) as error:
+    # HTTPException: it broke off; ValueError: a registry that is no address.
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unavailable(
             f"{address} cannot be fetched ({error}). Where there is no network, give the package "
             f"with --onnxruntime-web FILE; `npm pack onnxruntime-web@{VERSION}` makes it elsewhere."

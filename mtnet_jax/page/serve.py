@@ -5,6 +5,8 @@ import http.server
 import socketserver
 from pathlib import Path
 
+from mtnet_jax.errors import Unavailable
+
 # Browsers give threads (shared memory) to isolated pages alone, and know a page as isolated by
 # these.
 HEADERS = {
@@ -36,7 +38,13 @@ def make_server(folder: Path, port: int = 0) -> socketserver.TCPServer:
     """A server of a folder for this machine alone; `serve_forever()` runs it.
 
     Raises:
-      OSError: the port is taken.
+      Unavailable: the port is taken, or not for everybody.
     """
     handler = functools.partial(_Handler, directory=str(folder))
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise Unavailable(
+            f"The page cannot be served on port {port} ({error.strerror}): choose another one with "
+            "--serve PORT."
+        ) from error

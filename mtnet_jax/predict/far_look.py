@@ -90,7 +90,9 @@ def mean_of_looks(looks: Sequence[Found], iou_threshold: float) -> Found:
     for i in np.argsort(-scores, kind="stable"):
         if not left[i]:
             continue
-        same = np.flatnonzero(left & (iou_xyxy(boxes[i], boxes) > iou_threshold))
+        overlaps = iou_xyxy(boxes[i], boxes) > iou_threshold
+        overlaps[i] = True
+        same = np.flatnonzero(left & overlaps)
         left[same] = False
         members = np.concatenate([same[number[same] == look][:1] for look in range(len(looks))])
         weights = scores[members] / scores[members].sum()

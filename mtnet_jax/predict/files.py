@@ -167,7 +167,8 @@ def _json_sink(outputs: Outputs, path: Path, form: type[JsonLines]) -> Iterator[
 
 def check_image_name(path: Path) -> None:
     """Raises BadInput for a name whose suffix is no format that can be written."""
-    if not cv2.haveImageWriter(path.name):
+    # The suffix alone: OpenCV crashes at the rest of a name that is not UTF-8.
+    if not (path.suffix.isascii() and cv2.haveImageWriter(f"image{path.suffix}")):
         raise BadInput(
             f"{path}: images cannot be written as {path.suffix or 'a file without suffix'}"
             ": name it .png or .jpg."

@@ -1,5 +1,6 @@
 """Images -> heads by onnxruntime on the CPU, without JAX; docs/performance.md has the times."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.export.formats import HEADS
 from mtnet_jax.export.metadata import (
     HEADS_OUTPUTS,
     INPUT,
     IOU_THRESHOLD,
     SCORE_THRESHOLD,
+    WEIGHTS_KEY,
 )
 from mtnet_jax.heads import Heads
-from mtnet_jax.saved_config import config_of
-from mtnet_jax.sums import check_sum
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of
+from mtnet_jax.sums import check_sum, sha256_of
 
 
 def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:
@@ -39,6 +42,31 @@ def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:
             f"{name} gives {', '.join(outputs)}: to predict with it, export it with --format onnx."
         )
     return session, config
+
+
+def open_heads_beside(folder: Path) -> tuple[Any, ConfigDict] | None:
+    """As `open_heads`, the exported file in a folder of weights; None where there is none, or, with
+    a warning, where it was made of other weights."""
+    path = folder / HEADS
+    if not path.is_file():
+        return None
+    session, config = open_heads(path)
+    of = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "")
+    if of != sha256_of(folder / WEIGHTS):
+        warnings.warn(
+            f"{path} was made of other weights than {folder / WEIGHTS} and is not used: export it "
+            "again, or remove it.",
+            stacklevel=2,
+        )
+        return None
+    return session, config
+
+
+def lone_file(weights: Path) -> Path:
+    """These weights, or the exported file in their folder where it is all that lies there."""
+    others = [weights / name for name in (CONFIG, WEIGHTS)]
+    alone = (weights / HEADS).is_file() and not any(other.exists() for other in others)
+    return weights / HEADS if alone else weights
 
 
 def make_onnx_detector(

@@ -21,7 +21,7 @@ from mtnet_jax.predict.head import Head
 from mtnet_jax.predict.looks import look_at
 from mtnet_jax.predict.placing import Found, chosen, letterboxed
 from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again
+from mtnet_jax.predict.second_look import LEAST_SCORE, looks_again, merge
 from mtnet_jax.predict.tiles import AUTO, Tile, check_tile
 from mtnet_jax.rotations import rotation_to_euler
 from mtnet_jax.run_metrics import LAST, Step
@@ -62,6 +62,7 @@ class Predictor:
             files (.onnx); or the name of weights that ship.
           score_threshold: heads of a lower score are left out.
           iou_threshold: heads that overlap a better one by more are left out; None: as trained.
+            What several looks say of a head is joined as trained.
           runtime: "onnxruntime" (CPU, starts fast), "jax", or "auto": onnxruntime where the weights
             have an exported file and no accelerator is there, else JAX. The heads are the same up
             to rounding.
@@ -92,7 +93,7 @@ class Predictor:
         self.class_names = tuple(config.class_names)
         self.frame = config.frame
         self.size = config.input.size
-        self._iou_threshold = config.decode.iou_threshold
+        self._joining, self._suppression = config.decode.iou_threshold, iou_threshold
         self._score_threshold = score_threshold
         self._tile = tile
         self._second_looks = looks_again(config, second_look)
@@ -126,7 +127,7 @@ class Predictor:
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
         Of each of them one tile at a time goes through the network.
         """
-        if not images:
+        if not len(images):  # an array of images (B, H, W, 3) has no truth value
             return []
         pixels = [as_rgb(image) for image in images]
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
@@ -135,7 +136,7 @@ class Predictor:
             pixels,
             inputs,
             matrices,
-            iou_threshold=self._iou_threshold,
+            iou_threshold=self._joining,
             second_looks=self._second_looks,
             tile=self._tile,
         )
@@ -152,7 +153,10 @@ class Predictor:
         return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
 
     def _sure(self, found: Found) -> Found:
-        """The heads that are asked for: far looks take means of less sure ones too."""
+        """The heads that are asked for: far looks take means of less sure ones too, and of several
+        looks they may overlap by more."""
+        if self._suppression is not None:
+            found = merge([found], self._suppression)
         return chosen(found, found["scores"] >= self._score_threshold)
 
     def _as_heads(self, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> list[Head]:

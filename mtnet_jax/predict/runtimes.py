@@ -4,7 +4,6 @@ JAX is loaded only where it computes.
 """
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,16 @@ from ml_collections import ConfigDict
 from mtnet_jax.cpu.allocator import accelerator_installed
 from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import HEADS
-from mtnet_jax.export.metadata import WEIGHTS_KEY
 from mtnet_jax.heads import Heads
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.places import Place
-from mtnet_jax.predict.onnx_runtime import make_onnx_detector, open_heads
+from mtnet_jax.predict.onnx_runtime import (
+    lone_file,
+    make_onnx_detector,
+    open_heads,
+    open_heads_beside,
+)
 from mtnet_jax.run_metrics import LAST, Step
-from mtnet_jax.saved_config import WEIGHTS
-from mtnet_jax.sums import sha256_of
 
 RUNTIMES = ("auto", "jax", "onnxruntime")
 DEVICES = ("cpu", "gpu", "tpu")
@@ -31,7 +32,7 @@ DEVICES = ("cpu", "gpu", "tpu")
 class Opened(NamedTuple):
     """Weights, ready to find heads."""
 
-    config: ConfigDict  # what predicting needs
+    config: ConfigDict  # what predicting needs, as trained
     detect: Callable[[np.ndarray], Heads]  # images (B, size, size, 3) uint8 -> heads in them
     runtime: str  # "jax" or "onnxruntime"
 
@@ -62,10 +63,15 @@ def open_weights(weights: Place, wanted: Wanted) -> Opened:
         raise BadInput(f"There is no runtime {wanted.runtime!r}: choose {_either(RUNTIMES)}.")
     if wanted.device not in (None, *DEVICES):
         raise BadInput(f"There is no device {wanted.device!r}: choose {_either(DEVICES)}.")
-    if wanted.runtime == "onnxruntime" and wanted.device not in (None, "cpu"):
+    if wanted.runtime == "onnxruntime":
+        _check_cpu(wanted)
+    with weights_here(weights, latest=wanted.step == LAST) as here:
+        return _open(lone_file(here), wanted)
+
+
+def _check_cpu(wanted: Wanted) -> None:
+    if wanted.device not in (None, "cpu"):
         raise BadInput("onnxruntime runs on the CPU here: for another device take the runtime jax.")
-    with weights_here(weights) as here:
-        return _open(here, wanted)
 
 
 def _open(weights: Path, wanted: Wanted) -> Opened:
@@ -85,6 +91,7 @@ def _open(weights: Path, wanted: Wanted) -> Opened:
 def _open_file(path: Path, wanted: Wanted) -> Opened:
     if wanted.runtime == "jax":
         raise BadInput(f"{path} is for onnxruntime: give the folder of weights for JAX.")
+    _check_cpu(wanted)
     session, config = open_heads(path)
     size = config.input.size
     if wanted.size not in (None, size):
@@ -97,30 +104,17 @@ def _open_file(path: Path, wanted: Wanted) -> Opened:
 
 def _open_beside(folder: Path, wanted: Wanted) -> Opened | None:
     """The exported file in a folder; None where there is none of this size and of these weights."""
-    path = folder / HEADS
-    if not path.is_file():
+    beside = open_heads_beside(folder)
+    if beside is None or wanted.size not in (None, beside[1].input.size):
         return None
-    session, config = open_heads(path)
-    if wanted.size not in (None, config.input.size):
-        return None
-    of = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "")
-    if of != sha256_of(folder / WEIGHTS):
-        warnings.warn(
-            f"{path} was made of other weights than {folder / WEIGHTS} and is not used: export it "
-            "again, or remove it.",
-            stacklevel=2,
-        )
-        return None
-    return _with_onnxruntime(session, config, wanted)
+    return _with_onnxruntime(*beside, wanted)
 
 
 def _with_onnxruntime(session: Any, config: ConfigDict, wanted: Wanted) -> Opened:
-    if wanted.iou_threshold is not None:
-        config.decode.iou_threshold = wanted.iou_threshold
     detect = make_onnx_detector(
         session,
         score_threshold=wanted.score_threshold,
-        iou_threshold=config.decode.iou_threshold,
+        iou_threshold=_suppressing(config, wanted).decode.iou_threshold,
     )
     return Opened(config, detect, "onnxruntime")
 
@@ -143,7 +137,8 @@ def _open_jax(folder: Path, wanted: Wanted) -> Opened:
     config, variables = _load(folder, wanted)
     if wanted.device is not None:
         variables = jax.device_put(variables, _device(wanted.device))
-    detect = make_detector(build_system(config), config, wanted.score_threshold)(variables)
+    suppressing = _suppressing(config, wanted)
+    detect = make_detector(build_system(config), suppressing, wanted.score_threshold)(variables)
 
     def to_numpy(images: np.ndarray) -> Heads:
         # On the CPU the arrays are only looked at; jax.device_get would take longer than to draw up
@@ -160,9 +155,16 @@ def _load(folder: Path, wanted: Wanted) -> tuple[ConfigDict, dict[str, Any]]:
     config, variables = load_weights(folder, wanted.step)
     if wanted.size is not None:
         config = at_size(config, wanted.size)
-    if wanted.iou_threshold is not None:
-        config.decode.iou_threshold = wanted.iou_threshold
     return config, variables
+
+
+def _suppressing(config: ConfigDict, wanted: Wanted) -> ConfigDict:
+    """The configuration with the suppression that is asked for. The trained one stays what makes
+    heads of two looks one."""
+    changed = ConfigDict(config.to_dict())
+    if wanted.iou_threshold is not None:
+        changed.decode.iou_threshold = wanted.iou_threshold
+    return changed
 
 
 def _device(name: str) -> Any:

@@ -81,20 +81,21 @@ class Summary:
     def add(self, heads: Iterable[TrackedHead], seconds: float) -> None:
         """Takes the heads of the next frame and its time."""
         if self._since is not None:
-            self._duration = max(seconds - self._since, 0.0)
-            self._close()
+            end = max(seconds, self._since)
+            self._duration = end - self._since
+            self._close(end)
         self._since = seconds
         self._open = [(h.number, direction(h.rotation)) for h in heads if h.number is not None]
 
     def persons(self) -> list[Person]:
         """Everybody, by number, after the last frame."""
-        self._close()
+        self._close((self._since or 0.0) + self._duration)
         return [self._persons[number] for number in sorted(self._persons)]
 
-    def _close(self) -> None:
+    def _close(self, end: float) -> None:
+        """Ends the newest frame. What goes on must begin at this very number."""
         since = self._since or 0.0  # None before the first frame, when nothing is open
         for number, towards in self._open:
-            end = since + self._duration
             person = self._persons.setdefault(number, Person(number))
             person.add(Interval(since, end, towards))
         self._open = []

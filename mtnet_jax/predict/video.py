@@ -49,12 +49,18 @@ def as_video(entry: str | os.PathLike) -> Source | None:
     """The video, camera or address that an input of the command line means; None: something else.
 
     A number means a camera, unless a file has that name.
+
+    Raises:
+      BadInput: what would be an address is none, or not one that videos are read from.
     """
     path, text = Path(entry), str(entry)
     if not path.exists():
         if text.isdecimal():
             return int(text)
-        if "://" in text and urlsplit(text).scheme.lower() in URL_SCHEMES:
+        if "://" in text:
+            if text.partition("://")[0].lower() not in URL_SCHEMES:
+                raise BadInput(f"{text} is an address: download the image, and give its path.")
+            without_password(text)  # refuses what is none
             return text
     return path if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() else None
 
@@ -157,8 +163,9 @@ class _Camera:
 
     def __init__(self, number: int):
         self.name = f"Camera {number}"
-        self._capture = cv2.VideoCapture(number)
-        if not self._capture.isOpened():
+        self._capture = cv2.VideoCapture()
+        # OpenCV counts in 32 bits.
+        if number >> 31 or not self._capture.open(number):
             self._capture.release()
             raise BadInput(f"{self.name} cannot be opened: is it connected, and free?")
 

@@ -195,9 +195,16 @@ def described(source: Path | str) -> str:
 
 
 def without_password(address: str) -> str:
-    """An address without user, password and query."""
-    parts = urlsplit(address)
-    port = f":{parts.port}" if parts.port else ""
+    """An address without user, password and query.
+
+    Raises:
+      BadInput: it is none.
+    """
+    try:
+        parts = urlsplit(address)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise BadInput(f"{address.rpartition('@')[2]} is no address: {error}.") from error
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 

@@ -14,6 +14,7 @@ const SPOKEN_EVERY = 2000; // milliseconds: a live region that changes faster is
 let network = null;
 let source = null; // what is looked at: {image, width, height}
 let stream = null; // of the camera
+let wish = 0; // number of the newest wish for the camera on or off: a stream of an older one is let go
 let running = false; // the network, which takes one image at a time
 let asked = false; // for another run meanwhile
 let spoken = 0;
@@ -49,12 +50,14 @@ function pixels(image, width, height) {
   if (grabbed.canvas.width !== width || grabbed.canvas.height !== height) {
     Object.assign(grabbed.canvas, {width, height});
   }
+  grabbed.clearRect(0, 0, width, height); // where an image is transparent, the one before shows through
   grabbed.drawImage(image, 0, 0, width, height);
   return grabbed.getImageData(0, 0, width, height);
 }
 
 function show(result, width, height) {
   if (view.width !== width || view.height !== height) Object.assign(view, {width, height});
+  context.clearRect(0, 0, width, height);
   context.drawImage(grabbed.canvas, 0, 0);
   drawHeads(context, result.heads, {cube: element("cube").checked});
   list(result.heads);
@@ -112,8 +115,13 @@ async function open(file) {
   look();
 }
 
+function release(released) {
+  for (const track of released?.getTracks() ?? []) track.stop();
+}
+
 function stopCamera() {
-  for (const track of stream?.getTracks() ?? []) track.stop();
+  wish++;
+  release(stream);
   if (stream) source = null;
   stream = null;
   frames.length = 0;
@@ -132,19 +140,23 @@ async function startCamera() {
     say("This page may not use a camera: browsers allow it over https, on localhost and in files.");
     return;
   }
+  const [mine, video] = [++wish, element("video")];
   try {
-    stream = await navigator.mediaDevices.getUserMedia({video: {width: 640, facingMode: "user"}});
+    const opened = await navigator.mediaDevices.getUserMedia({video: {width: 640, facingMode: "user"}});
+    if (mine !== wish) return release(opened);
+    stream = opened;
+    video.srcObject = opened;
+    await video.play();
   } catch (error) {
+    if (mine !== wish) return;
+    stopCamera();
     say(CAMERA_TROUBLE[error.name] ?? `The camera does not start: ${error.message}`);
     return;
   }
-  const mine = stream;
-  const video = element("video");
-  video.srcObject = stream;
-  await video.play();
+  if (mine !== wish) return;
   element("camera").textContent = "Stop the camera";
   element("camera").setAttribute("aria-pressed", "true");
-  while (stream === mine) {
+  while (mine === wish) {
     source = {image: video, width: video.videoWidth, height: video.videoHeight};
     await look();
     await nextFrame(video);

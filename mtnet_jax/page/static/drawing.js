@@ -20,7 +20,7 @@ const SIDES = [
   [[2, 3, 7, 6], [0, 1, 0]],
 ];
 
-// Draws the heads of `headsInImage` over what the canvas shows; each with its number in the list.
+// Draws the heads of `headsInView` over what the canvas shows; each with its number in the list.
 export function drawHeads(context, heads, {cube}) {
   const {width, height} = context.canvas;
   const line = 1 + Math.max(width, height) / 480;

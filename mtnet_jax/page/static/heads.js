@@ -8,22 +8,14 @@ const GIMBAL_LOCK = 1e-6;
 const CAMERA_WITHIN = 25; // degrees
 const AWAY_BEYOND = 120;
 
-// Scales a whole image into a square of `size` pixels, keeping its shape, centred on grey.
-//
-// image: {data, width, height} with RGBA bytes, as ImageData. Returns {rgb, place}: size * size * 3
-// bytes, and the {scale, left, top} by which it lies there.
-export function letterbox(image, size) {
-  const place = letterboxPlace(image, size);
-  return {rgb: resampled(image, size, place), place};
-}
-
+// The place of a whole image in a square of `size` pixels: in its shape, centred.
 export function letterboxPlace({width, height}, size) {
   const scale = size / Math.max(width, height);
   return {scale, left: (size - scale * width) / 2, top: (size - scale * height) / 2};
 }
 
 // An image as it lies at a place in a square of `size` pixels, grey round it: size * size * 3 bytes.
-// Images that shrink by two or more are averaged down first.
+// It is {data, width, height} with RGBA bytes, as ImageData. Images that shrink by two or more are averaged down first.
 export function resampled(image, size, place) {
   const {width, height} = image;
   const {scale} = place;
