@@ -43,17 +43,20 @@ def fingerprint(*values: Any) -> str:
 @functools.cache
 def code_fingerprint() -> str:
     """Digest of the source of this project and of the versions of NumPy and OpenCV."""
-    files = []
-    for package, pattern in _SOURCES:
-        spec = util.find_spec(package)
-        assert spec is not None
-        assert spec.submodule_search_locations is not None
-        folder = Path(spec.submodule_search_locations[0])
-        files += [(f"{package}/{p.relative_to(folder)}", p) for p in folder.glob(pattern)]
+    files = [pair for source in _SOURCES for pair in source_files(*source).items()]
     digest = hashlib.sha256(f"{np.__version__} {cv2.__version__}".encode())
     for name, path in sorted(files):
         digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def source_files(package: str, pattern: str) -> dict[str, Path]:
+    """Name, wherever the package lies -> file, of its source files that follow a pattern."""
+    spec = util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0])
+    return {f"{package}/{path.relative_to(folder)}": path for path in folder.glob(pattern)}
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import mtnet_jax
+from data_prep.engine.fingerprint import source_files
 from data_prep.own.teacher import Look, Teacher, Trust, believed, outward
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.places import Place
@@ -131,7 +131,7 @@ class Labeller:
 
     def inputs(self) -> list[Path]:
         """The files of the weights and of the code that runs them, see `engine.fingerprint`."""
-        code = Path(mtnet_jax.__file__).parent.rglob("*.py")
+        code = source_files("mtnet_jax", "**/*.py").values()
         weights = self.weights.rglob("*") if isinstance(self.weights, Path) else ()
         return sorted(path for path in (*weights, *code) if path.is_file())
 

@@ -15,8 +15,8 @@ _VISIBILITIES = (0.0, 1.0, 2.0)  # of a keypoint: unlabelled, hidden, visible
 class Keypoints(NamedTuple):
     """What data.yaml says of the keypoints after each box (kpt_shape)."""
 
-    count: int  # 0: there are none
-    numbers: int  # of each: x, y, and how well it is seen
+    points: int  # of a box; 0: there are none
+    values: int  # of each: x, y, and how well it is seen
 
 
 class Labels(NamedTuple):
@@ -101,8 +101,8 @@ def _shape(numbers: list[float], place: str, keypoints: Keypoints | None) -> str
     count = len(numbers)
     if count == 4:
         return ""
-    if keypoints and keypoints.count:
-        expected = 4 + keypoints.count * keypoints.numbers
+    if keypoints and keypoints.points:
+        expected = 4 + keypoints.points * keypoints.values
         if count == expected:
             return "keypoints"
         raise BadInput(
