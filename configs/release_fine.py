@@ -6,7 +6,8 @@ The face mesh that labels the portraits of the Congress takes turned faces for m
 (docs/results.md): `benchmarks/member_photos.py` asks it up to 35 degrees now, and turns what it
 says out by a tenth. Of the portraits, every third was used, twice as often. Inputs of 320
 pixels cost half, and most heads in them are 50 to 110 pixels long: the sizes at which second looks
-show heads (`mtnet_jax/predict`). Anchors keep their pixels.
+show heads (`mtnet_jax/predict`). Anchors keep their pixels. Level with what it began from, so it
+does not ship (docs/results.md).
 """
 
 from mtnet_jax.config import phase, starting_from, trained_on
