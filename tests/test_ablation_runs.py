@@ -1,6 +1,7 @@
 """Single runs of an ablation: what they see, and when their measurements are old."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def test_measurements_count_for_the_same_labels_and_decoding(monkeypatch, tmp_pa
         thresholds.append(read_config(folder).decode.iou_threshold)
         box = {"boxes": np.array([[1.0, 2, 30, 40]]), "rotations": np.eye(3)[None]}
         truth = {**box, "has_pose": np.ones(1, bool), "ignore": np.zeros(1, bool)}
-        return None, None, [({**box, "scores": np.ones(1)}, {**truth, "image_id": "a"})]
+        pair = ({**box, "scores": np.ones(1)}, {**truth, "image_id": "a"})
+        return SimpleNamespace(pairs=[pair])
 
     def label(folder, last):
         shutil.rmtree(folder, ignore_errors=True)

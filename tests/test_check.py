@@ -178,7 +178,7 @@ def test_survey_agrees_with_the_index_of_a_sound_file(records, tmp_path):
         ("dataset_info.json", None, "No record set"),
         ("dataset_info.json", '{"name": "tiny"', "not valid JSON"),
         ("dataset_info.json", '{"name": "tiny"}', "has no name, version or splits"),
-        ("dataset_info.json", "[]", "not whole"),
+        ("dataset_info.json", "[]", "no names and values"),
         ("metadata.json", None, "metadata.json"),
         ("metadata.json", "{}", "box_rule"),
     ],

@@ -179,5 +179,8 @@ def test_evaluating_and_exporting_at_a_size_agree(weights, tmp_path):
         command = ["eval", *map(str, words), "--data", str(DEMO_RECORDS), "--out", str(out)]
         assert main([*command, "--limit", "8"]) == 0
         (path,) = out.glob("*/evaluation.json")
-        found.append(path.read_text())
+        results = json.loads(path.read_text())
+        settings = [result.pop("settings") for result in results.values()]  # and the weights' name
+        assert {each["size"] for each in settings} == {96}
+        found.append(results)
     assert found[0] == found[1]

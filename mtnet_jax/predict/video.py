@@ -163,9 +163,9 @@ class _Camera:
 
     def __init__(self, number: int):
         self.name = f"Camera {number}"
-        self._capture = cv2.VideoCapture()
-        # OpenCV counts in 32 bits.
-        if number >> 31 or not self._capture.open(number):
+        counted = number < 1 << 31  # OpenCV has 32 bits for it
+        self._capture = cv2.VideoCapture(number) if counted else cv2.VideoCapture()
+        if not self._capture.isOpened():
             self._capture.release()
             raise BadInput(f"{self.name} cannot be opened: is it connected, and free?")
 
