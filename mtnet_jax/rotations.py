@@ -150,9 +150,14 @@ def heading_degrees(rotation: Array) -> Array:
     return xp.rad2deg(xp.arctan2(rotation[..., 0, 2], rotation[..., 2, 2]))
 
 
+def angle_from(a: Array, b: Array) -> Array:
+    """Directions (...) in degrees seen from others, -180 to 180: -179 from 179 is 2."""
+    return (a - b + 180) % 360 - 180
+
+
 def angles_apart(a: Array, b: Array) -> Array:
     """How far directions (...) in degrees lie apart, 0 to 180: 179 and -179 differ by 2."""
-    return abs((a - b + 180) % 360 - 180)
+    return abs(angle_from(a, b))
 
 
 def mirror(rotation: Array) -> Array:

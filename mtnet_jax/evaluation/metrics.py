@@ -41,7 +41,7 @@ from mtnet_jax.evaluation.matching import (
 )
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.rotations import (
-    angles_apart,
+    angle_from,
     geodesic_degrees,
     heading_degrees,
     rotation_faults,
@@ -341,9 +341,9 @@ def _fill_headings(
     guess = guess[rows["prediction"][asked]]
     good = ~rotation_faults(guess)
     asked, guess = asked[good], guess[good]
-    said, true_heading = heading_degrees(guess), rows["heading"][asked]
-    rows["heading_error"][asked] = angles_apart(said, true_heading)
-    off = (said - true_heading + 180) % 360 - 180
+    true_heading = rows["heading"][asked]
+    off = angle_from(heading_degrees(guess), true_heading)
+    rows["heading_error"][asked] = abs(off)
     rows["heading_outward"][asked] = np.copysign(off, off * true_heading)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mtnet_jax.boxes import area_xyxy, intersection_xyxy, longer_side_xyxy
+from mtnet_jax.boxes import area_xyxy, intersection_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE, Heads
@@ -156,9 +156,8 @@ def join(
       side: of the tiles.
       iou_threshold: of two heads that are one.
     """
-    longer = max(shape[:2])
-    smallest = min(WHOLE, _overlap(shape, side) * side / longer)
-    large = chosen(whole, longer_side_xyxy(whole["boxes"]) > smallest * longer)
+    smallest = _overlap(shape, side) * side / max(shape[:2])  # what tiles may cut
+    large = chosen(whole, extents(whole, shape) > smallest)
     small = [chosen(heads, extents(heads, shape) < LARGEST) for heads in tiles]
     # A doubtful box must not hide what lies inside it.
     sure = large["scores"] >= FOUND_SCORE

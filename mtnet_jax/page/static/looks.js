@@ -18,10 +18,14 @@ export function inputOfViews(image, views, size) {
     const {side, left, top, mirrored, quarters} = view;
     const part = shownPart(image, view);
     const square = resampled(part.image, side, part.place);
+    const at = (x, y) => {
+      const [column, row] = turnedBack(x, y, side - 1, quarters);
+      return 3 * (row * side + (mirrored ? side - 1 - column : column));
+    };
+    const [start, across, down] = [at(0, 0), at(1, 0) - at(0, 0), at(0, 1) - at(0, 0)];
     for (let y = 0; y < side; y++) {
       for (let x = 0; x < side; x++) {
-        const [column, row] = turnedBack(x, y, side - 1, quarters);
-        const from = 3 * (row * side + (mirrored ? side - 1 - column : column));
+        const from = start + x * across + y * down;
         const to = 3 * ((top + y) * size + left + x);
         for (let c = 0; c < 3; c++) rgb[to + c] = square[from + c];
       }
@@ -206,7 +210,7 @@ export function tileView({left, top, right, bottom}, size) {
 // Heads of all looks, each once: small ones of the tiles, large ones of the whole image, those
 // between of the look that is surer. `found` has the heads of each tile.
 export function joinTiles(heads, windows, found, image, side, tiles, iouThreshold) {
-  const smallest = Math.min(tiles.whole, (tileOverlap(image, side, tiles) * side) / Math.max(image.width, image.height));
+  const smallest = (tileOverlap(image, side, tiles) * side) / Math.max(image.width, image.height);
   const large = heads.filter((head) => extent(head, image) > smallest);
   const [sure, doubtful] = [true, false].map((is) => large.filter(({score}) => score >= tiles.sure === is));
   const small = found.map((each, number) =>
