@@ -7,23 +7,15 @@ finds in them alone (`mtnet eval`) is what it could find here. Heads of 20 pixel
 in the input of the first look.
 """
 
-import argparse
-from typing import Any
+import functools
 
 import cv2
 import numpy as np
 
+from benchmarks.altered import parser_of, print_measured
 from mtnet_jax.data.fitting import Record, Records
 from mtnet_jax.data.geometry import BORDER_GREY
-from mtnet_jax.data.selection import parse_selection
-from mtnet_jax.evaluation.metrics import evaluate
-from mtnet_jax.evaluation.predicted import EVAL_SCORE_THRESHOLD, predict_records, source_of
-from mtnet_jax.evaluation.summary import format_summary
-from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import looks_again
 from mtnet_jax.predict.tiles import AUTO, Tile
-from mtnet_jax.run_metrics import LAST
-from mtnet_jax.shipped import weights_folder
 
 CELL = 416  # pixels of the side that a photograph gets
 OF_HEADS = ("boxes", "labels", "ignore", "rotations", "has_pose", "headings", "has_heading")
@@ -61,32 +53,14 @@ class Collages:
 
 def main() -> None:
     """Prints a line for each set, with tiles and without."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", metavar="PATH", help="default: those that ship")
-    parser.add_argument("--data", nargs="+", required=True, metavar="DIR[:SPLIT]")
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument(
         "--along", type=int, default=3, metavar="N", help="photographs along a side"
     )
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="images of each set")
     args = parser.parse_args()
-    wanted = Wanted(EVAL_SCORE_THRESHOLD, None, "auto", None, None, LAST)
-    opened = open_weights(weights_folder(args.weights), wanted)
-    found: dict[str, Any] = {}
-    for path, split in (parse_selection(entry, default="test") for entry in args.data):
-        source = source_of(path, split, tuple(opened.config.class_names), opened.config.frame)
-        for name, tile in TILES.items():
-            pairs = predict_records(
-                opened.detect,
-                Collages(source, args.along),
-                size=opened.config.input.size,
-                batch_size=1,
-                limit=args.limit,
-                iou_threshold=opened.config.decode.iou_threshold,
-                second_looks=looks_again(opened.config),
-                tile=tile,
-            )
-            found[f"{path.name}, {name}"] = evaluate(list(pairs))
-    print(format_summary(found))
+    collages = functools.partial(Collages, along=args.along)
+    ways = {name: (collages, {"tile": tile}) for name, tile in TILES.items()}
+    print_measured(args, ways, batch_size=1)
 
 
 if __name__ == "__main__":

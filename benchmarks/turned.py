@@ -6,21 +6,13 @@ Every image is predicted as it is and turned by a quarter, a half and three quar
 rotations of the truth are turned with it. Headings say nothing of heads that lie and are left out.
 """
 
-import argparse
-from typing import Any
+import functools
 
 import numpy as np
 
+from benchmarks.altered import parser_of, print_measured
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import Record, Records
-from mtnet_jax.data.selection import parse_selection
-from mtnet_jax.evaluation.metrics import evaluate
-from mtnet_jax.evaluation.predicted import EVAL_SCORE_THRESHOLD, predict_records, source_of
-from mtnet_jax.evaluation.summary import format_summary
-from mtnet_jax.predict.runtimes import Wanted, open_weights
-from mtnet_jax.predict.second_look import looks_again
-from mtnet_jax.run_metrics import LAST
-from mtnet_jax.shipped import weights_folder
 
 QUARTERS = (0, 1, 2, 3)
 
@@ -49,30 +41,14 @@ class Turned:
 
 def main() -> None:
     """Prints a line for each set and turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", metavar="PATH", help="default: those that ship")
-    parser.add_argument("--data", nargs="+", required=True, metavar="DIR[:SPLIT]")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="images of each set")
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--one-look", action="store_true", help="no second looks")
     args = parser.parse_args()
-    wanted = Wanted(EVAL_SCORE_THRESHOLD, None, "auto", None, None, LAST)
-    opened = open_weights(weights_folder(args.weights), wanted)
-    second_looks = looks_again(opened.config, False if args.one_look else None)
-    found: dict[str, Any] = {}
-    for path, split in (parse_selection(entry, default="test") for entry in args.data):
-        source = source_of(path, split, tuple(opened.config.class_names), opened.config.frame)
-        for quarters in QUARTERS:
-            pairs = predict_records(
-                opened.detect,
-                Turned(source, quarters),
-                size=opened.config.input.size,
-                batch_size=8,
-                limit=args.limit,
-                iou_threshold=opened.config.decode.iou_threshold,
-                second_looks=second_looks,
-            )
-            found[f"{path.name}, {90 * quarters}°"] = evaluate(list(pairs))
-    print(format_summary(found))
+    ways = {
+        f"{90 * quarters}°": (functools.partial(Turned, quarters=quarters), {})
+        for quarters in QUARTERS
+    }
+    print_measured(args, ways, batch_size=8, second_looks=False if args.one_look else None)
 
 
 if __name__ == "__main__":
