@@ -21,7 +21,7 @@ from typing import Any
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.own.dialects import file_name, flag, number, read_text, whole
+from data_prep.own.dialects import file_name, flag, name_below, number, read_text, whole
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -38,6 +38,7 @@ from data_prep.own.labelled import (
     notes_of,
     read_labelled,
     require_images,
+    require_one_name,
 )
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 
@@ -138,7 +139,9 @@ def conversion(
       ValueError: a file that cannot be understood (file, place and cure are named), angles without
         a convention or a convention without angles.
     """
-    if convention not in (None, NO_POSES):
+    if convention is not None and convention.lower() == NO_POSES:
+        convention = NO_POSES
+    elif convention is not None:
         convention = check_convention(convention, "--convention")
     images = {
         split: read_coco(files, split, convention=convention) for split, files in splits.items()
@@ -199,10 +202,15 @@ def read_coco(
     images, annotations, categories = (
         _entries(content, key, path) for key in ("images", "annotations", "categories")
     )
-    labels = {}
+    labels: dict[str, str] = {}
     for index, category in enumerate(categories):
         place = f"{path}, categories[{index}]"
-        labels[_identity(category, "id", place)] = _field(category, "name", str, place)
+        category_id, name = _identity(category, "id", place), _field(category, "name", str, place)
+        if labels.setdefault(category_id, name) != name:
+            raise BadInput(
+                f"{place}: id {category_id} is {name!r} here and {labels[category_id]!r} before: "
+                "give each category an id of its own"
+            )
     by_image: dict[str, list[tuple[dict, str]]] = {}  # annotations, each with its place
     for index, image in enumerate(images):
         image_id = _identity(image, "id", f"{path}, images[{index}]")
@@ -229,8 +237,12 @@ def read_coco(
             for annotation, annotated in by_image[_identity(image, "id", place)]
         )
         labelled[name] = LabelledImage(
-            find_image(files.images, name), f"{split}/{name}", heads, _size(image, place)
+            find_image(files.images, name),
+            f"{split}/{name_below(name)}",
+            heads,
+            _size(image, place),
         )
+    require_one_name(labelled.values(), str(path))
     return list(labelled.values())
 
 
@@ -267,8 +279,9 @@ def _head(
             unposed = pose_fault(euler)
     posed, heading = euler is not None and not unposed, None
     if annotation.get("heading") is not None and not posed:
-        (heading,) = _numbers(
-            {"heading": [annotation["heading"]]}, "heading", 1, "a number of degrees", place
+        value = annotation["heading"]
+        heading = number(
+            value, f"{place}: field 'heading' is {value!r}, expected a number of degrees"
         )
         check_heading(heading, f"{place}, field 'heading'")
     return LabelledHead(

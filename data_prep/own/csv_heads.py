@@ -24,7 +24,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description, check_split
-from data_prep.own.dialects import CONFIDENCES, NOTHING, file_name, flag, number, read_text
+from data_prep.own.dialects import (
+    CONFIDENCES,
+    NOTHING,
+    file_name,
+    flag,
+    name_below,
+    number,
+    read_text,
+)
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -41,6 +49,7 @@ from data_prep.own.labelled import (
     notes_of,
     read_labelled,
     require_images,
+    require_one_name,
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
@@ -131,6 +140,7 @@ def conversion(
     rows = read_table(table)
     images = _images(rows, raw)
     require_images(list(images.values()), allow_missing=allow_missing)
+    require_one_name(images.values(), str(table))
     split_of = _splits(rows, table, test_share)
     splits: dict[str, list[LabelledImage]] = {}
     for path, labelled in images.items():
@@ -292,7 +302,7 @@ def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
                 )
             of_image.append(row.head)
     return {
-        image: LabelledImage(find_image(raw, image), image, tuple(found))
+        image: LabelledImage(find_image(raw, image), name_below(image), tuple(found))
         for image, found in heads.items()
     }
 
@@ -317,7 +327,10 @@ def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
     for row in rows:
         value = getattr(row, column)
         if not value:
-            raise BadInput(f"{row.place}, column {column!r}: empty, but other rows have a value")
+            raise BadInput(
+                f"{row.place}, column {column!r}: empty, and every row needs a value: fill it in, "
+                "or remove the column"
+            )
         if values.setdefault(row.image, value) != value:
             raise BadInput(
                 f"{row.place}, column {column!r}: {value!r}, but another row of {row.image} says "
