@@ -75,6 +75,16 @@ def test_splits_by_sequence_and_camera(raw):
         conversion(raw, sequences=["x"])
 
 
+def test_sequences_and_folders_that_are_left_out_are_told(raw):
+    assert not conversion(raw).notes
+    (raw / "scripts").mkdir()
+    notes = conversion(raw, train_sequences=[TRAIN], test_sequences=()).notes
+    assert notes == [
+        ("sequences in neither split", TEST, 1),
+        ("folders without a calibration", "scripts", 1),
+    ]
+
+
 def test_sequences_outside_the_public_split_must_be_named(raw):
     for sequence in (TRAIN, TEST):
         new = raw / f"mine_{sequence}"
