@@ -10,7 +10,10 @@ from mtnet_jax.places import Place, place_argument
 
 def numbers(text: str) -> tuple[int, ...]:
     """Reads "11,12" -> (11, 12)."""
-    return tuple(int(number) for number in text.split(",") if number)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text} is not a row of whole numbers: 11,12")
+    return tuple(map(int, words))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -41,10 +44,16 @@ def output(text: str) -> Place:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)
 
 
 def label_map(text: str) -> dict[str, str]:

@@ -356,7 +356,10 @@ def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
 
 
 def _open_share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
     return share

@@ -1,11 +1,14 @@
 """`mtnet studio --assets DIR --out DIR --frames N`: people rendered at exactly known rotation."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from data_prep.engine import arguments
 from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import BadInput, MissingFile
+
+_WIDEST = 90.0  # degrees, of a standard deviation of nod and tilt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layout", choices=("records", "panoptic", "biwi", "w300lp"), default="records",
         help="records (default), or raw data as a data set has them")  # fmt: skip
     add("--frames", type=arguments.positive, default=1000, metavar="N", help="of the split train")
-    add("--test-frames", type=int, metavar="N",
+    add("--test-frames", type=arguments.natural, metavar="N",
         help="of the split test, other people (default: 100 of records)")  # fmt: skip
-    add("--seed", type=int, default=0, help="another seed gives other people and scenes")
+    add("--seed", type=arguments.natural, default=0, metavar="N",
+        help="another seed gives other people and scenes")  # fmt: skip
     add("--size", type=_size, metavar="WxH",
         help="of the images (default: 416x416, or as --layout has it)")  # fmt: skip
     add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in an image")
@@ -85,12 +89,20 @@ def run(args: argparse.Namespace) -> int:
 
         usual = layouts.USUAL_POSES[args.layout]
     pose_limit = usual.limit if args.pose_limit is None else args.pose_limit
-    if not 0 < pose_limit <= 85:
-        raise BadInput(f"--pose-limit {pose_limit:g}: choose a number up to 85")
+    if not 5 <= pose_limit <= 85:  # with less hardly any pose that is drawn would do
+        raise BadInput(f"--pose-limit {pose_limit:g}: choose a number from 5 to 85")
+    yaw_limit = usual.yaw_limit if args.yaw_limit is None else args.yaw_limit
+    if not 0 <= yaw_limit <= 180:
+        raise BadInput(f"--yaw-limit {yaw_limit:g}: choose a number from 0 to 180")
+    if not 0 <= args.wide_share <= 1:
+        raise BadInput(f"--wide-share {args.wide_share:g}: choose a number from 0 to 1")
+    for option in ("pitch", "roll"):
+        if (spread := getattr(args, f"{option}_spread")[1]) > _WIDEST:
+            raise BadInput(f"--{option}-spread: {spread:g} is beyond {_WIDEST:g} degrees")
     if args.people[1] > MOST_PEOPLE:
         raise BadInput(f"--people: a scene holds {MOST_PEOPLE} at most")
     poses = PoseSpread(
-        yaw_limit=usual.yaw_limit if args.yaw_limit is None else args.yaw_limit,
+        yaw_limit=yaw_limit,
         nod=args.pitch_spread,
         tilt=args.roll_spread,
         wide_share=args.wide_share,
@@ -127,17 +139,24 @@ def run(args: argparse.Namespace) -> int:
 def _images(folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    found = tuple(p for p in paths if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not found:
-        raise MissingFile(f"No .jpg or .png in {folder}: --backgrounds must hold images")
-    return found
+    # Brings NumPy, for which --help should not wait.
+    from mtnet_jax.data.listing import list_images
+
+    listing = list_images(folder)
+    if not listing.images:
+        raise MissingFile(f"No images in {folder}: --backgrounds must hold some; {listing}")
+    if listing.left_out:
+        print(f"--backgrounds {folder}: {listing}", file=sys.stderr)
+    return tuple(listing.images)
 
 
 def _range(kind, above: float = -1):
     def parse(text: str) -> tuple:
         low, dash, high = text.partition("-")
-        numbers = kind(low), kind(high if dash else low)
+        try:
+            numbers = kind(low), kind(high if dash else low)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is not A-B, two numbers") from None
         if not 0 <= numbers[0] <= numbers[1]:
             raise argparse.ArgumentTypeError(f"{text} is not A-B with A up to B")
         if not numbers[0] > above:
@@ -149,6 +168,8 @@ def _range(kind, above: float = -1):
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
+    if not (width.isdecimal() and (height or width).isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT, in pixels")
     size = int(width), int(height or width)
     if min(size) < 32:
         raise argparse.ArgumentTypeError(f"{text}: images have at least 32 pixels a side")
