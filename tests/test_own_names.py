@@ -1,6 +1,7 @@
 """Own data: names of images, label files, splits and sets as people write them."""
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def test_yolo_images_in_the_folder_of_no_split_are_counted(tmp_path):
     made = yolo.conversion(raw, name="own", splits=("train",))
     assert len(made.splits["train"]) == 2
     assert not made.notes  # a split that is left out by an option
+
+
+def test_names_of_files_that_are_not_utf8_can_be_reported(tmp_path, capsys):
+    raw = yolo_files(tmp_path / "raw", {"train/images/a.jpg": None, "train/labels/a.txt": LINE})
+    for folder, content in (("train/images", b"no image"), ("train/labels", b""), ("", b"")):
+        (raw / folder / os.fsdecode(b"\xe9.jpg")).write_bytes(content)
+    (raw / "train" / "labels" / os.fsdecode(b"\xe8.txt")).write_text(LINE)
+    assert main(["data", "convert", "yolo", "--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "the image cannot be read: OpenCV" in said
+    assert f"{raw}/train/images/\\udce9.jpg" in said
+    assert f"1 label files without an image: {raw}/train/labels/\\udce8.txt" in said
+    for file in ("conversion.txt", "conversion.json", "conversion.html"):
+        assert "udce9.jpg" in (tmp_path / "out" / file).read_text(encoding="utf-8")
 
 
 def test_links_to_images_beside_the_splits_are_no_images_outside(tmp_path):

@@ -44,6 +44,7 @@ class Events(dict[str, list[str]]):
 
     def add(self, reason: str, *places: str, count: int = 1) -> None:
         """Counts `count` events of one reason, of which `places` are the first few."""
+        reason, *places = map(_written, (reason, *places))
         if reason not in self and len(self) >= REASONS_KEPT:
             reason = OTHER_REASONS
         self.counts[reason] += count
@@ -65,6 +66,11 @@ class Events(dict[str, list[str]]):
     def __reduce__(self):
         # dict's own way would lose `counts`.
         return (_events, (dict(self), self.counts))
+
+
+def _written(text: str) -> str:
+    """A text that can be written: halves of characters, as in names that are no UTF-8, escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _events(places: dict[str, list[str]], counts: Counter) -> Events:
