@@ -18,6 +18,8 @@ PLACES = ["--raw", "raw", "--out", "out"]
             [*CONVERT, "pseudo-label", *PLACES, "--max-heading", "-1"],
             "-1 is not a number from 0 to",
         ),
+        ([*CONVERT, "panoptic", *PLACES, "--max-size", "nan"], "nan is not a number from 0 to inf"),
+        ([*CONVERT, "crops", *PLACES, "--smallest", "-1"], "-1 is not a number from 0 to inf"),
         ([*CONVERT, "csv", *PLACES, "--test-share", "half"], "half is not a number between 0 and"),
         (["data", "show", "set", "--out", "a.png", "--count", "x"], "x is not a whole number from"),
         (["data", "show", "set", "--out", "a.png", "--seed", "-1"], "-1 is not a whole number"),

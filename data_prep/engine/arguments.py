@@ -67,6 +67,11 @@ def degrees(text: str) -> float:
     return _between(text, 0, 180)
 
 
+def amount(text: str) -> float:
+    """A number from 0, inf among them."""
+    return _between(text, 0, math.inf)
+
+
 def _between(text: str, low: float, high: float) -> float:
     try:
         number = float(text)

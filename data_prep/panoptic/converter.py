@@ -187,6 +187,12 @@ def conversion(
         ]
         for split, names in splits.items()
     }
+    for split, names in splits.items():
+        if names and not items[split]:
+            raise BadInput(
+                f"--every, --cameras and --test-cameras leave nothing for the split {split!r} of "
+                f"{', '.join(names)}: change them, or give --{split}-sequences ''"
+            )
     items = {split: found for split, found in items.items() if found}
     left_out = {
         "sequences in neither split": [n for n in present if n not in train and n not in test],
