@@ -100,6 +100,10 @@ def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
         (["--pose-limit", "1"], "--pose-limit 1: choose a number from 5"),
         (["--pitch-spread", "5-500"], "--pitch-spread: 500 is beyond 90"),
         (["--backgrounds", str(tmp_path)], "--backgrounds"),
+        (["--video"], "--video has no part in --layout records: leave it out"),
+        (["--layout", "panoptic", "--box-rule", "sphere18"], "--box-rule has no part in"),
+        (["--layout", "biwi"], "--people has no part in --layout biwi"),
+        (["--layout", "w300lp", "--people", "1-6", "--every", "2"], "--every has no part in"),
     ):
         assert studio(assets_dir, tmp_path / "out", *options) == 1
         assert word in capsys.readouterr().err

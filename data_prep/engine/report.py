@@ -44,12 +44,12 @@ class Events(dict[str, list[str]]):
 
     def add(self, reason: str, *places: str, count: int = 1) -> None:
         """Counts `count` events of one reason, of which `places` are the first few."""
-        reason, *places = map(_written, (reason, *places))
+        reason = _written(reason)
         if reason not in self and len(self) >= REASONS_KEPT:
             reason = OTHER_REASONS
         self.counts[reason] += count
         kept = self.setdefault(reason, [])
-        kept.extend(places[: PLACES_KEPT - len(kept)])
+        kept.extend(map(_written, places[: PLACES_KEPT - len(kept)]))
 
     def merge(self, other: "Events") -> None:
         """Adds the events of another part."""

