@@ -259,6 +259,14 @@ def test_csv_splits_that_are_no_names_of_files(raw_csv, split):
         csv_heads.conversion(raw, table, name="own")
 
 
+def test_csv_width_and_height_for_right_and_bottom_draw_a_warning(raw_csv):
+    rows = "a/empty.jpg,10,5,30,20\nJürgen B/im Garten.jpg,60,5,10,20\n"
+    files = raw_csv(f"image,x1,y1,x2,y2\n{rows}")
+    warning, place, count = csv_heads.conversion(*files, name="own").notes[0]
+    assert warning.startswith("WARNING: boxes whose x2 or y2 is less than x1 or y1: if the columns")
+    assert (place, count) == (f"{files[1]}, line 3", 1)
+
+
 def test_csv_empty_groups_have_a_cure_that_works(raw_csv):
     files = raw_csv("image,x1,y1,x2,y2,group\na/empty.jpg,1,2,30,40,\n")
     with pytest.raises(ValueError, match="line 2, column 'group': empty, and every row needs"):

@@ -160,7 +160,7 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
-    return Conversion(description, splits, read, notes_of(splits, [raw]))
+    return Conversion(description, splits, read, [*_swapped(rows), *notes_of(splits, [raw])])
 
 
 def read_table(path: Path) -> list[Row]:
@@ -286,6 +286,19 @@ def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> An
             )
         numbers.append(number(cells[column], here))
     return tuple(numbers)
+
+
+def _swapped(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+    """What the report should say of boxes that end before they begin; see `Conversion.notes`."""
+    boxes = [(row.place, row.head.box) for row in rows if row.head is not None]
+    places = [place for place, (x1, y1, x2, y2) in boxes if x2 < x1 or y2 < y1]
+    if not places:
+        return []
+    warning = (
+        "WARNING: boxes whose x2 or y2 is less than x1 or y1: if the columns hold x, y, width and "
+        "height, all boxes are wrong: add x1 to x2 and y1 to y2"
+    )
+    return [(warning, places[0], len(places))]
 
 
 def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
