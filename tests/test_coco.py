@@ -87,6 +87,20 @@ def test_coco_angles_by_convention(raw_coco, tmp_path, convention):
     np.testing.assert_array_equal(one["rotations"][1], np.eye(3))
 
 
+@pytest.mark.parametrize("corners", [True, False])
+def test_coco_corners_for_widths_draw_a_warning(raw_coco, corners):
+    def change(content):
+        content["images"][1].update(width=WIDTH, height=HEIGHT)
+        if corners:
+            for annotation in content["annotations"]:
+                x, y, width, height = annotation["bbox"]
+                annotation["bbox"] = [x + 10, y + 10, x + width + 20, y + height + 15]
+
+    notes = coco.conversion({"train": raw_coco(change)}, name="own").notes
+    said = [place for event, place, _ in notes if event.startswith("WARNING: boxes that reach")]
+    assert said == (["train/one.jpg"] if corners else [])
+
+
 def test_coco_convention_none_in_capitals(raw_coco, tmp_path):
     split = raw_coco(lambda content: content["annotations"][0].update(euler_angles=[0, 20, 0]))
     _, records = convert(

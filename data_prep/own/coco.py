@@ -14,7 +14,7 @@ is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing;
 import argparse
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,25 @@ def conversion(
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
     notes = notes_of(images, [split.images for split in splits.values()])
-    return Conversion(description, images, read, notes)
+    corners = _corners([image for of_split in images.values() for image in of_split])
+    return Conversion(description, images, read, [*corners, *notes])
+
+
+def _corners(images: Sequence[LabelledImage]) -> list[tuple[str, str, int]]:
+    """What the report should say where most boxes fit their images as corners alone."""
+    boxes = [(p.image_id, p.size, head.box) for p in images if p.size for head in p.heads]
+    found = [
+        image_id
+        for image_id, (width, height), (x1, y1, x2, y2) in boxes
+        if (x2 > width + 1 or y2 > height + 1) and x1 < x2 - x1 <= width and y1 < y2 - y1 <= height
+    ]
+    if 2 * len(found) <= len(boxes):
+        return []
+    warning = (
+        "WARNING: boxes that reach out of their image and would fit as left, top, right, bottom: "
+        "bbox is x, y, width, height"
+    )
+    return [(warning, found[0], len(found))]
 
 
 def read_coco(
