@@ -282,8 +282,15 @@ def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, st
 
 def _images_outside(raw: Path, folders: Iterable[Folders]) -> list[tuple[str, str, int]]:
     """What the report should say of images that lie in the folder of no split."""
-    inside = {path.resolve() for folder in folders for path in list_images(folder.images).images}
-    outside = [path for path in list_images(raw).images if path.resolve() not in inside]
+    images = [folder.images for folder in folders]
+    outside = [
+        path
+        for path in list_images(raw).images
+        if not any(path.is_relative_to(folder) for folder in images)
+    ]
+    if outside:  # those that a split links to are in it
+        inside = {path.resolve() for folder in images for path in list_images(folder).images}
+        outside = [path for path in outside if path.resolve() not in inside]
     if not outside:
         return []
     return [("images that lie in the folder of no split", str(outside[0]), len(outside))]
