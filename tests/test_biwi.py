@@ -126,10 +126,25 @@ def test_boxes_from_a_list(raw):
         ("", "no column image"),
         ("image,x1,y1,x2,y2\n01/a,1,2,3\n", "line 2: expected four numbers"),
         ("image,x1,y1,x2,y2\n01/a,1,2,3,big\n", "line 2: expected four numbers"),
+        ("image,x1,y1,x2,y2\n01/a,1,2,3,nan\n", "line 2: expected four numbers"),
+        ("image,x1,y1,x2,y2\n01/a,1,2,3,4,5\n", "line 2: expected four numbers"),
+        (b"image,x1,y1,x2,y2\n\xe9,1,2,3,4\n", "line 2: byte 18 is not utf-8: save the file as"),
         ("image,x1,y1,x2,y2\n01/a,1,2,3,4\n01/a_rgb.png,1,2,3,4\n", "line 3: a second box of 01/a"),
     ],
 )
 def test_bad_lists_are_named(tmp_path, text, message):
-    (tmp_path / "boxes.csv").write_text(text)
+    (tmp_path / "boxes.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         biwi_files.read_box_list(tmp_path / "boxes.csv")
+
+
+def test_lists_of_windows_and_boxes_of_no_frame(raw, tmp_path):
+    rows = "17\\frame_00003_rgb.png,1,2,30,40\r\n17/frame_9,1,2,3,4\r\n"
+    (tmp_path / "boxes.csv").write_bytes(f"image,x1,y1,x2,y2\r\n{rows}".encode("utf-8-sig"))
+    _, records = read(raw, boxes=tmp_path / "boxes.csv")
+    assert [record["image_id"] for record in records["test"]] == ["17/frame_00003"]
+    made = biwi.conversion(raw, sequences=(1, 17), boxes=tmp_path / "boxes.csv")
+    said = f"boxes in {tmp_path / 'boxes.csv'} of no frame that is taken"
+    assert made.notes == [(said, "17/frame_9", 1)]
+    with pytest.raises(FileNotFoundError, match=r"none\.csv is missing: --boxes names"):
+        biwi_files.read_box_list(tmp_path / "none.csv")

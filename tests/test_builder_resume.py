@@ -189,3 +189,22 @@ def test_raw_data_that_changed_are_read_again(tmp_path, capsys):
     texts = {source[i]["image_id"]: source[i]["source"] for i in range(3)}
     assert texts == {"a": "old", "b": "new", "c": "new"}
     assert "1 of 3 parts were there" in capsys.readouterr().err
+
+
+def test_damaged_parts_are_written_again(tmp_path, capsys):
+    fails = tiny(read=functools.partial(read_or_fail, go=str(tmp_path / "go")))
+    with pytest.raises(ValueError, match="not yet"):
+        write_record_set(fails, tmp_path / "out")
+    first, second = parts(tmp_path)[:2]
+    for path in (first, second.with_suffix(".tfrecord")):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    (tmp_path / "go").touch()
+    with pytest.raises(ValueError, match=r"\.tfrecord: .* run the same command again"):
+        write_record_set(fails, tmp_path / "out")
+    assert "4 of 9 parts were there" in capsys.readouterr().err
+    write_record_set(fails, tmp_path / "out")
+    assert "8 of 9 parts were there" in capsys.readouterr().err
+    write_record_set(tiny(), tmp_path / "one")
+    assert_same_files(tmp_path / "one", tmp_path / "out")

@@ -87,6 +87,28 @@ def test_coco_angles_by_convention(raw_coco, tmp_path, convention):
     np.testing.assert_array_equal(one["rotations"][1], np.eye(3))
 
 
+@pytest.mark.parametrize("corners", [True, False])
+def test_coco_corners_for_widths_draw_a_warning(raw_coco, corners):
+    def change(content):
+        content["images"][1].update(width=WIDTH, height=HEIGHT)
+        if corners:
+            for annotation in content["annotations"]:
+                x, y, width, height = annotation["bbox"]
+                annotation["bbox"] = [x + 10, y + 10, x + width + 20, y + height + 15]
+
+    notes = coco.conversion({"train": raw_coco(change)}, name="own").notes
+    said = [place for event, place, _ in notes if event.startswith("WARNING: boxes that reach")]
+    assert said == (["train/one.jpg"] if corners else [])
+
+
+def test_coco_convention_none_in_capitals(raw_coco, tmp_path):
+    split = raw_coco(lambda content: content["annotations"][0].update(euler_angles=[0, 20, 0]))
+    _, records = convert(
+        coco.conversion({"train": split}, name="own", convention="None"), tmp_path / "out"
+    )
+    assert not records["train/one.jpg"]["has_pose"].any()
+
+
 def test_coco_angles_need_their_convention(raw_coco, tmp_path):
     def change(content):
         content["annotations"][0]["euler_angles"] = [12.5, -130, 7]
@@ -239,6 +261,14 @@ def set_annotation(**changes):
         (lambda c: c["images"][1].update(id=3), r"images\[1\]: a second image has the id 3"),
         (lambda c: c["images"][0].update(width="8o"), "field 'width': '8o' is no number"),
         (lambda c: c["categories"][0].pop("name"), r"categories\[0\]: field 'name' is missing"),
+        (
+            lambda c: c["categories"][1].update(id=5),
+            r"categories\[1\]: id 5 is 'head' here and 'helmet' before: give each",
+        ),
+        (
+            lambda c: c["images"][2].update(file_name="ONE.jpg"),
+            "'train/one.jpg' and 'train/ONE.jpg' are one image",
+        ),
         (lambda c: c.pop("annotations"), "'annotations' is missing or no list"),
         (lambda c: c["annotations"].clear(), "no heads to learn from"),
     ],

@@ -237,6 +237,11 @@ def test_csv_bad_rows_are_named(raw_csv, row, message):
         ("image,x1,y1,x2,y2,x1\n", "column 'x1' stands there twice"),
         ("image,x1,y1,x2,y2,yaw,pitch,convention\n", "yaw, pitch and roll go together"),
         ("image,x1,y1,x2,y2,yaw,pitch,roll\n", "without a column 'convention'"),
+        (
+            f"{HEADER}\na/empty.jpg,1,2,30,40,,,,\nA/EMPTY.JPG,30,2,60,40,,,,\n",
+            "heads.csv: 'a/empty.jpg' and 'A/EMPTY.JPG' are one image, .*in one way",
+        ),
+        (f"{HEADER}\na/empty.jpg,1,2,30,4\0,,,,\n", "heads.csv, line 2: holds zero bytes"),
         (f"{HEADER}\n\n", "no rows below its header"),
         (f"{HEADER}\na/empty.jpg,,,,,,,,\n", "no heads to learn from"),
     ],
@@ -252,6 +257,24 @@ def test_csv_splits_that_are_no_names_of_files(raw_csv, split):
     raw, table = raw_csv(f"image,x1,y1,x2,y2,split\n{rows}")
     with pytest.raises(ValueError, match=r"heads\.csv, line 3, column 'split': the name .*train"):
         csv_heads.conversion(raw, table, name="own")
+
+
+def test_csv_width_and_height_for_right_and_bottom_draw_a_warning(raw_csv):
+    rows = "a/empty.jpg,10,5,30,20\nJürgen B/im Garten.jpg,60,5,10,20\n"
+    files = raw_csv(f"image,x1,y1,x2,y2\n{rows}")
+    warning, place, count = csv_heads.conversion(*files, name="own").notes[0]
+    assert warning.startswith("WARNING: boxes whose x2 or y2 is less than x1 or y1: if the columns")
+    assert (place, count) == (f"{files[1]}, line 3", 1)
+
+
+def test_csv_empty_groups_have_a_cure_that_works(raw_csv):
+    files = raw_csv("image,x1,y1,x2,y2,group\na/empty.jpg,1,2,30,40,\n")
+    with pytest.raises(ValueError, match="line 2, column 'group': empty, and every row needs"):
+        csv_heads.conversion(*files, name="own", test_share=0.5)
+    rows = "a/empty.jpg,1,2,30,40\nJürgen B/im Garten.jpg,1,2,30,40\n"
+    files = raw_csv(f"image,x1,y1,x2,y2\n{rows}")
+    made = csv_heads.conversion(*files, name="own", test_share=0.5)
+    assert set(made.splits) == {"train", "test"}
 
 
 def test_csv_other_encodings_and_missing_files(raw_csv):

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.faults.attacks.attack import Attack
 from benchmarks.faults.hostile import attacks
 from data_prep.engine import units
+from mtnet_jax.data.tfrecord import framed_data
 from mtnet_jax.errors import MtnetError
 from tests.conftest import REPOSITORY
 from tests.conversions import tiny
@@ -38,7 +39,9 @@ def test_the_pickle_would_have_been_executed(tmp_path):
     work = tmp_path / "a" / "work"
     work.mkdir(parents=True)
     attack.write(work)
-    pickle.loads((work / ".records.parts/000000.pickle").read_bytes())
+    payload = framed_data((work / ".records.parts/000000.pickle").read_bytes())
+    assert payload
+    pickle.loads(payload)
     assert (tmp_path / "executed").exists()
 
 

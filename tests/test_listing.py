@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.listing import IMAGE_SUFFIXES, list_images
+from mtnet_jax.data.listing import IMAGE_SUFFIXES, jpegs_in, list_images
 
 GREY = np.full((64, 64, 3), 99, np.uint8)
 
@@ -28,6 +28,12 @@ def test_suffixes_count_alike_in_capitals(tmp_path):
     for name in ("a.JPG", "b.jpg", "c.Jfif", "d.MPO", "e.gif", "f.TIFF", "g.avif", "h.jp2"):
         put(tmp_path / name)
     assert [p.name[0] for p in list_images(tmp_path).images] == list("abcdefgh")
+
+
+def test_jpegs_of_a_folder(tmp_path):
+    for name in ("b.jpg", "A.JPG", "c.jpeg", "._a.jpg", "d.png", "e.mat"):
+        (tmp_path / name).touch()
+    assert [path.name for path in jpegs_in(tmp_path)] == ["A.JPG", "b.jpg", "c.jpeg"]
 
 
 def test_what_is_left_out_is_counted_by_reason(tmp_path):

@@ -75,6 +75,28 @@ def test_splits_by_sequence_and_camera(raw):
         conversion(raw, sequences=["x"])
 
 
+def test_sequences_and_folders_that_are_left_out_are_told(raw):
+    assert not conversion(raw).notes
+    (raw / "scripts").mkdir()
+    notes = conversion(raw, train_sequences=[TRAIN], test_sequences=()).notes
+    assert notes == [
+        ("sequences in neither split", TEST, 1),
+        ("folders without a calibration", "scripts", 1),
+    ]
+
+
+def test_options_that_leave_nothing_for_a_split_are_refused(raw):
+    for choices in ({"test_cameras": [5]}, {"every": 7, "cameras": [0], "test_cameras": [13]}):
+        with pytest.raises(
+            ValueError, match=r"leave nothing for the split 'test' of .*change them"
+        ):
+            conversion(raw, **choices)
+    (raw / TRAIN / "hdFace3d" / "faceRecon3D_hd00000000.json").unlink()
+    with pytest.raises(ValueError, match="leave nothing for the split 'train'"):
+        conversion(raw, every=1000)
+    assert list(conversion(raw, every=1000, train_sequences=()).splits) == ["test"]
+
+
 def test_sequences_outside_the_public_split_must_be_named(raw):
     for sequence in (TRAIN, TEST):
         new = raw / f"mine_{sequence}"

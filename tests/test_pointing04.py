@@ -187,6 +187,8 @@ def test_face_size_of_a_series_without_upright_poses(tmp_path):
         ({"face": "Nose"}, "is not the face box of"),
         ({"numbers": (1, 2, 3)}, "four numbers"),
         ({"numbers": (1, 2, 3, "x")}, "four numbers"),
+        ({"numbers": (1, 2, "nan", 4)}, "is not the face box of"),
+        ({"face": "\0"}, "line 3: holds zero bytes"),
         ({"numbers": (1, 2, 0, 4)}, "is not the face box of"),
     ],
 )
@@ -203,6 +205,14 @@ def test_an_image_whose_head_is_outside_is_dropped(tmp_path):
     report = write_record_set(pointing04.conversion(tmp_path), tmp_path / "out")
     assert RecordSet.open(tmp_path / "out").splits == {"train": 1}
     assert report.dropped_images == {"its only head was dropped": ["person01147+0+0"]}
+
+
+def test_images_in_capitals_count_and_files_of_a_mac_do_not(tmp_path):
+    path = write_shot(tmp_path)
+    path.rename(path.with_suffix(".JPG"))
+    path.with_name("._person01146+0+0.jpg").write_bytes(b"of a Mac")
+    (shot,) = pointing04.read_shots(tmp_path)
+    assert shot.path == path.with_suffix(".JPG")
 
 
 def test_pointing04_missing_txt_image_or_person(tmp_path):

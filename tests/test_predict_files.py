@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mtnet_jax.errors import BadRecord
+from mtnet_jax.errors import BadRecord, Unavailable
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict.extras import write_crops, write_text
-from mtnet_jax.predict.files import find_images, predict_files
+from mtnet_jax.predict.files import encode_image, find_images, predict_files
 from mtnet_jax.predict.predictor import Head, read_image
 from tests.image_files import noise_image, write_image, written
 
@@ -261,3 +261,10 @@ def test_names_that_are_no_text_are_predicted_and_written(tmp_path, rng, predict
     assert entry == json.loads(lines.read_text(encoding="utf-8"))
     assert os.fsencode(entry["image"]) == os.fsencode(path)
     assert len(written(out / "crops")) == len(entry["heads"]) > 0
+
+
+def test_an_image_too_large_for_its_format_is_named_with_a_cure():
+    image = np.zeros((70_000, 8, 3), np.uint8)
+    with pytest.raises(Unavailable, match=r"8 x 70000 pixels .* as \.jpg .*fewer parts.*\.png"):
+        encode_image(image, ".jpg")
+    assert encode_image(image, ".png")

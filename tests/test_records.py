@@ -156,6 +156,18 @@ def test_no_record_set_says_how_to_make_one(tmp_path):
         ("dataset_info.json", b'{"name": "t\xeate"}', "not valid JSON"),
         ("metadata.json", "[]", "no names and values"),
         ("dataset_info.json", "{}", "no name, version or splits"),
+        ("metadata.json", '{"box_rule": null, "label_names": ["head"]}', "box_rule is None"),
+        ("metadata.json", '{"box_rule": "head", "label_names": "head"}', "label_names are 'head'"),
+        ("metadata.json", '{"box_rule": "head", "label_names": null}', "expected .* list of names"),
+        *(
+            ("dataset_info.json", f'{{"name": "t", "version": "1", "splits": {splits}}}', message)
+            for splits, message in (
+                ("null", "dataset_info.json: field 'splits' does not say .* convert .* again"),
+                ('[{"name": "train"}]', "field 'splits' does not say"),
+                ('[{"name": "train", "shardLengths": ["many"]}]', "field 'splits' does not say"),
+                ('[{"name": 7, "shardLengths": ["1"]}]', "names 7, which is no name of a file"),
+            )
+        ),
         ("dataset_info.json", '{"fileFormat": "array_record"}', "only 'tfrecord' can be read"),
     ],
 )

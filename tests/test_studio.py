@@ -7,9 +7,10 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install -e '.[studio]'")
 
 from data_prep.engine.report import Report
+from data_prep.studio import command
 from data_prep.studio.random_scene import PoseSpread, SceneOptions, nod_and_tilt, random_scene
 from data_prep.studio.records import TEST_IDENTITIES, conversion
-from data_prep.studio.surroundings import random_room
+from data_prep.studio.surroundings import random_backdrop, random_room
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from tests.studio_scenes import camera
@@ -96,14 +97,54 @@ def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
     for options, word in (
         (["--people", "3-64"], "63 at most"),
         (["--pose-limit", "90"], "--pose-limit 90"),
+        (["--pose-limit", "1"], "--pose-limit 1: choose a number from 5"),
+        (["--pitch-spread", "5-500"], "--pitch-spread: 500 is beyond 90"),
         (["--backgrounds", str(tmp_path)], "--backgrounds"),
+        (["--video"], "--video has no part in --layout records: leave it out"),
+        (["--layout", "panoptic", "--box-rule", "sphere18"], "--box-rule has no part in"),
+        (["--layout", "biwi"], "--people has no part in --layout biwi"),
+        (["--layout", "w300lp", "--people", "1-6", "--every", "2"], "--every has no part in"),
     ):
         assert studio(assets_dir, tmp_path / "out", *options) == 1
         assert word in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit):
-        studio(assets_dir, tmp_path / "out", "--head-size", "0-0.5")
-    assert "above 0" in capsys.readouterr().err
+    for *options, word in (
+        ("--head-size", "0-0.5", "above 0"),
+        ("--people", "many", "many is not A-B"),
+        ("--size", "axb", "axb is not WIDTHxHEIGHT"),
+        ("--yaw-limit", "-10", "-10 is not a number from 0 to 180"),
+        ("--yaw-limit", "nan", "nan is not a number from 0 to 180"),
+        ("--wide-share", "7", "7 is not a number from 0 to 1"),
+        ("--seed", "-1", "-1 is not a whole number from 0"),
+        ("--test-frames", "-3", "-3 is not a whole number from 0"),
+    ):
+        with pytest.raises(SystemExit):
+            studio(assets_dir, tmp_path / "out", *options)
+        assert word in capsys.readouterr().err
+
+
+def test_backgrounds_of_every_format_are_taken_and_others_counted(tmp_path, capsys):
+    for name in ("a.webp", "b.JPG", "notes.txt", "._c.jpg"):
+        (tmp_path / name).touch()
+    assert [path.name for path in command._images(tmp_path)] == ["a.webp", "b.JPG"]
+    said = capsys.readouterr().err
+    assert "1 no image (.txt)" in said
+    assert "1 hidden" in said
+
+
+def test_a_damaged_background_is_named_with_a_cure(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"a\.jpg: .*take it out of --backgrounds"):
+        random_backdrop(np.random.default_rng(0), (tmp_path / "a.jpg",))
+
+
+def test_narrow_poses_are_found_whatever_the_camera(figure):
+    options = SceneOptions(width=96, height=96, people=(1, 1), poses=PoseSpread(limit=5))
+    for frame in range(60):  # a quarter of the cameras look down, by 25 degrees on average
+        scene = random_scene(figure, options, np.arange(5), 0, frame)
+        for placed in scene.people:
+            seen = scene.cameras[0].rotation @ placed.head_rotation
+            assert max(map(abs, nod_and_tilt(seen))) <= 5
 
 
 @pytest.mark.slow

@@ -64,6 +64,6 @@ def test_the_command_refuses_what_it_cannot_do(assets_dir, tmp_path, capsys):
 
 def test_a_failure_leaves_nothing_behind(assets_dir, tmp_path):
     layout = W300Lp(assets_dir, 2, backgrounds=(tmp_path / "no image.jpg",) * 2, size=(64, 64))
-    with pytest.raises(ValueError, match="is not an image"):
+    with pytest.raises(FileNotFoundError, match=r"no image\.jpg"):
         written(layout, tmp_path / "raw")
     assert not list(tmp_path.iterdir())

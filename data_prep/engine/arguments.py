@@ -1,6 +1,7 @@
 """Types of command line options that several converters share."""
 
 import argparse
+import math
 from pathlib import Path
 
 from data_prep.engine.description import check_split
@@ -10,7 +11,10 @@ from mtnet_jax.places import Place, place_argument
 
 def numbers(text: str) -> tuple[int, ...]:
     """Reads "11,12" -> (11, 12)."""
-    return tuple(int(number) for number in text.split(",") if number)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text} is not a row of whole numbers: 11,12")
+    return tuple(map(int, words))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -41,9 +45,40 @@ def output(text: str) -> Place:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _between(text, 0, 1)
+
+
+def degrees(text: str) -> float:
+    """A number from 0 to 180."""
+    return _between(text, 0, 180)
+
+
+def amount(text: str) -> float:
+    """A number from 0, inf among them."""
+    return _between(text, 0, math.inf)
+
+
+def _between(text: str, low: float, high: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
     return number
 
 

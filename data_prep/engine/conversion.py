@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.engine.description import Description, check_split
+from data_prep.engine.description import Description, check_name, check_split
 from data_prep.engine.report import Report
+from mtnet_jax.errors import BadInput
 
 __all__ = ["Conversion", "Description", "check_split"]
 
@@ -31,5 +32,13 @@ class Conversion:
     notes: Sequence[tuple[str, str, int]] = ()
 
     def __post_init__(self):
+        check_name(self.description.name)
+        alike: dict[str, str] = {}
         for split in self.splits:
             check_split(split, "a split")
+            other = alike.setdefault(split.lower(), split)
+            if other != split:
+                raise BadInput(
+                    f"the splits {other!r} and {split!r} differ in case alone: give them one name, "
+                    "or two that no file system takes for the same"
+                )

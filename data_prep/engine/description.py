@@ -30,6 +30,15 @@ class Description:
     licence: str
 
 
+def check_name(name: str) -> None:
+    """Raises BadInput for a record set whose files could not be named after it."""
+    if any(character in "/\\" or not character.isprintable() for character in name):
+        raise BadInput(
+            f"the name of the record set, {name!r}, holds a slash or a sign that cannot be seen, "
+            "and its files begin with it: give another one with --name"
+        )
+
+
 def check_split(name: str, place: str) -> None:
     """Raises BadInput, with the place, for a split whose files could not be named after it."""
     if any(character in "/\\:" or not character.isprintable() for character in name):

@@ -54,7 +54,7 @@ class HeadsOfImage:
         """
         self._image_id, self._report = image_id, report
         self._limits = (*map(float, size), *map(float, size))
-        self._seen: list[tuple] = []
+        self._seen: set[tuple] = set()
         self._boxes: list[np.ndarray] = []
         self._rotations: list[np.ndarray | None] = []
         self._headings: list[float | None] = []
@@ -101,14 +101,15 @@ class HeadsOfImage:
             if rotation_faults(rotation):
                 return self._drop("rotation is not a rotation matrix")
             rotation = nearest_rotation(rotation)  # takes the rounding of text files away
+        turned = None if rotation is None else tuple(rotation.ravel().tolist())
+        same = (*clipped.tolist(), label, heading, turned)
+        if same in self._seen:
+            return self._drop("labelled twice, with the same box, label and pose")
+        self._seen.add(same)
         if any(abs(a - b) > _ROUNDING for a, b in zip(inside, whole, strict=True)):
             self._report.note("boxes clipped to the image", self._image_id)
         if ignore:
             self._report.ignore_head(ignore, self._image_id)
-        same = (clipped.tolist(), label, heading, None if rotation is None else rotation.tolist())
-        if same in self._seen:
-            return self._drop("labelled twice, with the same box, label and pose")
-        self._seen.append(same)
         self._boxes.append(clipped)
         self._rotations.append(rotation)
         self._headings.append(heading)

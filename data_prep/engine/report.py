@@ -44,11 +44,12 @@ class Events(dict[str, list[str]]):
 
     def add(self, reason: str, *places: str, count: int = 1) -> None:
         """Counts `count` events of one reason, of which `places` are the first few."""
+        reason = _written(reason)
         if reason not in self and len(self) >= REASONS_KEPT:
             reason = OTHER_REASONS
         self.counts[reason] += count
         kept = self.setdefault(reason, [])
-        kept.extend(places[: PLACES_KEPT - len(kept)])
+        kept.extend(map(_written, places[: PLACES_KEPT - len(kept)]))
 
     def merge(self, other: "Events") -> None:
         """Adds the events of another part."""
@@ -65,6 +66,11 @@ class Events(dict[str, list[str]]):
     def __reduce__(self):
         # dict's own way would lose `counts`.
         return (_events, (dict(self), self.counts))
+
+
+def _written(text: str) -> str:
+    """A text that can be written: halves of characters, as in names that are no UTF-8, escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _events(places: dict[str, list[str]], counts: Counter) -> Events:

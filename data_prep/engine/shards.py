@@ -16,12 +16,11 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from data_prep.engine.report import Report
 from data_prep.engine.units import load_part, part_path, written_whole
-from mtnet_jax.data.tfrecord import DamagedRecord, frame
+from mtnet_jax.data.tfrecord import frame, framed_data
 from mtnet_jax.errors import BadInput
 
 _HASH = [("high", np.uint64), ("low", np.uint64)]  # 128 bits
 _FRAME = len(frame(b""))  # bytes of a frame besides its data: length, checksum, checksum
-_FOOTER = 4  # the last checksum
 _PLACE = [("part", np.uint32), ("offset", np.uint64), ("length", np.uint64)]
 
 
@@ -88,7 +87,9 @@ class Index:
         for number, hashes in zip(units, ids, strict=True):
             for i in np.flatnonzero(hashes == same[0]):
                 name = load_part(self._folder, number).records[i][0]
-                raise BadInput(f"Two images have the image_id {name!r}.")
+                raise BadInput(
+                    f"Two images have the image_id {name!r}: give their files other names."
+                )
 
 
 class ShardWriter:
@@ -102,7 +103,7 @@ class ShardWriter:
         """Writes a shard and returns how many records it has.
 
         Raises:
-          DamagedRecord: a record of a part fails its checksum.
+          BadInput: a record of a part fails its checksum.
         """
         with written_whole(shard.path) as file:
             for record in self._frames(shard):
@@ -118,8 +119,12 @@ class ShardWriter:
             with open(path, "rb") as part:
                 part.seek(offset)
                 block = part.read(length + _FRAME)
-            if block != frame(block[_FRAME - _FOOTER : -_FOOTER]):
-                raise DamagedRecord(path, 0, offset, "its checksum does not match")
+            if framed_data(block) is None:
+                path.with_suffix(".pickle").unlink(missing_ok=True)  # so that it is written anew
+                raise BadInput(
+                    f"{path}: the record at byte {offset} is not as it was written (does the disk "
+                    "fail?): run the same command again, which makes this part anew"
+                )
             yield block
 
 

@@ -1,12 +1,13 @@
 """The first stage of a conversion: items are read in units of work, each written as one part.
 
-A part is a TFRecord file with the records of a unit and a pickle beside it with their ids, their
-places in the file, and the report of the unit. The pickle is written last: a unit is done when it
-is there. A part that is there already, of the same items, options, raw files and code (see
-`fingerprint`), is left as it is; that is how a conversion goes on after it was stopped.
+A part is a TFRecord file with the records of a unit, and beside it a pickle, with the checksums of
+a record, of their ids, their places in the file, and the report of the unit. The pickle is written
+last: a unit is done when it is there. A part that is there already, of the same items, options, raw
+files and code (see `fingerprint`), is left as it is; that is how a conversion goes on after a stop.
 """
 
 import contextlib
+import io
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.fingerprint import code_fingerprint, fingerprint
 from data_prep.engine.report import Report
 from mtnet_jax.data.example import encode_record
-from mtnet_jax.data.tfrecord import frame
+from mtnet_jax.data.tfrecord import frame, framed_data
 from mtnet_jax.errors import MissingFile
 
 # Small units spread evenly over processes and lose little when they are stopped; many units cost
@@ -130,7 +131,7 @@ class UnitWriter:
                     records.append((record["image_id"], offset, len(data)))
                     offset = file.tell()
         with written_whole(path.with_suffix(".pickle")) as file:
-            pickle.dump(Part(identity, offset, records, report), file)
+            file.write(frame(pickle.dumps(Part(identity, offset, records, report))))
         return Done(len(unit.items), len(records), outdated=part is not None)
 
 
@@ -178,8 +179,11 @@ class _PartUnpickler(pickle.Unpickler):
 def _load(folder: Path, number: int) -> Part | None:
     path = part_path(folder, number)
     try:
-        with path.with_suffix(".pickle").open("rb") as file:
-            part = _PartUnpickler(file).load()
+        # A damaged pickle can do anything: its checksums come first.
+        content = framed_data(path.with_suffix(".pickle").read_bytes())
+        if content is None:
+            return None
+        part = _PartUnpickler(io.BytesIO(content)).load()
         return part if path.stat().st_size == part.size else None
     except (FileNotFoundError, EOFError, pickle.UnpicklingError, AttributeError, ImportError):
         return None  # not written, cut short by a power failure, or of other code

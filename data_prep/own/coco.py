@@ -14,14 +14,14 @@ is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing;
 import argparse
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.own.dialects import file_name, flag, number, read_text, whole
+from data_prep.own.dialects import file_name, flag, name_below, number, read_text, whole
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -38,6 +38,7 @@ from data_prep.own.labelled import (
     notes_of,
     read_labelled,
     require_images,
+    require_one_name,
 )
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 
@@ -138,7 +139,9 @@ def conversion(
       ValueError: a file that cannot be understood (file, place and cure are named), angles without
         a convention or a convention without angles.
     """
-    if convention not in (None, NO_POSES):
+    if convention is not None and convention.lower() == NO_POSES:
+        convention = NO_POSES
+    elif convention is not None:
         convention = check_convention(convention, "--convention")
     images = {
         split: read_coco(files, split, convention=convention) for split, files in splits.items()
@@ -168,7 +171,25 @@ def conversion(
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
     notes = notes_of(images, [split.images for split in splits.values()])
-    return Conversion(description, images, read, notes)
+    corners = _corners([image for of_split in images.values() for image in of_split])
+    return Conversion(description, images, read, [*corners, *notes])
+
+
+def _corners(images: Sequence[LabelledImage]) -> list[tuple[str, str, int]]:
+    """What the report should say where most boxes fit their images as corners alone."""
+    boxes = [(p.image_id, p.size, head.box) for p in images if p.size for head in p.heads]
+    found = [
+        image_id
+        for image_id, (width, height), (x1, y1, x2, y2) in boxes
+        if (x2 > width + 1 or y2 > height + 1) and x1 < x2 - x1 <= width and y1 < y2 - y1 <= height
+    ]
+    if 2 * len(found) <= len(boxes):
+        return []
+    warning = (
+        "WARNING: boxes that reach out of their image and would fit as left, top, right, bottom: "
+        "bbox is x, y, width, height"
+    )
+    return [(warning, found[0], len(found))]
 
 
 def read_coco(
@@ -199,10 +220,15 @@ def read_coco(
     images, annotations, categories = (
         _entries(content, key, path) for key in ("images", "annotations", "categories")
     )
-    labels = {}
+    labels: dict[str, str] = {}
     for index, category in enumerate(categories):
         place = f"{path}, categories[{index}]"
-        labels[_identity(category, "id", place)] = _field(category, "name", str, place)
+        category_id, name = _identity(category, "id", place), _field(category, "name", str, place)
+        if labels.setdefault(category_id, name) != name:
+            raise BadInput(
+                f"{place}: id {category_id} is {name!r} here and {labels[category_id]!r} before: "
+                "give each category an id of its own"
+            )
     by_image: dict[str, list[tuple[dict, str]]] = {}  # annotations, each with its place
     for index, image in enumerate(images):
         image_id = _identity(image, "id", f"{path}, images[{index}]")
@@ -229,8 +255,12 @@ def read_coco(
             for annotation, annotated in by_image[_identity(image, "id", place)]
         )
         labelled[name] = LabelledImage(
-            find_image(files.images, name), f"{split}/{name}", heads, _size(image, place)
+            find_image(files.images, name),
+            f"{split}/{name_below(name)}",
+            heads,
+            _size(image, place),
         )
+    require_one_name(labelled.values(), str(path))
     return list(labelled.values())
 
 
@@ -267,8 +297,9 @@ def _head(
             unposed = pose_fault(euler)
     posed, heading = euler is not None and not unposed, None
     if annotation.get("heading") is not None and not posed:
-        (heading,) = _numbers(
-            {"heading": [annotation["heading"]]}, "heading", 1, "a number of degrees", place
+        value = annotation["heading"]
+        heading = number(
+            value, f"{place}: field 'heading' is {value!r}, expected a number of degrees"
         )
         check_heading(heading, f"{place}, field 'heading'")
     return LabelledHead(

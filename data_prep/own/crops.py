@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--smallest",
-        type=float,
+        type=arguments.amount,
         default=defaults.smallest,
         metavar="PIXELS",
         help="longer side of the smallest head that gets a crop (default: %(default)g)",

@@ -24,7 +24,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description, check_split
-from data_prep.own.dialects import CONFIDENCES, NOTHING, file_name, flag, number, read_text
+from data_prep.own.dialects import (
+    CONFIDENCES,
+    NOTHING,
+    file_name,
+    flag,
+    name_below,
+    number,
+    read_text,
+)
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -41,6 +49,7 @@ from data_prep.own.labelled import (
     notes_of,
     read_labelled,
     require_images,
+    require_one_name,
 )
 from mtnet_jax.errors import BadInput, MissingFile
 
@@ -131,6 +140,7 @@ def conversion(
     rows = read_table(table)
     images = _images(rows, raw)
     require_images(list(images.values()), allow_missing=allow_missing)
+    require_one_name(images.values(), str(table))
     split_of = _splits(rows, table, test_share)
     splits: dict[str, list[LabelledImage]] = {}
     for path, labelled in images.items():
@@ -150,7 +160,7 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes)
-    return Conversion(description, splits, read, notes_of(splits, [raw]))
+    return Conversion(description, splits, read, [*_swapped(rows), *notes_of(splits, [raw])])
 
 
 def read_table(path: Path) -> list[Row]:
@@ -278,6 +288,19 @@ def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> An
     return tuple(numbers)
 
 
+def _swapped(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+    """What the report should say of boxes that end before they begin; see `Conversion.notes`."""
+    boxes = [(row.place, row.head.box) for row in rows if row.head is not None]
+    places = [place for place, (x1, y1, x2, y2) in boxes if x2 < x1 or y2 < y1]
+    if not places:
+        return []
+    warning = (
+        "WARNING: boxes whose x2 or y2 is less than x1 or y1: if the columns hold x, y, width and "
+        "height, all boxes are wrong: add x1 to x2 and y1 to y2"
+    )
+    return [(warning, places[0], len(places))]
+
+
 def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
     """Path as written -> image with the heads of all its rows, in order of first appearance."""
     heads: dict[str, list[LabelledHead]] = {}
@@ -292,7 +315,7 @@ def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
                 )
             of_image.append(row.head)
     return {
-        image: LabelledImage(find_image(raw, image), image, tuple(found))
+        image: LabelledImage(find_image(raw, image), name_below(image), tuple(found))
         for image, found in heads.items()
     }
 
@@ -317,7 +340,10 @@ def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
     for row in rows:
         value = getattr(row, column)
         if not value:
-            raise BadInput(f"{row.place}, column {column!r}: empty, but other rows have a value")
+            raise BadInput(
+                f"{row.place}, column {column!r}: empty, and every row needs a value: fill it in, "
+                "or remove the column"
+            )
         if values.setdefault(row.image, value) != value:
             raise BadInput(
                 f"{row.place}, column {column!r}: {value!r}, but another row of {row.image} says "
@@ -343,7 +369,10 @@ def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
 
 
 def _open_share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
     return share

@@ -30,18 +30,31 @@ def read_text(path: Path) -> str:
     data = path.read_bytes()
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise BadInput(
             f"{path}, line {line}: byte {error.start} is not {error.encoding}: save the file as "
             "UTF-8"
         ) from None
+    before, zero, _ = text.partition("\0")
+    if zero:
+        line = before.count("\n") + 1
+        raise BadInput(
+            f"{path}, line {line}: holds zero bytes, as UTF-16 without a mark and damaged files "
+            "do: save the file as UTF-8"
+        )
+    return text
 
 
 def file_name(text: str) -> str:
     """A path as labelled, with slashes: backslashes are those of Windows, ./ says nothing."""
     return str(PurePosixPath(text.strip().replace("\\", "/")))
+
+
+def name_below(name: str) -> str:
+    """What an image_id says of a path as labelled: a place below a folder, wherever it leads."""
+    return "/".join(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
 
 
 def number(value: Any, place: str) -> float:

@@ -7,9 +7,11 @@ opened, so that a slip in a label file is told at once. `read_labelled` makes th
 import argparse
 import functools
 import math
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import numpy as np
@@ -119,10 +121,16 @@ def notes_of(
     warning = radians_warning(h.euler for p in images for h in p.heads if h.euler is not None)
     if warning:
         notes.append((warning, "all label files", 1))
-    named = {p.path.resolve() for p in images}
+    splits_of: dict[Path, set[str]] = {}
+    for split, of_split in splits.items():
+        for image in of_split:
+            splits_of.setdefault(image.path.resolve(), set()).add(split)
+    shared = [path for path, names in splits_of.items() if len(names) > 1]
+    if shared:
+        notes.append(("WARNING: images in more than one split", str(shared[0]), len(shared)))
     for folder in dict.fromkeys(folders):
         listing = list_images(folder)
-        unnamed = [path for path in listing.images if path.resolve() not in named]
+        unnamed = [path for path in listing.images if path.resolve() not in splits_of]
         if unnamed:
             notes.append(("images that no label file names", str(unnamed[0]), len(unnamed)))
         notes += left_out_notes(listing, folder)
@@ -145,26 +153,56 @@ def find_image(folder: Path, name: str) -> Path:
     Names that differ in case, or are written as in addresses (a%20b.jpg), are found too where no
     file has the very name.
     """
-    path = folder / file_name(name)
-    if path.is_file():
-        return path
-    plain = folder / file_name(unquote(name))
-    if plain.is_file():
-        return plain
-    for candidate in (path, plain):
-        alike = _by_small_name(candidate.parent).get(candidate.name.lower(), ())
-        if len(alike) == 1:
-            return alike[0]
-    return path
+    names = [file_name(name), file_name(unquote(name))]
+    for written in names:
+        if (folder / written).is_file():
+            return folder / written
+    return find_alike(folder, names[0]) or find_alike(folder, names[1]) or folder / names[0]
+
+
+def find_alike(folder: Path, name: str) -> Path | None:
+    """The one file below a folder whose name, or that of a folder on the way, differs in case.
+
+    Accents count as the same whether they are a sign of their own or not, as Macs write them.
+    """
+    path = folder
+    for part in PurePosixPath(name).parts:
+        if (path / part).exists():
+            path = path / part
+            continue
+        alike = _by_small_name(path).get(_small(part), ())
+        if len(alike) != 1:
+            return None
+        path = alike[0]
+    return path if path.is_file() else None
 
 
 @functools.lru_cache(maxsize=64)
 def _by_small_name(folder: Path) -> dict[str, list[Path]]:
-    """Name in small letters -> files of a folder; empty where there is none."""
+    """Name in small letters -> what lies in a folder; empty where there is none."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        found.setdefault(path.name.lower(), []).append(path)
+        found.setdefault(_small(path.name), []).append(path)
     return found
+
+
+def _small(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def require_one_name(images: Iterable[LabelledImage], place: str) -> None:
+    """Raises BadInput where two names in a label file are of one image file.
+
+    It would become two records, in each of which the heads of the other one are background.
+    """
+    first: dict[str, LabelledImage] = {}
+    for image in images:
+        other = first.setdefault(os.path.abspath(image.path), image)
+        if other is not image:
+            raise BadInput(
+                f"{place}: {other.image_id!r} and {image.image_id!r} are one image, {image.path}: "
+                "write its name in one way"
+            )
 
 
 def all_labels(splits: Mapping[str, Sequence[LabelledImage]]) -> list[str]:

@@ -182,12 +182,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sides of the network's input, multiples of 32 (default: 416 608)",
     )
     parser.add_argument(
-        "--score", type=float, default=defaults.score, help=f"default {defaults.score}"
+        "--score",
+        type=arguments.share,
+        default=defaults.score,
+        metavar="S",
+        help="least score of a head that is trusted, in every look (default: %(default)g)",
     )
     for name in ("rotation", "heading"):
         parser.add_argument(
             f"--max-{name}",
-            type=float,
+            type=arguments.degrees,
             default=getattr(defaults, name),
             metavar="DEG",
             help=f"looks that differ more from their mean {name} do not agree "
@@ -202,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--teacher-heading",
-        type=float,
+        type=arguments.degrees,
         default=TRUST.heading,
         metavar="DEG",
         help=f"furthest from the front that the teacher is believed (default {TRUST.heading:g})",

@@ -14,7 +14,7 @@ one, is a record without heads.
 import argparse
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,12 @@ from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.own.dialects import read_text
-from data_prep.own.labelled import add_own_data_arguments, left_out_notes, map_labels
+from data_prep.own.labelled import (
+    add_own_data_arguments,
+    find_alike,
+    left_out_notes,
+    map_labels,
+)
 from data_prep.own.yolo_labels import Keypoints, Labels, parse_labels
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.data.listing import (
@@ -113,6 +118,7 @@ def conversion(
         place = folders.get(split, Folders(raw / split / "images", raw / split / "labels"))
         items[split], of_split = _items(place, split)
         notes += of_split
+    notes += _images_outside(raw, folders.values())
     _require_labels(items)
     read = functools.partial(
         _records, source=name, names=names, classes=classes, keypoints=keypoints
@@ -140,7 +146,7 @@ def find_splits(raw: Path) -> dict[str, Folders]:
     inside = {
         path.parent.name: Folders(path, path.parent / "labels")
         for path in raw.glob("*/images")
-        if path.is_dir()
+        if path.is_dir() and not is_of_another_system(path.parent)
     }
     below = {
         path.name: Folders(path, raw / "labels" / path.name)
@@ -245,18 +251,26 @@ def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, st
             + (f"; {listing}" if listing.left_out else "")
         )
     stems = Counter(path.with_suffix("") for path in listing.images)
+    exact = {
+        (folders.labels / path.relative_to(folders.images)).with_suffix(".txt")
+        for path in listing.images
+    }
     items = []
     for path in listing.images:
         inside = path.relative_to(folders.images)
         # Of two images that differ in their format alone each keeps it in its name.
         name = inside if stems[path.with_suffix("")] > 1 else inside.with_suffix("")
         labels = (folders.labels / inside).with_suffix(".txt")
+        if not labels.is_file():
+            alike = find_alike(folders.labels, inside.with_suffix(".txt").as_posix())
+            labels = labels if alike is None or alike in exact else alike
         items.append(Item(f"{split}/{name.as_posix()}", path, labels))
     wanted = {item.labels for item in items}
     lost = [
         path
-        for path in sorted(folders.labels.rglob("*.txt"))
-        if path not in wanted
+        for path in sorted(folders.labels.rglob("*"))
+        if path.suffix.lower() == ".txt"
+        and path not in wanted
         and path.name.lower() not in _BESIDES
         and not is_of_another_system(path)
     ]
@@ -264,6 +278,22 @@ def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, st
     if lost:
         notes.append(("label files without an image", str(lost[0]), len(lost)))
     return items, notes
+
+
+def _images_outside(raw: Path, folders: Iterable[Folders]) -> list[tuple[str, str, int]]:
+    """What the report should say of images that lie in the folder of no split."""
+    images = [folder.images for folder in folders]
+    outside = [
+        path
+        for path in list_images(raw).images
+        if not any(path.is_relative_to(folder) for folder in images)
+    ]
+    if outside:  # those that a split links to are in it
+        inside = {path.resolve() for folder in images for path in list_images(folder).images}
+        outside = [path for path in outside if path.resolve() not in inside]
+    if not outside:
+        return []
+    return [("images that lie in the folder of no split", str(outside[0]), len(outside))]
 
 
 def _require_labels(splits: Mapping[str, list[Item]]) -> None:

@@ -187,9 +187,22 @@ def conversion(
         ]
         for split, names in splits.items()
     }
+    for split, names in splits.items():
+        if names and not items[split]:
+            raise BadInput(
+                f"--every, --cameras and --test-cameras leave nothing for the split {split!r} of "
+                f"{', '.join(names)}: change them, or give --{split}-sequences ''"
+            )
     items = {split: found for split, found in items.items() if found}
+    left_out = {
+        "sequences in neither split": [n for n in present if n not in train and n not in test],
+        "folders without a calibration": layout.other_folders(raw, present),
+    }
     return Conversion(
-        _description(options, every, splits), items, functools.partial(_records, options)
+        _description(options, every, splits),
+        items,
+        functools.partial(_records, options),
+        [(reason, names[0], len(names)) for reason, names in left_out.items() if names],
     )
 
 

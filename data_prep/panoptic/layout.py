@@ -12,8 +12,10 @@ the HD camera, 0 to 30. Listing reads names of directories only, never a json or
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
+from mtnet_jax.data.listing import is_of_another_system
 from mtnet_jax.errors import MissingFile
 
 CAMERA_COUNT = 31
@@ -78,6 +80,15 @@ def find_sequences(raw: Path) -> list[str]:
             "171204_pose3, as getData.sh of the Panoptic toolbox makes them"
         )
     return found
+
+
+def other_folders(raw: Path, sequences: Collection[str]) -> list[str]:
+    """Folders of `raw` that are none of the sequences."""
+    return sorted(
+        path.name
+        for path in raw.iterdir()
+        if path.is_dir() and path.name not in sequences and not is_of_another_system(path)
+    )
 
 
 def find_cameras(raw: Path, sequence: str) -> list[int]:

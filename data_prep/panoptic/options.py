@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--min-score",
-        type=float,
+        type=arguments.amount,
         default=rule.min_score,
         metavar="S",
         help="landmarks count above this score (default: 0.1)",
@@ -96,28 +96,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-residual",
-        type=float,
+        type=arguments.amount,
         default=rule.max_residual,
         metavar="CM",
         help="faces whose fit leaves more (root mean square) are lost faces (default: no limit)",
     )
     add(
         "--max-aspect",
-        type=float,
+        type=arguments.amount,
         default=options.max_aspect,
         metavar="A",
         help="boxes longer than this times their shorter side are ignored (default: 1.5)",
     )
     add(
         "--max-size",
-        type=float,
+        type=arguments.amount,
         default=options.max_size,
         metavar="S",
         help="boxes wider or higher than this share of the image are ignored (default: 0.7)",
     )
     add(
         "--min-file-size",
-        type=float,
+        type=arguments.amount,
         default=options.min_kilobytes,
         metavar="KB",
         help="images below are taken for damaged, as files and as encoded from videos; 0 keeps "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data_prep.engine.conversion import Conversion
 from data_prep.sets import mat_faces
+from mtnet_jax.data.listing import jpegs_in
 from mtnet_jax.errors import MissingFile
 
 ABOUT = {
@@ -37,7 +38,7 @@ def conversion(raw: Path, options: mat_faces.Options | None = None) -> Conversio
       FileNotFoundError: no images.
     """
     folder = raw / "AFLW2000" if (raw / "AFLW2000").is_dir() else raw
-    images = sorted(folder.glob("*.jpg"))
+    images = jpegs_in(folder)
     if not images:
         raise MissingFile(f"No *.jpg in {folder}: --raw must hold image00002.jpg and so on")
     items = [mat_faces.Item(path, path.stem) for path in images]

@@ -243,7 +243,12 @@ def conversion(
         licence=LICENCE,
     )
     read = functools.partial(_records, options=options)
-    return Conversion(description, {name: items for name, items in splits.items() if items}, read)
+    known = {frame.name for of_sequence in frames.values() for frame in of_sequence}
+    unknown = [name for name in options.boxes or () if name not in known]
+    said = f"boxes in {boxes} of no frame that is taken"
+    notes = [(said, unknown[0], len(unknown))] if unknown else []
+    splits = {name: items for name, items in splits.items() if items}
+    return Conversion(description, splits, read, notes)
 
 
 def outline(box_rule: str, radius: float) -> np.ndarray:

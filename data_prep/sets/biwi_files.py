@@ -1,11 +1,13 @@
 """The files of BIWI Kinect: poses, annotations, calibrations, depth, and lists of boxes."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.own.dialects import file_name, read_text
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import euler_to_rotation, rotation_faults
 
@@ -138,31 +140,34 @@ def read_box_list(path: Path) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file.
       ValueError: a column is missing, a line has no four numbers, or a frame comes twice.
     """
-    boxes = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        wanted = ("image", "x1", "y1", "x2", "y2")
-        if missing := [name for name in wanted if name not in (rows.fieldnames or ())]:
-            raise BadInput(
-                f"{path}: no column {', '.join(missing)}; the first line must be {','.join(wanted)}"
-            )
-        for row in rows:
-            place = f"{path}, line {rows.line_num}"
-            try:
-                box = np.array([float(row[name]) for name in wanted[1:]])
-            except (TypeError, ValueError):
-                raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2") from None
-            name = row["image"].strip().removesuffix(IMAGE_END)
-            if name in boxes:
-                raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
-            boxes[name] = box
+    if not path.is_file():
+        raise MissingFile(f"{path} is missing: --boxes names the list of boxes")
+    boxes: dict[str, np.ndarray] = {}
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    wanted = ("image", "x1", "y1", "x2", "y2")
+    if missing := [name for name in wanted if name not in (rows.fieldnames or ())]:
+        raise BadInput(
+            f"{path}: no column {', '.join(missing)}; the first line must be {','.join(wanted)}"
+        )
+    for row in rows:
+        place = f"{path}, line {rows.line_num}"
+        try:
+            box = np.array([float(row[name]) for name in wanted[1:]])
+        except (TypeError, ValueError):
+            box = np.array([np.nan])
+        if None in row or not np.isfinite(box).all():
+            raise BadInput(f"{place}: expected four numbers x1,y1,x2,y2")
+        name = file_name(row["image"]).removesuffix(IMAGE_END)
+        if name in boxes:
+            raise BadInput(f"{place}: a second box of {name}; each frame shows one head")
+        boxes[name] = box
     return boxes
 
 
 def _numbers(path: Path, count: int, what: str) -> np.ndarray:
     """The numbers of a text file, which must be `count`."""
     try:
-        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
+        numbers = [float(word) for word in read_text(path).split()]
     except ValueError:
         raise BadInput(f"{path}: expected numbers only: {what}") from None
     if len(numbers) != count:

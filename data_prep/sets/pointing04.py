@@ -32,7 +32,9 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
+from data_prep.own.dialects import read_text
 from mtnet_jax.boxes import cxcywh_to_xyxy
+from mtnet_jax.data.listing import jpegs_in
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import axis_rotation
 
@@ -66,7 +68,7 @@ BOTTOM, BOTTOM_TILT = 0.66, 0.12
 # Beyond this tilt the face box is foreshortened and says little about the size of the face.
 _UPRIGHT_TILT = 30
 
-_NAME = re.compile(r"person(\d{2})(\d)(\d{2})([+-]\d+)([+-]\d+)\.jpg")
+_NAME = re.compile(r"person(\d{2})(\d)(\d{2})([+-]\d+)([+-]\d+)\.jpg", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ def read_shots(raw: Path) -> list[Shot]:
     Raises:
       FileNotFoundError, ValueError: see `conversion`.
     """
-    paths = sorted(raw.glob("Person[0-9][0-9]/*.jpg"))
+    folders = sorted(raw.glob("Person[0-9][0-9]"))
+    paths = [path for folder in folders for path in jpegs_in(folder)]
     if not paths:
         raise MissingFile(
             f"No PersonNN/*.jpg in {raw}: --raw must hold the folders Person01, Person02, ..."
@@ -303,7 +306,7 @@ def _face(path: Path) -> tuple[float, float, float, float]:
     """The face box of a txt: the image's name, "Face", centre x, centre y, width, height."""
     if not path.is_file():
         raise MissingFile(f"{path} is missing: every image needs the txt with its face box")
-    words = path.read_text(encoding="utf-8").split()
+    words = read_text(path).split()
     try:
         name, kind, *numbers = words
         x, y, width, height = (float(number) for number in numbers)
@@ -312,6 +315,7 @@ def _face(path: Path) -> tuple[float, float, float, float]:
             f"{path}: expected the image's name, 'Face' and four numbers (centre x, centre y, "
             f"width, height), found {words}"
         ) from None
-    if kind != "Face" or name != path.with_suffix(".jpg").name or min(width, height) <= 0:
+    whole = np.isfinite([x, y, width, height]).all() and min(width, height) > 0
+    if kind != "Face" or name.lower() != path.with_suffix(".jpg").name.lower() or not whole:
         raise BadInput(f"{path}: is not the face box of {path.stem}.jpg: {words}")
     return x, y, width, height

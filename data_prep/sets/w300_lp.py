@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data_prep.engine.conversion import Conversion
 from data_prep.sets import mat_faces
+from mtnet_jax.data.listing import jpegs_in
 from mtnet_jax.errors import BadInput, MissingFile
 
 ABOUT = {
@@ -68,7 +69,7 @@ def conversion(
     if not 0 <= valid_percent < 100:
         raise BadInput(f"--valid-percent {valid_percent}: must be 0 to 99")
     folders = [raw / name for name in FOLDERS if (raw / name).is_dir()] or [raw]
-    images = [path for folder in folders for path in sorted(folder.glob("*.jpg"))]
+    images = [path for folder in folders for path in jpegs_in(folder)]
     if not images:
         raise MissingFile(
             f"No *.jpg in {raw}, nor in its folders {', '.join(FOLDERS)}: "

@@ -126,7 +126,11 @@ def random_camera(options: SceneOptions, rng: np.random.Generator) -> Camera:
     high = rng.random() < 0.25
     height = rng.uniform(2.2, 3.4) if high else rng.uniform(0.9, 2.0)
     down = rng.normal(25, 10) if high else rng.normal(3, 8)  # degrees
-    rotation = axis_rotation("z", rng.normal(0, 3)) @ axis_rotation("x", np.clip(down, -25, 50))
+    # A camera turned further than the limit of poses would see no head within it.
+    most = 0.9 * options.poses.limit
+    roll = np.clip(rng.normal(0, 3), -most, most)
+    down = np.clip(down, -min(25, most), min(50, most))
+    rotation = axis_rotation("z", roll) @ axis_rotation("x", down)
     matrix = np.array([[focal, 0, options.width / 2], [0, focal, options.height / 2], [0, 0, 1.0]])
     position = np.array([0.0, -height, 0.0])
     return Camera(matrix, rotation, -rotation @ position, options.width, options.height)

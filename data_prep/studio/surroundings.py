@@ -8,7 +8,8 @@ import numpy as np
 
 from data_prep.studio.scene import Camera
 from data_prep.studio.wear import random_colour
-from mtnet_jax.errors import BadInput
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.errors import BadInput, BadRecord
 
 _TILE = 128  # pixels of a painted wall tile
 _WALL_SHADES = np.array([0.85, 0.9, 0.95, 0.8, 1.0, 1.0], np.float32)
@@ -127,9 +128,10 @@ def random_backdrop(rng: np.random.Generator, images: tuple[Path, ...] = ()) -> 
     """
     if images:
         path = images[rng.integers(len(images))]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise BadInput(f"{path} is not an image")
+        try:
+            image = decode_image(path.read_bytes())
+        except BadRecord as error:
+            raise BadInput(f"{path}: {error}: take it out of --backgrounds") from error
         height, width = image.shape[:2]
         side = rng.uniform(0.5, 1.0) * min(width, height)
         left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)

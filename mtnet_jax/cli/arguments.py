@@ -17,18 +17,16 @@ def share(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return number
+    return int(text)
 
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    number = int(text)
-    if number < 0:
+    if not text.isdecimal() or int(text) < 0:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return number
+    return int(text)
 
 
 def port(text: str) -> int:

@@ -68,10 +68,10 @@ def decode_index(path: Place, content: bytes) -> list[tuple[str, np.ndarray]]:
     try:
         table = json.loads(head)["shards"]
         ends = np.cumsum([records for _, records, _ in table])
+        lengths = np.split(np.frombuffer(body, _LENGTHS), ends[:-1])
+        return list(zip((row[0] for row in table), lengths, strict=True))
     except (*NOT_JSON, KeyError, TypeError, ValueError) as error:
         raise StaleIndex.at(path, f"has no table of shards ({type(error).__name__})") from error
-    lengths = np.frombuffer(body, _LENGTHS)
-    return list(zip((row[0] for row in table), np.split(lengths, ends[:-1]), strict=True))
 
 
 def read_index(
@@ -95,16 +95,18 @@ def read_index(
     if [name for name, _ in found] != [shard.name for shard in shards]:
         raise StaleIndex.at(path, f"names other shards than the {len(shards)} of the metadata")
     for (name, lengths), count in zip(found, records, strict=True):
+        said = f"has {len(lengths)} records of {name}, dataset_info.json says {count}"
+        if size_of(lengths) == sizes[name]:
+            if len(lengths) == count:
+                continue
+            raise StaleIndex(f"{path} {said}, and fits the shard: copy or convert the set again.")
         if len(lengths) != count:
-            raise StaleIndex.at(
-                path, f"has {len(lengths)} records of {name}, dataset_info.json says {count}"
-            )
-        if size_of(lengths) != sizes[name]:
-            shorter = sizes[name] < size_of(lengths)
-            short = ", cut short (copy it again) or of other records" if shorter else ""
-            raise StaleIndex.at(
-                path, f"is of a {name} of {size_of(lengths)} bytes, which has {sizes[name]}{short}"
-            )
+            raise StaleIndex.at(path, said)
+        shorter = sizes[name] < size_of(lengths)
+        short = ", cut short (copy it again) or of other records" if shorter else ""
+        raise StaleIndex.at(
+            path, f"is of a {name} of {size_of(lengths)} bytes, which has {sizes[name]}{short}"
+        )
     return [places_of(lengths) for _, lengths in found]
 
 

@@ -56,6 +56,15 @@ def list_images(folder: Path, *, but: Path | None = None) -> Listing:
     return listing
 
 
+def jpegs_in(folder: Path) -> list[Path]:
+    """The JPEG files of a folder alone, sorted, .JPG among them and no ._NAME.jpg of a Mac."""
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() in JPEG_SUFFIXES and not is_of_another_system(path)
+    )
+
+
 def is_of_another_system(path: Path) -> bool:
     """Whether a file is one that systems leave in folders: ._NAME, .DS_Store, Thumbs.db, ..."""
     return path.name.startswith(".") or path.name.lower() in _OTHER_SYSTEMS

@@ -68,8 +68,10 @@ class RecordSet:
         file = directory / "dataset_info.json"
         if not {"name", "version", "splits"} <= info.keys():
             raise BadInput(f"{file} has no name, version or splits: it is of no record set.")
-        for name in (info["name"], *(split["name"] for split in info["splits"])):
-            if not inside(name) or "/" in name or "\\" in name:
+        shard_lengths = _shard_lengths(info["splits"], file)
+        for name in (info["name"], *shard_lengths):
+            named = isinstance(name, str) and inside(name)
+            if not named or "/" in name or "\\" in name:
                 raise BadInput(f"{file} names {name!r}, which is no name of a file")
         metadata = _read_json(directory / "metadata.json")
         for key in METADATA_KEYS:
@@ -78,16 +80,21 @@ class RecordSet:
                     f"{directory / 'metadata.json'} has no {key!r}: it was not written by "
                     "`mtnet data convert`"
                 )
+        rule, labels = metadata["box_rule"], metadata["label_names"]
+        listed = labels if isinstance(labels, list) else [None]
+        if not all(isinstance(name, str) for name in (rule, *listed)):
+            raise BadInput(
+                f"{directory / 'metadata.json'}: box_rule is {rule!r} and label_names are "
+                f"{labels!r}, expected a name and a list of names: copy or convert the record set "
+                "again"
+            )
         return cls(
             path=directory,
             name=info["name"],
             version=info["version"],
-            box_rule=metadata["box_rule"],
-            label_names=tuple(metadata["label_names"]),
-            shard_lengths={
-                split["name"]: tuple(int(n) for n in split["shardLengths"])
-                for split in info["splits"]
-            },
+            box_rule=rule,
+            label_names=tuple(labels),
+            shard_lengths=shard_lengths,
             citation=info.get("citation", ""),
         )
 
@@ -294,6 +301,17 @@ def find_record_sets(path: Place) -> list[Place]:
         if found:
             return [file.parent for file in found]
     return []
+
+
+def _shard_lengths(splits: Any, file: Place) -> dict[str, tuple[int, ...]]:
+    """Split -> number of records of each shard, from the metadata."""
+    try:
+        return {split["name"]: tuple(map(int, split["shardLengths"])) for split in splits}
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(
+            f"{file}: field 'splits' does not say 'name' and 'shardLengths', whole numbers, of "
+            "each split: copy or convert the record set again"
+        ) from None
 
 
 def _builder_directory(path: Place) -> Place:

@@ -61,6 +61,11 @@ def frame(data: bytes) -> bytes:
     )
 
 
+def framed_data(block: bytes) -> bytes | None:
+    """The data of a block that is one whole frame; None where it is not as it was written."""
+    return block[_HEADER.size : -_FOOTER.size] if _is_frame(block) else None
+
+
 def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
     """Writes a TFRecord file.
 

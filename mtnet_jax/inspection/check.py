@@ -113,9 +113,6 @@ def check_records(selection: str, tell: Callable[[Fault], None]) -> Tally:
     except (OSError, ValueError) as error:
         fault("metadata", place(selection), None, str(error))
         return tally
-    except (AttributeError, KeyError, TypeError) as error:
-        fault("metadata", place(selection), None, f"dataset_info.json is not whole: {error!r}")
-        return tally
     for path in _strangers(record_set):
         fault("unknown shard", path, None, "dataset_info.json does not name this file")
     for split in splits:

@@ -179,7 +179,11 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
     """An (H, W, 3) uint8 RGB image in the format of a suffix."""
     good, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
     if not good:
-        raise Unavailable(f"OpenCV cannot encode an image of {image.shape} as {suffix}")
+        height, width = image.shape[:2]
+        raise Unavailable(
+            f"an image of {width} x {height} pixels cannot be written as {suffix} (JPEG has 65,500 "
+            "at most a side, WebP 16,383): make it smaller, with fewer parts, or name it .png"
+        )
     return data.tobytes()
 
 

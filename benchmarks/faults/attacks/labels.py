@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.faults.attacks.attack import EXECUTED, Attack, Payload, deep_list
+from mtnet_jax.data.tfrecord import frame
 from mtnet_jax.errors import MtnetError
 
 
@@ -83,7 +84,7 @@ def _part(folder: Path) -> None:
     parts.mkdir()
     payload = pickle.dumps(Payload(folder.parents[1] / EXECUTED))
     for number in range(4):
-        (parts / f"{number:06d}.pickle").write_bytes(payload)
+        (parts / f"{number:06d}.pickle").write_bytes(frame(payload))
         (parts / f"{number:06d}.tfrecord").write_bytes(b"")
 
 
