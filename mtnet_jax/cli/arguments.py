@@ -43,8 +43,12 @@ def tile(text: str) -> int | str | None:
     """Pixels of the side of a tile, "auto" or "none"."""
     if text in ("auto", "none"):
         return None if text == "none" else text
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is neither a side in pixels, auto, nor none")
+    from mtnet_jax.predict.tiles import LEAST
+
+    if not text.isdecimal() or int(text) < LEAST:
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a side in pixels, auto, nor none; a side is at least {LEAST}"
+        )
     return int(text)
 
 
