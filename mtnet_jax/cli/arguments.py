@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.run_metrics import BEST, LAST
@@ -50,6 +51,12 @@ def tile(text: str) -> int | str | None:
             f"{text} is neither a side in pixels, auto, nor none; a side is at least {LEAST}"
         )
     return int(text)
+
+
+def file_or_standard_output(text: str) -> Path:
+    """A file; "-" for standard output, by whatever name it has one."""
+    # Written as a file, the name itself would be replaced, for the whole machine.
+    return Path("-" if text in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else text)
 
 
 def step(text: str) -> int | str:

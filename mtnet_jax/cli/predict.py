@@ -40,13 +40,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=arguments.file_or_standard_output,
         metavar="FILE",
         help="heads of all images as one list; - is standard output",
     )
     parser.add_argument(
         "--jsonl",
-        type=Path,
+        type=arguments.file_or_standard_output,
         metavar="FILE",
         help="the same as JSON lines, an image a line; - is standard output",
     )
@@ -189,12 +189,12 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
             raise BadInput("--save-crops and --save-txt are for images: these inputs are videos.")
         if args.out is None:
             raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
-    if args.out is None and any(not isinstance(source, int) for source in videos):
-        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if files and not inputs:
         raise BadInput(
-            "--json and --jsonl are for images: the heads of a video go to --out as JSON lines."
+            "--json and --jsonl are for images: the heads of a video go to --out DIR as JSON lines."
         )
+    if args.out is None and any(not isinstance(source, int) for source in videos):
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if len(files) == 2 and args.json.resolve() == args.jsonl.resolve():
         raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
     if args.batch > 1 and not inputs:
