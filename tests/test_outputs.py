@@ -107,6 +107,8 @@ def test_what_an_earlier_run_alone_made_is_removed(tmp_path):
         *(("predict", "/b", "b.png"), ("eval", "/a", "eval.png")),
     ):
         Outputs(command).write(tmp_path / name, name, of)
+    with Outputs("predict").placing(tmp_path / "folder", "/a") as folder:
+        folder.mkdir()
     (tmp_path / "3.png").write_text("changed")
     (tmp_path / "mine.png").write_text("of the user")
     again = Outputs("predict")
