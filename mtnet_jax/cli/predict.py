@@ -180,6 +180,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list) -> None:
     """Raises BadInput for what does not go together, before anything is read or written."""
+    if "" in args.inputs:  # as a path it would be the folder that the command runs in
+        raise BadInput("An input is empty: a variable of a script may have no value.")
     files = [path for path in (args.json, args.jsonl) if path is not None]
     recorded = inputs or any(not isinstance(source, int) for source in videos)
     if args.out is None and not files and recorded:
