@@ -157,7 +157,9 @@ class Outputs:
         for name, made in self._made_in(folder).items():
             path = folder / name
             ours = [entry["sha256"] for entry in made if (entry["command"], entry["of"]) in inputs]
-            if path not in self._written and path.exists() and _digest(path) in ours:
+            if not ours or path in self._written:  # no need to read it
+                continue
+            if path.exists() and _digest(path) in ours:
                 _remove(path)
 
     def _put_in_place(self, partial: Path, path: Path, of: str) -> None:
