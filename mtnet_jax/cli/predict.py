@@ -209,9 +209,15 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
-    from mtnet_jax.predict.extras import CROPS, write_crops, write_text
-    from mtnet_jax.predict.files import predict_files
+    from mtnet_jax.predict.extras import CROPS, crop_of, text_of, write_crops, write_text
+    from mtnet_jax.predict.files import overlay_names, predict_files
     from mtnet_jax.predict.window import Window
+
+    for path, overlay in overlay_names(outputs, images, args.out).items():  # before the work
+        if args.save_crops:
+            outputs.check(crop_of(overlay, 1), str(path.resolve()))
+        if args.save_txt:
+            outputs.check(text_of(overlay), str(path.resolve()))
 
     def more(overlay, image, heads, of) -> None:
         if args.save_crops:
