@@ -157,8 +157,10 @@ class Outputs:
         for name, made in self._made_in(folder).items():
             path = folder / name
             ours = [entry["sha256"] for entry in made if (entry["command"], entry["of"]) in inputs]
-            if path not in self._written and path.is_file() and _digest(path) in ours:
-                path.unlink()
+            if not ours or path in self._written:  # no need to read it
+                continue
+            if path.exists() and _digest(path) in ours:
+                _remove(path)
 
     def _put_in_place(self, partial: Path, path: Path, of: str) -> None:
         entry = {"file": path.name, "sha256": _digest(partial), "command": self._command, "of": of}

@@ -16,8 +16,9 @@ SUMS = "SHA256SUMS"
 
 
 def write_sums(outputs: Outputs, folder: Path, names: Iterable[str]) -> None:
-    """Notes these files of a folder, beside others that were noted before."""
-    sums = _read(folder) | {name: sha256_of(folder / name) for name in names}
+    """Notes these files of a folder, beside others that were noted before and are still there."""
+    there = {name: digest for name, digest in _read(folder).items() if (folder / name).exists()}
+    sums = there | {name: sha256_of(folder / name) for name in names}
     lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     outputs.write(folder / SUMS, "".join(lines))
 

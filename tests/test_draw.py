@@ -121,6 +121,16 @@ def test_labels_do_not_cover_the_head(box):
     assert not inside.any()
 
 
+@pytest.mark.parametrize(("width", "words"), [(300, 1), (64, 1), (18, 0)])
+def test_labels_are_not_cut_off(width, words):
+    """Where not all words have room the score has to do, and where not even that, none."""
+    image = np.full((60, width, 3), 128, np.uint8)
+    head = one_head(np.eye(3), (width / 2 - 4, 30, width / 2 + 4, 50), scores=np.ones(1))
+    changed = draw_heads(image, head) != draw_heads(image, head, label=False)
+    assert changed.any() == bool(words)
+    assert not changed[:, -1].any()  # the label's ground ends within the image
+
+
 def test_cube_shows_the_front_face_on_the_side_the_face_looks_to():
     image = draw_heads(GREY, one_head(canonical(60)), label=False, cube=True)
     assert pixels(image, draw.BLUE)[:, 0].max() < CENTRE[0]

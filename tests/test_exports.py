@@ -22,7 +22,7 @@ from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
 from mtnet_jax.sums import SUMS
-from mtnet_jax.weights import flat_arrays, load_weights
+from mtnet_jax.weights import flat_arrays, load_weights, write_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
 
@@ -166,11 +166,43 @@ def test_a_stale_file_is_not_used(weights, tmp_path):
     assert Predictor(tmp_path / "out", score_threshold=SCORE).runtime == "onnxruntime"
     config, variables = load_weights(weights)
     variables["params"]["face"]["scale1"]["bias"] += 1.0
-    from mtnet_jax.weights import write_weights
-
     write_weights(tmp_path / "out", config, variables)
     with pytest.warns(UserWarning, match="made of other weights.*export it again"):
         assert Predictor(tmp_path / "out", score_threshold=SCORE).runtime == "jax"
+
+
+def test_files_of_other_weights_do_not_stay_beside_new_ones(weights, tmp_path, capsys):
+    """Of the same weights, one format after another may come. `SHA256SUMS` has what is there."""
+    out = tmp_path / "out"
+
+    def run(source, name) -> set[str]:
+        assert main(["export", "--workdir", str(source), "--out", str(out), "--format", name]) == 0
+        files = [form.file for form in FORMATS.values()]
+        noted = [line.split("  ")[1] for line in (out / SUMS).read_text().splitlines()]
+        assert {*noted} >= {name for name in files if (out / name).is_file()}
+        assert all((out / name).exists() for name in noted)
+        return {name for name in files if (out / name).exists()}
+
+    assert run(weights, "orbax") == {"orbax"}
+    assert run(weights, "safetensors") == {"orbax", "weights.safetensors"}
+    config, variables = load_weights(weights)
+    variables["params"]["face"]["scale1"]["bias"] += 1.0
+    write_weights(tmp_path / "later", config, variables)
+    capsys.readouterr()
+    assert run(tmp_path / "later", "onnx-network") == {"network.onnx"}
+    said = capsys.readouterr().out
+    assert f"{out / 'orbax'} was of other weights, and is gone" in said
+
+
+def test_arrays_cannot_be_had_from_a_file_that_runs(exported, tmp_path, capsys):
+    words = ["export", "--workdir", str(exported / "heads.onnx"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "give the folder that it was exported into" in capsys.readouterr().err
+
+
+def test_everybody_who_may_read_one_format_may_read_the_others(exported):
+    modes = {path.stat().st_mode for path in exported.iterdir() if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_eight_bits_need_images(weights, tmp_path):
@@ -218,5 +250,5 @@ def test_eight_bits_are_measured_on_records(weights, tmp_path, capsys):
 
 def test_a_set_without_heads_has_no_numbers_to_show(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(run, "measure", lambda *_: evaluate([]))
-    export_command._compare(tmp_path / "folder", [], [f"{tmp_path}:test"])
+    export_command._compare(tmp_path / "folder", [], [(tmp_path, "test")])
     assert capsys.readouterr().out.splitlines()[-1].split() == ["folder", "-", "-", "-"]

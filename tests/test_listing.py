@@ -1,5 +1,7 @@
 """Which files are images, and what is said of the others."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -76,3 +78,12 @@ def test_the_folder_for_the_output_is_left_out_and_counted(tmp_path):
     listing = list_images(tmp_path, but=tmp_path / "drawn")
     assert [p.name for p in listing.images] == ["a.png"]
     assert listing.left_out == {"in the folder for the output": 1}
+
+
+def test_what_may_never_end_is_no_image(tmp_path):
+    put(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    (tmp_path / "c.jpg").symlink_to("/dev/zero")
+    listing = list_images(tmp_path)
+    assert [path.name for path in listing.images] == ["a.jpg"]
+    assert listing.left_out == {"pipes, sockets or devices": 2}

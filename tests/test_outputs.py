@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from mtnet_jax import outputs
 from mtnet_jax.errors import BadInput, FileInTheWay
 from mtnet_jax.outputs import MADE, JsonLines, JsonList, Outputs
 from tests.conftest import REPOSITORY
@@ -107,6 +108,8 @@ def test_what_an_earlier_run_alone_made_is_removed(tmp_path):
         *(("predict", "/b", "b.png"), ("eval", "/a", "eval.png")),
     ):
         Outputs(command).write(tmp_path / name, name, of)
+    with Outputs("predict").placing(tmp_path / "folder", "/a") as folder:
+        folder.mkdir()
     (tmp_path / "3.png").write_text("changed")
     (tmp_path / "mine.png").write_text("of the user")
     again = Outputs("predict")
@@ -115,6 +118,18 @@ def test_what_an_earlier_run_alone_made_is_removed(tmp_path):
     again.remove_outdated(tmp_path, ["/a"])
     left = sorted(path.name for path in tmp_path.iterdir() if path.name != MADE)
     assert left == ["0.png", "1.png", "3.png", "b.png", "eval.png", "mine.png"]
+
+
+def test_files_of_other_inputs_are_not_read_to_find_outdated_ones(tmp_path, monkeypatch):
+    """A folder may hold many videos, and each looks for what its earlier run left there."""
+    for number in range(4):
+        Outputs("predict").write(tmp_path / f"{number}.mp4", "x", f"/{number}")
+    again = Outputs("predict")
+    again.write(tmp_path / "0.mp4", "y", "/0")
+    read = []
+    monkeypatch.setattr(outputs, "_digest", lambda path: read.append(path.name) or "")
+    again.remove_outdated(tmp_path, ["/0", "/1"])
+    assert read == ["1.mp4"]
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path):

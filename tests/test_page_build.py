@@ -64,7 +64,10 @@ def test_a_single_file_holds_everything(parts, tmp_path):
 def test_only_a_page_of_this_command_is_written_over(parts, tmp_path):
     own, foreign = tmp_path / "own", tmp_path / "foreign"
     build.write_page(tmp_path / "any", own)
+    (own / "app.js").write_text("of the user")
+    (own / "mine.css").write_text("of the user")
     build.write_page(tmp_path / "any", own, single_file=True)
+    assert written(own) == ["app.js", build.INDEX, "mine.css"]  # no part of the page in several
     foreign.mkdir()
     (foreign / build.INDEX).write_text("<title>my site</title>")
     with pytest.raises(FileInTheWay, match="choose another"):

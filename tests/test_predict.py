@@ -1,7 +1,9 @@
 """Prediction of arrays, with a tiny network of random weights, and what the package offers."""
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -73,6 +75,28 @@ def test_empty_slots_and_heads_beside_the_image_are_left_out():
 def test_a_camera_that_is_none_is_said(weights, intrinsics):
     with pytest.raises(ValueError, match="must be fx, fy, cx, cy, four numbers"):
         Predictor(weights, intrinsics=intrinsics)
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "iou_threshold"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, "0.5"])
+def test_thresholds_that_cannot_be_are_said(weights, name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*: it must be a number from 0 to 1"):
+        Predictor(weights, **{name: value})
+
+
+def test_a_path_is_no_batch(predictor):
+    for image in ("a.jpg", Path("a.jpg"), b"a"):
+        with pytest.raises(ValueError, match="Several images are a list"):
+            predictor.predict_batch(image)
+
+
+@pytest.mark.parametrize("runtime", ["jax", "onnxruntime"])
+def test_another_process_gets_the_same_heads(rng, weights, runtime):
+    image = noise_image(rng, 60, 40)
+    predictor = Predictor(weights, runtime=runtime, score_threshold=SCORE, size=96, fov=60)
+    again = pickle.loads(pickle.dumps(predictor))
+    assert again.size == 96
+    assert [h.to_json() for h in again(image)] == [h.to_json() for h in predictor(image)]
 
 
 def test_a_batch_may_be_one_array(rng, predictor):

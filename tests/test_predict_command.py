@@ -111,11 +111,19 @@ def test_one_file_by_two_names_is_not_two(predict, images, tmp_path, monkeypatch
         assert "--json and --jsonl are both a.json" in capsys.readouterr().err
 
 
+def test_an_empty_input_is_not_the_folder_one_is_in(predict, images, monkeypatch, capsys):
+    monkeypatch.chdir(images)
+    assert predict("", "--out", "heads") == 1
+    assert "An input is empty" in capsys.readouterr().err
+    assert not (images / "heads").exists()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_standard_output_holds_nothing_but_json(predict, images, capsysbinary, form):
+def test_standard_output_holds_nothing_but_json(predict, images, capsysbinary, form, name):
     (images / "notes.txt").write_text("x")
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
-    assert predict(images, form, "-") == 1
+    assert predict(images, form, name) == 1
     out, err = capsysbinary.readouterr()
     entries = json.loads(out) if form == "--json" else [json.loads(x) for x in out.splitlines()]
     assert len(entries) == 4

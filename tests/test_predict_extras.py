@@ -91,3 +91,14 @@ def test_crops_and_text_files(tmp_path):
         assert abs(columns - (head.box[2] - head.box[0])) < 2
     assert main([*words, "--save-crops", "--score", "1"]) == 0  # which nobody is sure enough for
     assert written(out / "crops") == []
+
+
+@pytest.mark.parametrize("option", ["crops", "txt"])
+def test_files_of_the_user_among_the_extras_are_seen_before_the_work(tmp_path, option, capsys):
+    name = {"crops": f"crops/{IMAGES[1].stem}_1.png", "txt": f"labels/{IMAGES[1].stem}.txt"}[option]
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("of the user")
+    words = ["predict", *map(str, IMAGES[:2]), "--out", str(tmp_path), f"--save-{option}"]
+    assert main(words) == 1
+    assert f"{name} was made by something else" in capsys.readouterr().err
+    assert written(tmp_path) == [name.split("/")[0]]

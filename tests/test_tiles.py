@@ -15,9 +15,11 @@ from mtnet_jax.predict.second_look import merge
 from mtnet_jax.predict.tiles import (
     AUTO,
     LARGEST,
+    LEAST,
     MOST_OVERLAP,
     SMALL,
     WHOLE,
+    check_tile,
     join,
     tile_side,
     tile_view,
@@ -89,7 +91,7 @@ def test_tiles_that_are_asked_for():
     assert tile_side(a_head(10, 0.9, 4000), (3000, 4000), SIZE, None) is None
 
 
-@pytest.mark.parametrize("tile", [0, -1, 2.5, "640"])
+@pytest.mark.parametrize("tile", [0, -1, 31, True, 2.5, "640"])
 def test_what_is_no_tile(tile, capsys):
     with pytest.raises(BadInput, match="side in pixels"):
         Predictor(runtime="onnxruntime", tile=tile)
@@ -97,6 +99,10 @@ def test_what_is_no_tile(tile, capsys):
         with pytest.raises(SystemExit):
             main(["predict", "x.jpg", f"--tile={tile}"])
         assert "neither a side in pixels, auto, nor none" in capsys.readouterr().err
+
+
+def test_a_side_may_be_a_number_of_numpy():
+    check_tile(np.int64(LEAST))
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_usage_errors_name_the_cure(command, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(window.sys, "platform", "linux")
     for words, cure in (
-        ((path, "--json", tmp_path / "h.json"), "needs --out DIR"),
+        ((path, "--json", tmp_path / "h.json"), "are for images: the heads of a video go to --out"),
         ((path, "--out", tmp_path), "is one of the inputs"),
         ((path, "--out", tmp_path / "o", "--json", tmp_path / "h.json"), "JSON lines"),
         (("0",), "with --out DIR"),

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import av
@@ -13,9 +14,10 @@ import pytest
 
 from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.outputs import Outputs
 from mtnet_jax.predict import predictor
 from mtnet_jax.predict.video import as_video, named, predict_video
-from mtnet_jax.predict.video_files import TICKS, VideoWriter
+from mtnet_jax.predict.video_files import TICKS, VideoReader, VideoWriter
 from tests.image_files import written
 from tests.test_video import ODD, Nobody, times_of
 
@@ -107,3 +109,31 @@ def test_a_summary_of_the_user_is_seen_before_the_work(tmp_path, monkeypatch, na
     with pytest.raises(FileInTheWay, match=name):
         predict_video(Nobody(), ODD / "variable.mp4", out=tmp_path, track=True)
     assert written(tmp_path) == [name]
+
+
+def test_a_summary_of_an_earlier_run_goes_with_its_numbers(tmp_path):
+    path = ODD / "variable.mp4"
+    for track in (True, False):
+        (tmp_path / "mine.json").write_text("of the user")
+        predict_video(Nobody(), path, out=tmp_path, track=track, outputs=Outputs("predict"))
+    assert written(tmp_path) == ["mine.json", "variable.jsonl", "variable.mp4"]
+
+
+@pytest.mark.parametrize(("shape", "width"), [("4/3", 85), ("1/2", 32), ("1/1", 64), ("9/1", 64)])
+def test_pixels_that_are_no_squares_are_made_squares(tmp_path, shape, width):
+    """As players show them; a shape that no camera has is a mistake."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(shape)
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[:, 32:] = 200
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    ((image, _),) = reader
+    reader.close()
+    assert image.shape == (48, width, 3)
+    assert (image[:, : width // 2 - 4] < 30).all()
+    assert (image[:, width // 2 + 4 :] > 170).all()

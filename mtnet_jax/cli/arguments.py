@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.run_metrics import BEST, LAST
@@ -41,9 +42,19 @@ def tile(text: str) -> int | str | None:
     """Pixels of the side of a tile, "auto" or "none"."""
     if text in ("auto", "none"):
         return None if text == "none" else text
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is neither a side in pixels, auto, nor none")
+    from mtnet_jax.predict.tiles import LEAST
+
+    if not text.isdecimal() or int(text) < LEAST:
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a side in pixels, auto, nor none; a side is at least {LEAST}"
+        )
     return int(text)
+
+
+def file_or_standard_output(text: str) -> Path:
+    """A file; "-" for standard output, by whatever name it has one."""
+    # Written as a file, the name itself would be replaced, for the whole machine.
+    return Path("-" if text in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else text)
 
 
 def step(text: str) -> int | str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
-from mtnet_jax.places import place_argument, published
+from mtnet_jax.places import Place, place_argument, published
 from mtnet_jax.run_metrics import LAST
 
 
@@ -22,7 +22,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--workdir",
         required=True,
         metavar="PATH",
-        help="of mtnet train, an exported folder or file, or the name of weights that ship",
+        help="of mtnet train, an exported folder, its .safetensors file or orbax folder, or the "
+        "name of weights that ship",
     )
     parser.add_argument("--out", required=True, type=place_argument, metavar="DIR")
     parser.add_argument(
@@ -62,17 +63,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what was parsed; returns the exit code."""
+    from mtnet_jax.data.records import RecordSource
+    from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.export.folder import bytes_of, export
     from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
 
     if args.images and CALIBRATED not in args.format:
         raise BadInput(f"--images are for the format {CALIBRATED}: name it with --format, too.")
+    sets = [parse_selection(entry, default="test") for entry in args.data]
+    for path, split in sets:  # what is wrong is said before the work
+        RecordSource(path, split, decode=False)
     latest = args.step == LAST
     with (
         weights_here(weights_folder(args.workdir), latest=latest) as source,
         published(args.out) as out,
     ):
+        earlier = [path for form in FORMATS.values() if (path := out / form.file).exists()]
         written = export(
             source,
             out,
@@ -85,8 +92,11 @@ def run(args: argparse.Namespace) -> int:
         )
         for path in written:
             print(f"{args.out / path.name}: {bytes_of(path) / 1e6:.1f} MB")
-        if args.data:
-            _compare(out, [path for path in written if path.suffix == ".onnx"], args.data)
+        for path in earlier:
+            if not path.exists():
+                print(f"{args.out / path.name} was of other weights, and is gone")
+        if sets:
+            _compare(out, [path for path in written if path.suffix == ".onnx"], sets)
     return 0
 
 
@@ -104,13 +114,12 @@ def _calibration(args: argparse.Namespace, source: Path) -> list:
     return [letterboxed(read_image(path), size)[0] for path in found.images]
 
 
-def _compare(folder: Path, files: list[Path], data: list[str]) -> None:
+def _compare(folder: Path, files: list[Path], sets: list[tuple[Place, str]]) -> None:
     """Prints what is lost on the way from the weights to files that give heads."""
-    from mtnet_jax.data.selection import parse_selection
     from mtnet_jax.evaluation.run import measure
     from mtnet_jax.evaluation.tables import cell
 
-    for path, split in (parse_selection(entry, default="test") for entry in data):
+    for path, split in sets:
         print(f"\n{path}:{split:10}  {'AP50':>7} {'AP50:95':>8} {'geodesic':>9}")
         for weights in [folder, *(file for file in files if file.name != NETWORK)]:
             result = measure(weights, path, split)

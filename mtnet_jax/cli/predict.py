@@ -40,13 +40,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=arguments.file_or_standard_output,
         metavar="FILE",
         help="heads of all images as one list; - is standard output",
     )
     parser.add_argument(
         "--jsonl",
-        type=Path,
+        type=arguments.file_or_standard_output,
         metavar="FILE",
         help="the same as JSON lines, an image a line; - is standard output",
     )
@@ -180,6 +180,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list) -> None:
     """Raises BadInput for what does not go together, before anything is read or written."""
+    if "" in args.inputs:  # as a path it would be the folder that the command runs in
+        raise BadInput("An input is empty: a variable of a script may have no value.")
     files = [path for path in (args.json, args.jsonl) if path is not None]
     recorded = inputs or any(not isinstance(source, int) for source in videos)
     if args.out is None and not files and recorded:
@@ -189,12 +191,12 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
             raise BadInput("--save-crops and --save-txt are for images: these inputs are videos.")
         if args.out is None:
             raise BadInput("--save-crops and --save-txt write beside the overlays: give --out DIR.")
-    if args.out is None and any(not isinstance(source, int) for source in videos):
-        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if files and not inputs:
         raise BadInput(
-            "--json and --jsonl are for images: the heads of a video go to --out as JSON lines."
+            "--json and --jsonl are for images: the heads of a video go to --out DIR as JSON lines."
         )
+    if args.out is None and any(not isinstance(source, int) for source in videos):
+        raise BadInput("A video needs --out DIR, for the annotated video and its JSON lines.")
     if len(files) == 2 and args.json.resolve() == args.jsonl.resolve():
         raise BadInput(f"--json and --jsonl are both {args.json}: choose two places.")
     if args.batch > 1 and not inputs:
@@ -207,9 +209,15 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
-    from mtnet_jax.predict.extras import CROPS, write_crops, write_text
-    from mtnet_jax.predict.files import predict_files
+    from mtnet_jax.predict.extras import CROPS, crop_of, text_of, write_crops, write_text
+    from mtnet_jax.predict.files import overlay_names, predict_files
     from mtnet_jax.predict.window import Window
+
+    for path, overlay in overlay_names(outputs, images, args.out).items():  # before the work
+        if args.save_crops:
+            outputs.check(crop_of(overlay, 1), str(path.resolve()))
+        if args.save_txt:
+            outputs.check(text_of(overlay), str(path.resolve()))
 
     def more(overlay, image, heads, of) -> None:
         if args.save_crops:

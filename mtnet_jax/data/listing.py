@@ -106,6 +106,8 @@ def _why_not(path: Path) -> str:
         return "hidden or of another system (._NAME, Thumbs.db, ...)"
     if not path.exists():
         return "links that lead nowhere"
+    if not path.is_file():  # reading one might never end
+        return "pipes, sockets or devices"
     if suffix in IMAGE_SUFFIXES:
         return ""
     if suffix in DOUBTFUL_SUFFIXES:

@@ -14,7 +14,7 @@ from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.run_metrics import LAST, Step
-from mtnet_jax.saved_config import CONFIG, read_config
+from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config
 from mtnet_jax.sums import sha256_of, write_sums
 from mtnet_jax.weights import export_weights, load_weights, number_of_step
 
@@ -31,6 +31,9 @@ def export(
     calibration: Sequence[np.ndarray] = (),
 ) -> list[Path]:
     """Writes an exported folder: config.json, weights.npz, README.md, a file for each format.
+
+    Files of other formats that lie there from an earlier export stay if that was of the same
+    weights, and go if not.
 
     Args:
       source: weights in any form that `mtnet_jax.weights.load_weights` reads.
@@ -57,6 +60,7 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
+    before = sha256_of(out / WEIGHTS)
     written = [export_weights(source, out, half=half, size=size, step=step, outputs=outputs)]
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
@@ -66,6 +70,8 @@ def export(
         options = {"calibration": calibration} if name == CALIBRATED else {}
         with outputs.placing(written[-1]) as partial:
             writer.write(partial, config, variables, **options, **stated)
+    if before not in ("", stated["weights_sha256"]):  # other formats there are of other weights
+        outputs.remove_outdated(out, [""])
     # A folder says by itself what it holds.
     write_sums(outputs, out, [path.name for path in written if path.is_file()])
     evaluations = evaluations_of(source, number_of_step(source, step), config.input.size)

@@ -11,6 +11,7 @@ from mtnet_jax.weights import flat_arrays, prediction_config
 
 def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: str) -> None:
     """Writes {"params", "batch_stats"} under their paths joined by "/"."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(flat_arrays(variables), path, describe(prediction_config(config), **stated))
+    # Its own `save_file` makes a file that nobody but its owner may read.
+    path.write_bytes(save(flat_arrays(variables), describe(prediction_config(config), **stated)))

@@ -68,6 +68,7 @@ def write_page(
     # The page last: while one part is an old one, the old page stands.
     for name in sorted(files, key=lambda name: name == INDEX):
         outputs.write(out / name, files[name])
+    outputs.remove_outdated(out, [""])  # of a page in several files where there is one file now
     return out / INDEX
 
 

@@ -277,12 +277,15 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
         if not words:
             continue
         height = round(1.3 * size)
-        # In a crowd the first word has to do: there may be room for it where all would cover heads.
+        # In a crowd, or a small image, the first word has to do: there may be room for it where all
+        # would cover heads, or be cut off.
         for text in (" ".join(words), words[0]):
             width = _text_width(text, size) + size // 2
             place, covered = _free_place(box, (width, height), canvas.shape, taken)
-            if covered == 0:
+            if covered == 0 and width <= canvas.shape[1]:
                 break
+        if width > canvas.shape[1]:
+            continue
         taken.append(place)
         left, top = int(place[0]), int(place[1])
         _shade(canvas, left, top, width, height)

@@ -11,6 +11,16 @@ from mtnet_jax.predict.head import Head
 CROPS, TEXTS = "crops", "labels"  # folders beside the overlays
 
 
+def crop_of(overlay: Path, number: int) -> Path:
+    """Where the crop of a head goes, counted from 1."""
+    return overlay.parent / CROPS / f"{overlay.stem}_{number}.png"
+
+
+def text_of(overlay: Path) -> Path:
+    """Where the text file of an image goes."""
+    return overlay.parent / TEXTS / f"{overlay.stem}.txt"
+
+
 def write_crops(
     outputs: Outputs, overlay: Path, image: np.ndarray, heads: list[Head], of: str
 ) -> None:
@@ -18,8 +28,7 @@ def write_crops(
     for number, head in enumerate(heads, start=1):
         left, top = np.floor(head.box[:2]).astype(int)
         right, bottom = np.ceil(head.box[2:]).astype(int)
-        path = overlay.parent / CROPS / f"{overlay.stem}_{number}.png"
-        write_image(outputs, path, image[top:bottom, left:right], of)
+        write_image(outputs, crop_of(overlay, number), image[top:bottom, left:right], of)
 
 
 def write_text(
@@ -40,4 +49,4 @@ def write_text(
         numbers = " ".join(f"{value:.6f}" for value in (*box, head.score))
         angles = " ".join(f"{value:.2f}" for value in (head.yaw, head.pitch, head.roll))
         lines.append(f"{class_names.index(head.label)} {numbers} {angles}\n")
-    outputs.write(overlay.parent / TEXTS / f"{overlay.stem}.txt", "".join(lines), of)
+    outputs.write(text_of(overlay), "".join(lines), of)

@@ -96,7 +96,7 @@ def predict_files(
       OSError: something cannot be written.
     """
     outputs = outputs or Outputs("predict", images)
-    names = _overlay_names(outputs, images, out)
+    names = overlay_names(outputs, images, out)
     failed: list[Path] = []
     with contextlib.ExitStack() as opened:
         # What cannot be written is said before the work.
@@ -139,7 +139,8 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _overlay_names(outputs: Outputs, images: list[Path], out: Path | None) -> dict[Path, Path]:
+def overlay_names(outputs: Outputs, images: list[Path], out: Path | None) -> dict[Path, Path]:
+    """The overlay of each image in a folder, asked once or again; none without a folder."""
     if out is None:
         return {}
     for path in images:

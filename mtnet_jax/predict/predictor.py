@@ -6,7 +6,9 @@ heads = predictor("image.jpg")
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ Image = Any  # an array, a PIL image, bytes or a path; see `Predictor.__call__`
 
 class Predictor:
     """A trained network that takes images of any size and shape.
+
+    Threads may share it; pickled, as for other processes, it opens its weights again there.
 
     Attributes:
       class_names: the labels that heads may have.
@@ -85,6 +89,10 @@ class Predictor:
             that cannot be.
           RuntimeError: a package that the runtime needs is not installed.
         """
+        self._opened_with = {name: value for name, value in locals().items() if name != "self"}
+        check_share("score_threshold", score_threshold)
+        if iou_threshold is not None:
+            check_share("iou_threshold", iou_threshold)
         check_camera(fov, intrinsics)
         check_tile(tile)
         least = score_threshold if second_look is False else min(score_threshold, LEAST_SCORE)
@@ -99,6 +107,9 @@ class Predictor:
         self._second_looks = looks_again(config, second_look)
         self._batch = 1  # the most images so far in one call
         self._fov, self._intrinsics = fov, intrinsics
+
+    def __reduce__(self) -> tuple[Callable[[], "Predictor"], tuple[()]]:
+        return partial(type(self), **self._opened_with), ()
 
     @classmethod
     def load(cls, weights: str | os.PathLike | Place | None = None, **options: Any) -> "Predictor":
@@ -127,6 +138,8 @@ class Predictor:
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
         Of each of them one tile at a time goes through the network.
         """
+        if isinstance(images, str | os.PathLike | bytes):
+            raise BadInput("Several images are a list: for one take the predictor itself.")
         if not len(images):  # an array of images (B, H, W, 3) has no truth value
             return []
         pixels = [as_rgb(image) for image in images]
@@ -149,8 +162,8 @@ class Predictor:
         count = len(inputs)
         if self.runtime != "jax" or count == 1:  # the first takes any number, alone nothing is won
             return inputs
-        self._batch = max(self._batch, count)
-        return np.pad(inputs, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
+        most = self._batch = max(self._batch, count)  # other threads may change it meanwhile
+        return np.pad(inputs, [(0, most - count), (0, 0), (0, 0), (0, 0)])
 
     def _sure(self, found: Found) -> Found:
         """The heads that are asked for: far looks take means of less sure ones too, and of several
@@ -201,6 +214,12 @@ class Predictor:
         if self.frame == "camera":
             return list(rotations)
         return list(ray_to_camera(rotations, arrays["boxes"], intrinsics))
+
+
+def check_share(name: str, number: float) -> None:
+    """Raises BadInput for an option that is no number from 0 to 1."""
+    if not (isinstance(number, Real) and 0 <= number <= 1):
+        raise BadInput(f"{name} is {number!r}: it must be a number from 0 to 1.")
 
 
 def check_camera(fov: float | None, intrinsics: Sequence[float] | None) -> None:

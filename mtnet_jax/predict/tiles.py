@@ -9,6 +9,7 @@ whole image, and those between from the look that is surer.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from mtnet_jax.predict.second_look import look_again, merge
 
 Tile = int | Literal["auto"] | None  # pixels of the image, the side of a tile; None: no tiles
 AUTO: Literal["auto"] = "auto"
+LEAST = 32  # pixels of the side of a tile: of smaller ones there were thousands, which show nothing
 
 # When images are looked at in tiles that nobody asked for.
 WORTH = 1.5  # times the input's side: there is little to be seen in an image of fewer pixels
@@ -42,8 +44,13 @@ Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the 
 
 def check_tile(tile: Tile) -> None:
     """Raises BadInput for what is none."""
-    if not (tile in (None, AUTO) or (isinstance(tile, int) and tile >= 1)):
-        raise BadInput(f"A tile of {tile!r}: give its side in pixels, {AUTO!r}, or None for none.")
+    if tile is None or (isinstance(tile, str) and tile == AUTO):
+        return
+    if not isinstance(tile, Integral) or isinstance(tile, bool) or tile < LEAST:
+        raise BadInput(
+            f"A tile of {tile!r}: give its side in pixels, from {LEAST} on, {AUTO!r}, or None for "
+            "none."
+        )
 
 
 def with_tiles(

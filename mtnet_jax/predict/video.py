@@ -233,6 +233,8 @@ class _Files:
             self._try(self._end_video)
         if self._lines is not None:
             self._writing_lines.__exit__(None, None, None)
+            if not self.fault:  # the summary of an earlier run is of other numbers
+                self._outputs.remove_outdated(self._video_path.parent, [self._of])
 
     def _begin_video(self, shape: tuple[int, ...]) -> None:
         file = self._writing_video.__enter__()

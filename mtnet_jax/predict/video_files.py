@@ -1,4 +1,4 @@
-"""Videos read and written with PyAV: frames upright, each with its own time."""
+"""Videos read and written with PyAV: frames as players show them, each with its own time."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,13 +22,14 @@ TIMEOUT = 20.0  # seconds that an address may take to answer
 # Some files announce as many frames as their length in seconds suggests: one or two too many.
 ANNOUNCED_TOO_MANY = 2
 USUAL_RATE = 25  # frames a second, of files that do not say theirs
+WIDEST_PIXEL = 4  # times its height; anamorphic films have 2
 LEAST_GAP = 0.5  # seconds that may lack at the end, where frames come unevenly
 
 
 class TimedImage(NamedTuple):
     """A frame."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright, of square pixels
     seconds: float  # since the start of the video
 
 
@@ -80,7 +81,7 @@ class VideoReader:
             if self._count:
                 self._longest_gap = max(self._longest_gap, seconds - self._last)
             self._last, self._count = seconds, self._count + 1
-            image = frame.to_ndarray(format="rgb24")
+            image = frame.to_ndarray(format="rgb24", width=self._shown_width(frame.width))
             # Some phones store their images lying and say how to turn them.
             image = np.rot90(image, frame.rotation // 90 % 4) if frame.rotation else image
             yield TimedImage(np.ascontiguousarray(image), seconds)
@@ -116,6 +117,14 @@ class VideoReader:
                 yield from packet.decode()
             except av.FFmpegError:
                 self.damaged += 1
+
+    def _shown_width(self, width: int) -> int:
+        """Pixels across a frame as players show it: DVDs and HDV store pixels that are no squares,
+        and a head in them is as narrow as one that is turned."""
+        shape = self._stream.sample_aspect_ratio
+        if not shape or not 1 / WIDEST_PIXEL <= shape <= WIDEST_PIXEL:  # unknown, or a mistake
+            return width
+        return max(round(width * shape), 1)
 
     def _length(self) -> float | None:
         """Seconds of video that the file announces, None where nobody knows."""
