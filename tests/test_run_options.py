@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from mtnet_jax.config import check_ranges, default_config
+from mtnet_jax.config import check_ranges, default_config, phase, record_set
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput
 from mtnet_jax.saved_config import read_config, write_config
@@ -120,6 +120,19 @@ def test_changes_are_said_and_kept_and_others_refused(tmp_path):
         claim(tmp_path, config, {}, phase=1)
     config.phases.b.epochs, config.phases.a.epochs = 9.0, 1.0
     with pytest.raises(BadInput, match=r"phases\.a\.epochs"):
+        claim(tmp_path, config, {}, phase=0)
+
+
+def test_a_run_gets_no_further_records_and_no_further_phase(tmp_path):
+    # Both with the values that an option has by default, as an older configuration would lack it.
+    write_config(tmp_path, tiny_config())
+    config = tiny_config()
+    config.data.more = record_set(config.data.demo.path)
+    with pytest.raises(BadInput, match=r"data\.more\.train_split \(None there, 'train' here\)"):
+        claim(tmp_path, config, {}, phase=0)
+    config = tiny_config()
+    config.phases.c = phase((), epochs=1, batch_size=0, learning_rate=0)
+    with pytest.raises(BadInput, match=r"phases\.c\.batch_size \(None there, 0 here\)"):
         claim(tmp_path, config, {}, phase=0)
 
 
