@@ -195,7 +195,7 @@ def _run_phase(
     if position.data is not None:
         batches.set_state(position.data)
     train_step = None
-    eval_every = round(config.eval_every_epochs * steps / phase.epochs)
+    eval_every = phase.steps_between(config.eval_every_epochs, steps)
     meter, metrics = Meter(phase.batch_size), None
     in_flight, most_in_flight = deque[Any](), steps_in_flight()
 
