@@ -5,11 +5,9 @@ want; any value can also be changed on the command line (`--config.model.width=0
 """
 
 import difflib
-import math
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -316,54 +314,6 @@ def _file_of(config: str | Path) -> Path:
             f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
         )
     return shipped(f"configs/{config}.py")
-
-
-# Names (or patterns of names) of options, what their values must be, and the same in words.
-_RANGES = (
-    (
-        "log_every_steps save_every_steps keep_checkpoints loader_threads input.max_heads "
-        "decode.max_heads decode.candidates phases.*.batch_size phases.*.accumulate "
-        "eval_batch_size mesh.fsdp",
-        lambda value: value >= 1,
-        "must be at least 1",
-    ),
-    (
-        "seed loader_processes eval_every_epochs eval_images clip_norm data.*.weight "
-        "pose_loss.orthogonality phases.*.epochs phases.*.warmup_steps phases.*.rate_batch "
-        "phases.*.loss.* mesh.shard_above peak_tflops",
-        lambda value: value >= 0,
-        "must not be negative",
-    ),
-    (
-        "model.width model.depth phases.*.learning_rate",
-        lambda value: value > 0,
-        "must be above 0",
-    ),
-    (
-        "decode.iou_threshold phases.*.loss.alpha",
-        lambda value: 0 <= value <= 1,
-        "must be from 0 to 1",
-    ),
-    ("ema_decay", lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
-)
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """Raises BadInput, by name, for a number that no run can take; see also `build_system`."""
-    options = {n: v for n, v in flatten(config.to_dict()).items() if _is_number(v)}
-    for name, value in options.items():
-        if not math.isfinite(value):
-            raise BadInput(f"config.{name} is {value}: it must be a finite number.")
-    for patterns, good, words in _RANGES:
-        for name, value in options.items():
-            if any(fnmatch(name, pattern) for pattern in patterns.split()) and not good(value):
-                raise BadInput(f"config.{name} is {value:g}: it {words}.")
-    if config.phases and all(phase.epochs == 0 for phase in config.phases.values()):
-        raise BadInput("Nothing to train: every phase of config.phases has 0 epochs.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
