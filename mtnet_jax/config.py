@@ -225,27 +225,41 @@ def _run(path: Path) -> ConfigDict:
     """What `get_config()` of a file gives.
 
     Raises:
-      BadInput: there is no such function, it gives something else, or the file raises an error: it
-        is said with its line.
+      BadInput: it gives something else; see also `call_in_file`.
     """
-    # Not by ml_collections, which runs every file as one and the same module: a file that starts
-    # from another would find the other's constants in place of its own of the same name.
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        found = get_config() if get_config else None
-    except MtnetError:
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise BadInput(f"{path}, {_line(error, path)}: {kind}: {_said(error)}") from error
-    if get_config is None:
-        raise BadInput(f"{path} has no function get_config(), which gives a configuration.")
+    found = call_in_file(path, "get_config", "a configuration")
     if not isinstance(found, ConfigDict):
         raise BadInput(
             f"{path}: get_config() gives a {type(found).__name__}, not a ConfigDict: begin with "
             "config = default_config(), or starting_from(NAME), and end with return config."
         )
     found.unlock()
+    return found
+
+
+def call_in_file(path: Path, name: str, gives: str) -> Any:
+    """What a function of a Python file gives.
+
+    Args:
+      path: of the file.
+      name: of the function, which takes nothing.
+      gives: what it gives, for the message.
+
+    Raises:
+      BadInput: there is no such function, or the file raises an error: it is said with its line.
+    """
+    # Not by ml_collections, which runs every file as one and the same module: a file that starts
+    # from another would find the other's constants in place of its own of the same name.
+    try:
+        function = runpy.run_path(str(path)).get(name)
+        found = function() if function else None
+    except MtnetError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise BadInput(f"{path}, {_line(error, path)}: {kind}: {_said(error)}") from error
+    if function is None:
+        raise BadInput(f"{path} has no function {name}(), which gives {gives}.")
     return found
 
 
