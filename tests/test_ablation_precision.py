@@ -22,6 +22,14 @@ def test_average_precision_of_resampled_images_is_that_of_a_set_made_of_them():
         assert value == pytest.approx(np.mean(precision), abs=1e-9)
 
 
+def test_average_precision_is_the_figure_at_every_recall():
+    # 7 of 20 is below 0.35, the 36th point of recall, by the last bit of it.
+    for missed in range(20):
+        run = measured(5, seed=3, images=20, missed=missed)
+        (value,) = average_precision(run, np.ones((1, 20)), np.arange(20))
+        assert value == pytest.approx(summarise(run.state, SETTINGS)["detection"]["ap50"], abs=1e-9)
+
+
 def test_average_precision_has_ties_and_classes_as_the_figure_beside_it():
     rng = np.random.default_rng(0)
     run = measured(5, seed=3, images=30, missed=12)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtnet_jax.ablation.measure import SETTINGS, Measured
 from mtnet_jax.evaluation.comparison import group_of
-from mtnet_jax.evaluation.figures import by_bins, pose_and_iou_figures
+from mtnet_jax.evaluation.figures import RECALL_POINTS, by_bins, pose_and_iou_figures
 from mtnet_jax.evaluation.intervals import (
     ENOUGH_GROUPS,
     Interval,
@@ -266,7 +266,6 @@ def _precision_of_class(
     true, of_prediction = outcome[order] > 0, group[run.image_of_prediction[order]]
     scores = run.state.scores[order]
     last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of each group of ties
-    points = np.linspace(0, 1, 101)
     values = []
     for drawn, of_drawn in zip(counts, truths, strict=True):
         weights = drawn[of_prediction]
@@ -274,6 +273,5 @@ def _precision_of_class(
         precision = (hits / np.maximum(np.cumsum(weights), 1e-12))[last]
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
         recall = hits[last] / max(float(of_drawn), 1.0)
-        # Rounding must not put a recall of exactly .3 below the point .3.
-        values.append(envelope[np.searchsorted(recall, points - 1e-9, side="left")].mean())
+        values.append(envelope[np.searchsorted(recall, RECALL_POINTS, side="left")].mean())
     return np.array(values)
