@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mtnet_jax.ablation import running
+from mtnet_jax.ablation import costs, running
 from mtnet_jax.ablation.comparing import compare
 from mtnet_jax.ablation.measure import SETTINGS
 from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
@@ -26,7 +26,9 @@ from mtnet_jax.cli import PREEMPTED, main
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.metrics import summarise
 from mtnet_jax.rotations import geodesic_degrees
+from mtnet_jax.saved_config import write_config
 from tests.ablations import TWO_ARMS, ablation, measured, written
+from tests.tiny import tiny_config
 
 
 def test_a_grid_has_all_combinations():
@@ -247,6 +249,19 @@ def test_what_is_written_is_whole():
     latex = as_latex(result)
     assert latex.count(r"a\_b 50\% \& \{x\} & ") == 2
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
+
+
+def test_costs_that_are_not_known_are_dashes(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "flops_of", lambda *_: None)  # as where JAX has no CPU
+    write_config(tmp_path, tiny_config())
+    (tmp_path / "finished.json").write_text('{"parameters": {"face": 3, "neck": 4}}')
+    line = {"kind": "train", "step": 6, "phase": "a", "images_per_second": None}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    cost = costs.cost_of_run(tmp_path)
+    json.dumps(cost, allow_nan=False)
+    assert (cost["parameters"], cost["images"]) == (7, 24)
+    result = {**RESULT, "costs": {"vectors": {**cost, "runs": 1}}}
+    assert "vectors     1           7            -           24              -" in as_text(result)
 
 
 def test_plots_show_every_arm():
