@@ -64,6 +64,11 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return _load_safetensors(folder)
+    if folder.suffix == ".onnx" and folder.is_file():
+        raise BadInput(
+            f"{folder} is a graph for other programs, and no arrays are read of it: give the "
+            "folder that it was exported into, or a .safetensors file."
+        )
     if folder.is_file():
         raise BadInput(
             f"{folder} is not taken by itself: give its folder, or a .onnx or .safetensors file."
