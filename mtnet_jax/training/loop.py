@@ -255,9 +255,10 @@ def _evaluate(run: Run, state: TrainState, position: Position, phase: Phase) -> 
         variables = ema.weights_of(state.ema)
     for name, source in run.eval_sources.items():
         # All processes or none: the log is that of the first.
-        if not hosts.from_first(run.log.has(f"eval/{name}", position.total_step)):
+        on = run.evaluator.on(source)
+        if not hosts.from_first(run.log.has(f"eval/{name}", position.total_step, on)):
             values = run.evaluator(variables, source, run.stopping)
-            run.log.metrics(f"eval/{name}", position.total_step, phase.name, values)
+            run.log.metrics(f"eval/{name}", position.total_step, phase.name, values, on)
             run.log.say(as_line(name, position.total_step, values))
     _keep_best(run)
 
