@@ -5,11 +5,9 @@ want; any value can also be changed on the command line (`--config.model.width=0
 """
 
 import difflib
-import math
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -227,27 +225,41 @@ def _run(path: Path) -> ConfigDict:
     """What `get_config()` of a file gives.
 
     Raises:
-      BadInput: there is no such function, it gives something else, or the file raises an error: it
-        is said with its line.
+      BadInput: it gives something else; see also `call_in_file`.
     """
-    # Not by ml_collections, which runs every file as one and the same module: a file that starts
-    # from another would find the other's constants in place of its own of the same name.
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        found = get_config() if get_config else None
-    except MtnetError:
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise BadInput(f"{path}, {_line(error, path)}: {kind}: {_said(error)}") from error
-    if get_config is None:
-        raise BadInput(f"{path} has no function get_config(), which gives a configuration.")
+    found = call_in_file(path, "get_config", "a configuration")
     if not isinstance(found, ConfigDict):
         raise BadInput(
             f"{path}: get_config() gives a {type(found).__name__}, not a ConfigDict: begin with "
             "config = default_config(), or starting_from(NAME), and end with return config."
         )
     found.unlock()
+    return found
+
+
+def call_in_file(path: Path, name: str, gives: str) -> Any:
+    """What a function of a Python file gives.
+
+    Args:
+      path: of the file.
+      name: of the function, which takes nothing.
+      gives: what it gives, for the message.
+
+    Raises:
+      BadInput: there is no such function, or the file raises an error: it is said with its line.
+    """
+    # Not by ml_collections, which runs every file as one and the same module: a file that starts
+    # from another would find the other's constants in place of its own of the same name.
+    try:
+        function = runpy.run_path(str(path)).get(name)
+        found = function() if function else None
+    except MtnetError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise BadInput(f"{path}, {_line(error, path)}: {kind}: {_said(error)}") from error
+    if function is None:
+        raise BadInput(f"{path} has no function {name}(), which gives {gives}.")
     return found
 
 
@@ -316,54 +328,6 @@ def _file_of(config: str | Path) -> Path:
             f"No configuration file {config}, and none of that name ships: {', '.join(names)}."
         )
     return shipped(f"configs/{config}.py")
-
-
-# Names (or patterns of names) of options, what their values must be, and the same in words.
-_RANGES = (
-    (
-        "log_every_steps save_every_steps keep_checkpoints loader_threads input.max_heads "
-        "decode.max_heads decode.candidates phases.*.batch_size phases.*.accumulate "
-        "eval_batch_size mesh.fsdp",
-        lambda value: value >= 1,
-        "must be at least 1",
-    ),
-    (
-        "seed loader_processes eval_every_epochs eval_images clip_norm data.*.weight "
-        "pose_loss.orthogonality phases.*.epochs phases.*.warmup_steps phases.*.rate_batch "
-        "phases.*.loss.* mesh.shard_above peak_tflops",
-        lambda value: value >= 0,
-        "must not be negative",
-    ),
-    (
-        "model.width model.depth phases.*.learning_rate",
-        lambda value: value > 0,
-        "must be above 0",
-    ),
-    (
-        "decode.iou_threshold phases.*.loss.alpha",
-        lambda value: 0 <= value <= 1,
-        "must be from 0 to 1",
-    ),
-    ("ema_decay", lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
-)
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """Raises BadInput, by name, for a number that no run can take; see also `build_system`."""
-    options = {n: v for n, v in flatten(config.to_dict()).items() if _is_number(v)}
-    for name, value in options.items():
-        if not math.isfinite(value):
-            raise BadInput(f"config.{name} is {value}: it must be a finite number.")
-    for patterns, good, words in _RANGES:
-        for name, value in options.items():
-            if any(fnmatch(name, pattern) for pattern in patterns.split()) and not good(value):
-                raise BadInput(f"config.{name} is {value:g}: it {words}.")
-    if config.phases and all(phase.epochs == 0 for phase in config.phases.values()):
-        raise BadInput("Nothing to train: every phase of config.phases has 0 epochs.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mtnet_jax.errors import NOT_JSON, BadInput
 
 METRICS = "metrics.jsonl"
 RESUME = "resume"  # the kind of a line that says from which step training goes on
+ON = "on"  # of an evaluation's line: the split, the images, and how heads were decoded
 LAST, BEST = "last", "best"  # which checkpoint is asked for
 Step = int | str  # number of a step, `LAST` or `BEST`
 
@@ -55,6 +56,8 @@ def check_metric(name: str, sets: Iterable[str]) -> None:
 def best_step(lines: Iterable[Mapping[str, Any]], name: str, steps: Iterable[int]) -> int | None:
     """The step with the best value of a metric; the earliest of equals, None where none has one.
 
+    Lines that say what was measured (`ON`), and not the same as the last one, do not count.
+
     Args:
       lines: of `metrics.jsonl`, see `read_metrics`.
       name: SET/METRIC.
@@ -63,9 +66,13 @@ def best_step(lines: Iterable[Mapping[str, Any]], name: str, steps: Iterable[int
     of, _, metric = name.rpartition("/")
     sign = 1 if metric in HIGHER_IS_BETTER else -1
     there = set(steps)
+    of_set = [line for line in lines if line["kind"] == f"eval/{of}"]
+    # A run may go on with another split or other images: their numbers are no match for each other.
+    now = of_set[-1].get(ON) if of_set else None
+    alike = [line for line in of_set if line.get(ON, now) == now]
     values = [
         (sign * line[metric], -line["step"])
-        for line in lines
-        if line["kind"] == f"eval/{of}" and line.get(metric) is not None and line["step"] in there
+        for line in alike
+        if line.get(metric) is not None and line["step"] in there
     ]
     return -max(values)[1] if values else None

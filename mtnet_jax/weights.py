@@ -64,7 +64,7 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return _load_safetensors(folder)
-    if folder.suffix == ".onnx":
+    if folder.suffix == ".onnx" and folder.is_file():
         raise BadInput(
             f"{folder} holds a network that is ready to run, not the arrays it was made of: give "
             "the folder that it was exported into, or a .safetensors file."

@@ -5,19 +5,16 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mtnet_jax.ablation import running
-from mtnet_jax.ablation.comparing import average_precision, compare
-from mtnet_jax.ablation.measure import SETTINGS, Measured
+from mtnet_jax.ablation import costs, running
+from mtnet_jax.ablation.comparing import compare
+from mtnet_jax.ablation.measure import SETTINGS
 from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
 from mtnet_jax.ablation.running import Outcome, run_of_number
 from mtnet_jax.ablation.spec import (
-    Ablation,
-    HeldOut,
     Run,
     config_of,
     grid,
@@ -27,32 +24,11 @@ from mtnet_jax.ablation.spec import (
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text, verdict
 from mtnet_jax.cli import PREEMPTED, main
 from mtnet_jax.errors import BadInput
-from mtnet_jax.evaluation.figures import interpolated_precision
-from mtnet_jax.evaluation.metrics import image_state, merge_states, summarise
-from mtnet_jax.rotations import euler_to_rotation, geodesic_degrees
-
-TWO_ARMS = {"euler": {"model.representation": "euler"}, "vectors": {}}
-
-
-def ablation(**changes) -> Ablation:
-    content = {
-        "config": "quickstart",
-        "arms": TWO_ARMS,
-        "seeds": (0, 1, 2),
-        "reference": "vectors",
-        "test_sets": {"demo": HeldOut("demo/studio_demo")},
-    }
-    return Ablation(**{**content, **changes})
-
-
-def written(tmp_path: Path, **changes) -> Path:
-    """A spec file that gives `ablation(**changes)`."""
-    path = tmp_path / "spec.py"
-    path.write_text(
-        "from mtnet_jax.ablation.spec import Ablation, HeldOut\n"
-        f"def get_ablation():\n    return {ablation(**changes)!r}\n"
-    )
-    return path
+from mtnet_jax.evaluation.metrics import summarise
+from mtnet_jax.rotations import geodesic_degrees
+from mtnet_jax.saved_config import write_config
+from tests.ablations import TWO_ARMS, ablation, measured, written
+from tests.tiny import tiny_config
 
 
 def test_a_grid_has_all_combinations():
@@ -197,42 +173,6 @@ def test_a_stopped_grid_leaves_no_process(monkeypatch, tmp_path):
 # --- Numbers --------------------------------------------------------------------------------------
 
 
-def measured(error: float, *, seed: int, images: int = 40, missed: int = 0) -> Measured:
-    """One head an image, its yaw all round; predictions turn it by about `error` degrees."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for i in range(images):
-        truth = euler_to_rotation(np.array([-180 + 360 * i / images, 0, 0]), convention="canonical")
-        by = error + rng.normal(0, 0.1)
-        turned = euler_to_rotation(np.array([0, 0, by]), convention="canonical") @ truth
-        box = np.array([[10.0, 10, 50, 60]])
-        found = i >= missed
-        prediction = {
-            "boxes": np.concatenate([box, box + 100])[0 if found else 1 :],
-            "scores": np.array([0.9, rng.uniform(0, 0.8)])[0 if found else 1 :],
-            "rotations": np.array([turned, turned])[0 if found else 1 :],
-        }
-        pairs.append(
-            (
-                prediction,
-                {
-                    "boxes": box,
-                    "rotations": truth[None],
-                    "has_pose": np.ones(1, bool),
-                    "ignore": np.zeros(1, bool),
-                },
-            )
-        )
-    states = [image_state(p, t, SETTINGS) for p, t in pairs]
-    return Measured(
-        merge_states(states),
-        np.repeat(np.arange(images), [len(s.rows) for s in states]),
-        np.repeat(np.arange(images), [len(s.scores) for s in states]),
-        np.array([f"person{i % 12:02d}-{i}" for i in range(images)]),
-        "demo",
-    )
-
-
 def result_of(seeds=(0, 1, 2)) -> dict:
     """What `report.gather` gives, of an arm that is 5 degrees worse than the reference."""
     runs = {
@@ -278,18 +218,6 @@ def test_a_difference_is_that_of_the_means_with_both_intervals():
     assert verdict(ap) == "lower"
 
 
-def test_average_precision_of_resampled_images_is_that_of_a_set_made_of_them():
-    run = measured(5, seed=3, images=30, missed=12)
-    counts = np.random.default_rng(0).integers(0, 3, (5, 30)).astype(float)
-    found = average_precision(run, counts, np.arange(30))
-    for drawn, value in zip(counts.astype(int), found, strict=True):
-        times = drawn[run.image_of_prediction]
-        scores = np.repeat(run.state.scores, times)
-        outcomes = np.repeat(run.state.outcomes[:, 0], times)
-        precision = interpolated_precision(scores, outcomes, int(drawn[run.image_of_row].sum()))
-        assert value == pytest.approx(np.mean(precision), abs=0.02)  # ties: the order of copies
-
-
 def test_two_seeds_are_said_to_be_too_few():
     result = result_of(seeds=(0, 1))
     text = as_text(result)
@@ -321,6 +249,19 @@ def test_what_is_written_is_whole():
     latex = as_latex(result)
     assert latex.count(r"a\_b 50\% \& \{x\} & ") == 2
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
+
+
+def test_costs_that_are_not_known_are_dashes(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "flops_of", lambda *_: None)  # as where JAX has no CPU
+    write_config(tmp_path, tiny_config())
+    (tmp_path / "finished.json").write_text('{"parameters": {"face": 3, "neck": 4}}')
+    line = {"kind": "train", "step": 6, "phase": "a", "images_per_second": None}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    cost = costs.cost_of_run(tmp_path)
+    json.dumps(cost, allow_nan=False)
+    assert (cost["parameters"], cost["images"]) == (7, 24)
+    result = {**RESULT, "costs": {"vectors": {**cost, "runs": 1}}}
+    assert "vectors     1           7            -           24              -" in as_text(result)
 
 
 def test_plots_show_every_arm():

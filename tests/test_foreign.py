@@ -101,12 +101,19 @@ def test_names_that_differ_in_their_endings_alone_are_two(tmp_path):
         ({"label": "hat"}, ("hat",), ("hat",), [0]),
     ],
 )
-def test_one_label_of_several_of_the_records_is_that_class(
-    tmp_path, label, records, classes, expected
-):
+def test_labels_of_the_records_are_their_classes(tmp_path, label, records, classes, expected):
     read = read_predictions(written(tmp_path, one({"box": BOX, **label}))).among(records)
     assert read.class_names == classes
     assert read.of_images(["a"])[0]["labels"].tolist() == expected
+
+
+def test_a_label_of_the_records_that_no_head_has_is_a_class_too(tmp_path):
+    content = one({"box": BOX, "label": "hat"}, {"box": BOX, "label": "cap"})
+    read = read_predictions(written(tmp_path, content))
+    known = read.among(("hat", "bare", "cap"))
+    assert known.class_names == ("hat", "bare", "cap")
+    assert known.of_images(["a"])[0]["labels"].tolist() == [0, 2]
+    assert read.among(("hat", "bare")) is read  # one of its labels is unknown: that is said later
 
 
 @pytest.mark.parametrize(

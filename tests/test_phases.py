@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from mtnet_jax.config import default_config, load_config, phase
+from mtnet_jax.errors import BadInput
 from mtnet_jax.training.phases import (
     check_devices,
     group_labels,
@@ -37,6 +38,28 @@ def test_steps_of_an_epoch():
     config = default_config()
     config.phases.phase1.epochs = 2.5
     assert read_phases(config)[0].steps(images=640) == 25
+
+
+def test_what_is_asked_for_more_often_than_every_step_comes_with_every_step():
+    config = default_config()
+    config.phases.phase1.epochs = 2.5
+    first = read_phases(config)[0]
+    found = [first.steps_between(epochs, steps=25) for epochs in (5.0, 1.0, 0.1, 0.01, 0.0)]
+    assert found == [50, 10, 1, 1, 0]
+
+
+def test_a_phase_in_which_nothing_learns_is_refused():
+    config = default_config()
+    config.phases.phase4 = phase(("pose",), epochs=1, batch_size=8, learning_rate=1e-5, alpha=1)
+    with pytest.raises(BadInput, match=r"phase4 trains the pose branch alone.*loss\.alpha below 1"):
+        read_phases(config)
+    config.phases.phase4.loss.alpha = 0.9
+    read_phases(config)
+    config.model.version = "v1"
+    with pytest.raises(BadInput, match=r"phase4.*or give the phase 0 epochs"):
+        read_phases(config)
+    config.phases.phase4.epochs = 0.0
+    read_phases(config)
 
 
 def test_unknown_groups_schedules_and_lost_pose_losses_are_named():

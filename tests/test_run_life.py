@@ -213,6 +213,11 @@ def test_an_evaluation_that_is_owed_is_made_after_a_resume(workdir):
         train(tiny_config(), workdir)
         found = [line["step"] for line in read_metrics(workdir) if line["kind"] == "eval/demo"]
         assert found == [3, 6]
+    config = tiny_config()
+    config.data.demo.eval_split = "train"
+    train(config, workdir)
+    last = [line for line in read_metrics(workdir) if line["kind"] == "eval/demo"][2:]
+    assert [(line["step"], line["on"]["split"]) for line in last] == [(6, "train")]
 
 
 # --- signals -------------------------------------------------------------------------------------

@@ -32,6 +32,17 @@ def test_the_best_step_of_those_that_are_kept(name, steps, best):
     assert best_step(LINES, name, steps) == best
 
 
+def test_the_best_step_is_of_what_is_evaluated_now():
+    train, test = {"split": "train", "images": 4}, {"split": "test", "images": 4}
+    values = [(2, train, 0.9), (4, test, 0.5), (6, test, 0.4)]
+    lines = [{"kind": "eval/a", "step": step, "on": on, "ap50": ap} for step, on, ap in values]
+    assert best_step(lines, "a/ap50", [2, 4, 6]) == 4
+    assert best_step(lines[:1], "a/ap50", [2, 4, 6]) == 2
+    del lines[0]["on"]  # an older version wrote it
+    assert best_step(lines, "a/ap50", [2, 4, 6]) == 2
+    assert best_step([], "a/ap50", [2, 4, 6]) is None
+
+
 @pytest.mark.parametrize("name", ["ap50", "c/ap50", "a/loss", "a/"])
 def test_a_metric_that_no_evaluation_has_is_named(name):
     check_metric("", [])

@@ -4,14 +4,15 @@ import shutil
 
 import pytest
 
-from mtnet_jax.config import check_ranges, default_config
+from mtnet_jax.config import default_config, phase, record_set
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.loop import train
+from mtnet_jax.training.option_checks import check_values
 from mtnet_jax.training.workdir import RECORDS, claim
-from tests.tiny import tiny_config
+from tests.tiny import DEMO_RECORDS, tiny_config
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,10 @@ from tests.tiny import tiny_config
         ("model.width", 0.0, "above 0"),
         ("decode.iou_threshold", 2.0, "from 0 to 1"),
         ("input.max_heads", 0, "at least 1"),
+        ("seed", 2**63, "below 2 to the power of 63"),
+        ("class_names", (), "one name or more"),
+        ("class_names", ("head", "head"), "none of them twice"),
+        ("class_names", ("head", 1), "one name or more"),
     ],
 )
 def test_options_out_of_range_are_named_before_anything_is_claimed(tmp_path, name, value, said):
@@ -42,9 +47,40 @@ def test_options_out_of_range_are_named_before_anything_is_claimed(tmp_path, nam
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "said"),
+    [
+        ("data.demo", "path", DEMO_RECORDS, "a text"),
+        ("data.demo", "weight", "2", "a number"),
+        ("phases.a", "batch_size", "4", "a whole number"),
+        ("phases.a", "warmup_steps", 1.5, "a whole number"),
+        ("phases.a", "trainable", "face", "a tuple"),
+        ("phases.a.loss", "alpha", None, "a number"),
+        ("", "seed", None, "a whole number"),
+        ("", "mix_box_rules", None, "True or False"),
+    ],
+)
+def test_values_of_another_kind_are_named(tmp_path, section, name, value, said):
+    config = tiny_config()
+    within = config
+    for part in filter(None, section.split(".")):
+        within = within[part]
+    with within.ignore_type():  # as `record_set` and `phase` take whatever they are given
+        within[name] = value
+    option = f"{section}.{name}".lstrip(".")
+    with pytest.raises(BadInput, match=rf"config\.{option} is .*: it must be {said}\."):
+        train(config, tmp_path / "run")
+
+
+def test_no_value_is_as_good_as_none_of_what_is_off():
+    config = tiny_config()
+    config.clip_norm = config.ema_decay = config.data.demo.eval_split = None
+    check_values(config)
+
+
 def test_the_defaults_are_in_range():
-    check_ranges(default_config())
-    check_ranges(tiny_config())
+    check_values(default_config())
+    check_values(tiny_config())
 
 
 def test_a_run_of_nothing_is_refused(tmp_path):
@@ -120,6 +156,19 @@ def test_changes_are_said_and_kept_and_others_refused(tmp_path):
         claim(tmp_path, config, {}, phase=1)
     config.phases.b.epochs, config.phases.a.epochs = 9.0, 1.0
     with pytest.raises(BadInput, match=r"phases\.a\.epochs"):
+        claim(tmp_path, config, {}, phase=0)
+
+
+def test_a_run_gets_no_further_records_and_no_further_phase(tmp_path):
+    # Both with the values that an option has by default, as an older configuration would lack it.
+    write_config(tmp_path, tiny_config())
+    config = tiny_config()
+    config.data.more = record_set(config.data.demo.path)
+    with pytest.raises(BadInput, match=r"data\.more\.train_split \(None there, 'train' here\)"):
+        claim(tmp_path, config, {}, phase=0)
+    config = tiny_config()
+    config.phases.c = phase((), epochs=1, batch_size=0, learning_rate=0)
+    with pytest.raises(BadInput, match=r"phases\.c\.batch_size \(None there, 0 here\)"):
         claim(tmp_path, config, {}, phase=0)
 
 

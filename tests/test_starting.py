@@ -38,6 +38,12 @@ def changed(**options) -> ConfigDict:
         ({"class_names": ("a", "b")}, {"class_names": ("b", "a")}, GROUPS, ["face"]),
         ({}, {"model.box_activation": "tanh"}, GROUPS, ["face"]),
         ({}, {"model.pose_activation": "tanh"}, GROUPS, ["pose"]),
+        (
+            {"model.aggregate": "boxes"},
+            {"model.box_activation": "tanh", "model.aggregate": "boxes"},
+            GROUPS,
+            ["face", "pose"],
+        ),
         ({}, {"model.pose_activation": "tanh"}, V1, ["face"]),
         ({}, {"model.pose_width": 2.0, "input.size": 320, "model.dtype": "bfloat16"}, GROUPS, []),
     ],
@@ -113,5 +119,6 @@ def test_what_became_of_the_groups_is_said_with_the_reason(monkeypatch, networks
     )
     assert second.startswith("WARNING: old: its rotations are in the frame 'ray'")
     del stored["params"]["backbone"]
-    with pytest.raises(BadInput, match="No part of the weights in old fits"):
+    found.model.width = 2.0
+    with pytest.raises(BadInput, match=r"in old fits .*: config\.model\.width is 2\.0 there, 1\.0"):
         starting._start_from(config, new)

@@ -13,6 +13,7 @@ from mtnet_jax.page.build import model_of
 from mtnet_jax.predict import runtimes
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.shipped import weights_folder
+from mtnet_jax.weights import load_weights
 from tests.tiny import DEMO_RECORDS
 
 RELEASE = weights_folder()
@@ -44,6 +45,11 @@ def test_another_device_is_not_ignored(alone, name, device):
 def test_a_file_that_is_no_weights_by_itself_is_said(name):
     with pytest.raises(BadInput, match=rf"{name} is not taken by itself: give its folder"):
         Predictor(RELEASE / name)
+
+
+def test_a_graph_is_no_weights_to_go_on_with():
+    with pytest.raises(BadInput, match=r"heads\.onnx is a graph .* give the folder"):
+        load_weights(RELEASE / "heads.onnx")
 
 
 def test_the_page_takes_no_file_of_other_weights(alone, monkeypatch):

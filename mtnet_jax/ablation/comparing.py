@@ -14,7 +14,7 @@ import numpy as np
 
 from mtnet_jax.ablation.measure import SETTINGS, Measured
 from mtnet_jax.evaluation.comparison import group_of
-from mtnet_jax.evaluation.figures import by_bins, pose_and_iou_figures
+from mtnet_jax.evaluation.figures import RECALL_POINTS, by_bins, pose_and_iou_figures
 from mtnet_jax.evaluation.intervals import (
     ENOUGH_GROUPS,
     Interval,
@@ -234,7 +234,10 @@ def _mean_ap(runs: Sequence[Measured], counts: np.ndarray, group: np.ndarray) ->
 
 
 def average_precision(run: Measured, counts: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """AP50 of all classes together, with groups of images drawn more than once or not at all.
+    """AP50 with groups of images drawn more than once or not at all.
+
+    As `metrics.summarise` has it of the images drawn: the mean over the classes that have truths
+    among them, with predictions of equal score entering together. 0 where no truth is drawn.
 
     Args:
       run: what was measured.
@@ -244,19 +247,31 @@ def average_precision(run: Measured, counts: np.ndarray, group: np.ndarray) -> n
     Returns:
       (resamples,) average precisions by 101 points of recall, as `figures.interpolated_precision`.
     """
+    total, classes = np.zeros(len(counts)), np.zeros(len(counts))
+    for label in np.unique(run.state.rows["label"]):
+        of_class = run.image_of_row[run.state.rows["label"] == label]
+        truths = counts @ np.bincount(group[of_class], minlength=counts.shape[1])
+        total += np.where(truths > 0, _precision_of_class(run, label, counts, group, truths), 0)
+        classes += truths > 0
+    return total / np.maximum(classes, 1)
+
+
+def _precision_of_class(
+    run: Measured, label: int, counts: np.ndarray, group: np.ndarray, truths: np.ndarray
+) -> np.ndarray:
+    """(resamples,) AP50 of a class that has so many truths in each resample."""
     outcome = run.state.outcomes[:, 0]
-    kept = np.flatnonzero(outcome >= 0)
+    kept = np.flatnonzero((outcome >= 0) & (run.state.labels == label))
     order = kept[np.argsort(-run.state.scores[kept], kind="stable")]
     true, of_prediction = outcome[order] > 0, group[run.image_of_prediction[order]]
-    truths = np.bincount(group[run.image_of_row], minlength=counts.shape[1])
-    points = np.linspace(0, 1, 101)
+    scores = run.state.scores[order]
+    last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of each group of ties
     values = []
-    for drawn in counts:
+    for drawn, of_drawn in zip(counts, truths, strict=True):
         weights = drawn[of_prediction]
         hits = np.cumsum(weights * true)
-        precision = hits / np.maximum(np.cumsum(weights), 1e-12)
+        precision = (hits / np.maximum(np.cumsum(weights), 1e-12))[last]
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        recall = hits / max(float(drawn @ truths), 1.0)
-        # Rounding must not put a recall of exactly .3 below the point .3.
-        values.append(envelope[np.searchsorted(recall, points - 1e-9, side="left")].mean())
+        recall = hits[last] / max(float(of_drawn), 1.0)
+        values.append(envelope[np.searchsorted(recall, RECALL_POINTS, side="left")].mean())
     return np.array(values)

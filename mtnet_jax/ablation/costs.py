@@ -26,7 +26,7 @@ def run_log(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def cost_of_run(folder: Path) -> dict[str, float]:
+def cost_of_run(folder: Path) -> dict[str, float | None]:
     """Cost of a finished run.
 
     Args:
@@ -35,7 +35,8 @@ def cost_of_run(folder: Path) -> dict[str, float]:
     Returns:
       "parameters"; "flop_of_image", of the network in prediction, as XLA counts them; "images" it
       was trained on; "seconds_of_1000_images", of the steps alone, as they were logged: without
-      compiling, evaluating, and being stopped.
+      compiling, evaluating, and being stopped. None for what is not known: XLA counts operations
+      on a CPU, which $JAX_PLATFORMS may leave out.
     """
     sizes = json.loads((folder / FINISHED).read_text())["parameters"]
     lines = run_log(folder)["train"]
@@ -48,12 +49,12 @@ def cost_of_run(folder: Path) -> dict[str, float]:
         "parameters": sum(sizes.values()),
         "flop_of_image": _operations(read_config(folder)),
         "images": lines[-1]["images"],
-        "seconds_of_1000_images": 1000 * seconds / timed_images if timed_images else float("nan"),
+        "seconds_of_1000_images": 1000 * seconds / timed_images if timed_images else None,
     }
 
 
-def _operations(config: Any) -> float:
-    """Floating-point operations of a network for one image."""
+def _operations(config: Any) -> float | None:
+    """Floating-point operations of a network for one image; None where they cannot be counted."""
     system = build_system(config)
     image = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
-    return flops_of(system.model.apply, abstract_variables(system), image) or float("nan")
+    return flops_of(system.model.apply, abstract_variables(system), image) or None

@@ -2,15 +2,14 @@
 
 import itertools
 import re
-import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mtnet_jax.config import load_config
+from mtnet_jax.config import call_in_file, load_config
 from mtnet_jax.errors import BadInput
 from mtnet_jax.shipped import shipped
 
@@ -88,7 +87,8 @@ def load_ablation(spec: str | Path) -> Ablation:
     """The ablation of a file, or of the name of one that ships.
 
     Raises:
-      BadInput: no such file or name, or one that is no ablation; says which there are.
+      BadInput: no such file or name (says which there are), an error in the file, with its line, or
+        what cannot be compared.
     """
     path = Path(spec)
     if not path.is_file():
@@ -96,10 +96,7 @@ def load_ablation(spec: str | Path) -> Ablation:
         if str(spec) not in found:
             raise BadInput(f"No ablation {spec}, neither a file nor one of {', '.join(found)}.")
         path = found[str(spec)]
-    get_ablation = runpy.run_path(str(path)).get("get_ablation")
-    if get_ablation is None:
-        raise BadInput(f"{path} has no function get_ablation(), which gives an Ablation.")
-    ablation = get_ablation()
+    ablation = call_in_file(path, "get_ablation", "an Ablation")
     _check(ablation, path)
     return ablation
 
@@ -145,31 +142,75 @@ def config_of(
 
 def _check(ablation: Ablation, path: Path) -> None:
     """Raises BadInput, with the file, for what cannot be compared."""
-    faults = []
     if not isinstance(ablation, Ablation):
         raise BadInput(f"{path}: get_ablation() gives a {type(ablation).__name__}, no Ablation.")
+    faults = _faults_of_kind(ablation) or _faults(ablation)
+    if faults:
+        raise BadInput(f"{path}: {'; '.join(faults)}.")
+
+
+def _faults_of_kind(ablation: Ablation) -> list[str]:
+    """Fields that hold something else than they should."""
+    faults = []
+    if not _is_mapping(ablation.arms, Mapping):
+        faults.append("arms must be a dict: name of an arm -> a dict of its options")
+    if not _is_mapping(ablation.test_sets, HeldOut):
+        faults.append("test_sets must be a dict: name of a set -> HeldOut(PATH, SPLIT)")
+    if not _is_list(ablation.seeds, lambda seed: isinstance(seed, int) and seed >= 0):
+        faults.append(f"seeds must be a tuple of whole numbers from 0, not {ablation.seeds!r}")
+    if not _is_list(ablation.detector_phases, lambda name: isinstance(name, str)):
+        faults.append(
+            f"detector_phases must be a tuple of names of phases, not {ablation.detector_phases!r}"
+        )
+    return faults
+
+
+def _is_mapping(found: Any, of: type) -> bool:
+    good = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
+    return good and all(isinstance(value, of) for value in found.values())
+
+
+def _is_list(found: Any, good: Callable[[Any], bool]) -> bool:
+    return isinstance(found, Sequence) and not isinstance(found, str) and all(map(good, found))
+
+
+def _faults(ablation: Ablation) -> list[str]:
+    """What cannot be compared of fields that hold what they should."""
+    faults = []
     if ablation.reference not in ablation.arms:
         faults.append(f"reference {ablation.reference!r} is none of the arms {list(ablation.arms)}")
     if not ablation.test_sets:
         faults.append("test_sets is empty: there is nothing to measure on")
+    for name, test_set in ablation.test_sets.items():
+        if not name or "/" in name:
+            faults.append(f"a test set cannot be called {name!r}: files are named after it")
+        if not isinstance(test_set.limit, int) or test_set.limit < 0:
+            faults.append(f"limit of {name!r} is {test_set.limit}: it must be a number from 0")
+        try:
+            re.compile(test_set.group)
+        except re.error as error:
+            faults.append(
+                f"group of {name!r} is {test_set.group!r}, no regular expression: {error}"
+            )
     for name, values in (("seeds", ablation.seeds), ("names of arms", _file_names(ablation))):
         if len(set(values)) < len(values) or not values:
             faults.append(f"{name} must differ and be at least one: {list(values)}")
-    faults += [
-        f"an arm cannot be called {arm!r}: its work directory needs a name, not that of detectors"
-        for arm in ablation.arms
-        if _as_file_name(arm) in ("", _DETECTOR)
-    ]
-    if ablation.detector_phases:
-        faults += [
-            f"arm {arm!r} changes {option}, which a shared detector depends on: leave "
-            "detector_phases out, or that option"
-            for arm, options in ablation.arms.items()
-            for option in options
-            if not _comes_after(option, ablation.detector_phases)
-        ]
-    if faults:
-        raise BadInput(f"{path}: {'; '.join(faults)}.")
+    for arm, options in ablation.arms.items():
+        if _as_file_name(arm) in ("", _DETECTOR):
+            faults.append(
+                f"an arm cannot be called {arm!r}: its work directory needs a name, not that of "
+                "detectors"
+            )
+        if "seed" in options:
+            faults.append(f"arm {arm!r} changes seed: every arm is trained with all of seeds")
+        if ablation.detector_phases:
+            faults += [
+                f"arm {arm!r} changes {option}, which a shared detector depends on: leave "
+                "detector_phases out, or that option"
+                for option in options
+                if not _comes_after(option, ablation.detector_phases)
+            ]
+    return faults
 
 
 def _comes_after(option: str, detector_phases: Sequence[str]) -> bool:

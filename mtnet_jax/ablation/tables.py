@@ -46,14 +46,15 @@ def _cost(result: Result) -> str:
         None,
     ]
     for arm, cost in result["costs"].items():
+        flop, seconds = cost["flop_of_image"], cost["seconds_of_1000_images"]
         lines.append(
             [
                 arm,
                 str(cost["runs"]),
                 f"{cost['parameters']:,}",
-                f"{cost['flop_of_image'] / 1e6:.1f}",
+                "-" if flop is None else f"{flop / 1e6:.1f}",
                 f"{cost['images']:,}",
-                f"{cost['seconds_of_1000_images']:.2f}",
+                "-" if seconds is None else f"{seconds:.2f}",
             ]
         )
     return align(lines)

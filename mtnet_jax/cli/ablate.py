@@ -41,6 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs what was parsed; returns the exit code."""
     from mtnet_jax.ablation import running
+    from mtnet_jax.ablation.checks import check_runs
     from mtnet_jax.ablation.report import write_report
     from mtnet_jax.ablation.spec import load_ablation
     from mtnet_jax.training.workdir import is_locked
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         for number, each, state in running.status(ablation, workdir, overrides):
             print(f"{number:4}  {each.name:40}  {state}")
         return 0
+    if not args.report:
+        check_runs(ablation, workdir, overrides)
     if args.number:
         each = running.run_of_number(ablation, args.number)
         try:

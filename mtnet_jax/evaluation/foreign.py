@@ -54,12 +54,12 @@ class ForeignPredictions:
     heads: Mapping[str, Mapping[str, np.ndarray]]
 
     def among(self, label_names: Sequence[str]) -> "ForeignPredictions":
-        """These predictions by the classes of a record set, where all heads are of one of several;
-        else as they are."""
-        (first, *others), names = self.class_names, tuple(label_names)
-        if others or not self.labelled or first not in names:
+        """These predictions by the classes of a record set, where it has all of their labels, also
+        those that none of these heads has; else as they are."""
+        names = tuple(label_names)
+        if not self.labelled or not set(self.class_names) <= set(names):
             return self
-        ids = np.array([names.index(first)])
+        ids = np.array([names.index(label) for label in self.class_names])
         heads = {n: {**of, "labels": ids[of["labels"]]} for n, of in self.heads.items()}
         return replace(self, class_names=names, heads=heads)
 

@@ -20,14 +20,15 @@ def differences(found: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, A
     """The options in which two configurations differ.
 
     Args:
-      found: as it was saved. An option that it lacks, being older, has its default.
+      found: as it was saved. An option that it lacks, being older, has its default; a record set
+        or a phase that it lacks has none.
       config: complete.
 
     Returns:
       Dotted name -> value in `found`, value in `config`; None where there is none.
     """
     old, new, usual = (
-        flatten(json.loads(each.to_json())) for each in (found, config, defaults_like(config))
+        flatten(json.loads(each.to_json())) for each in (found, config, defaults_like(found))
     )
     old |= {name: usual[name] for name in (new.keys() - old.keys()) & usual.keys()}
     names = sorted(old.keys() | new.keys())

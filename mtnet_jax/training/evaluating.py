@@ -17,7 +17,7 @@ from mtnet_jax.evaluation.metrics import (
     merge_states,
     summarise,
 )
-from mtnet_jax.evaluation.predicted import predict_records
+from mtnet_jax.evaluation.predicted import predict_records, spread
 from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, make_detector
 from mtnet_jax.system import System
 from mtnet_jax.training.distribution import Distribution, on_this_host
@@ -38,6 +38,11 @@ class Evaluator:
     def __call__(self, variables: Any, source: RecordSource, stopping: Stopping) -> Values:
         """Of `result` the few numbers that are followed while training."""
         return followed(self.result(variables, source, stopping))
+
+    def on(self, source: RecordSource) -> dict[str, Any]:
+        """What numbers of a source are of, for the log: other ones are no match for them."""
+        images = len(spread(len(source), self._config.eval_images))
+        return {"split": source.split, "images": images, **self._config.decode.to_dict()}
 
     def result(self, variables: Any, source: RecordSource, stopping: Stopping) -> dict[str, Any]:
         """All metrics of a source, the same on every host; all hosts must ask.

@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mtnet_jax.errors import Unavailable
-from mtnet_jax.run_metrics import METRICS, RESUME, read_metrics
+from mtnet_jax.run_metrics import METRICS, ON, RESUME, read_metrics
 
 
 class TrainingLog:
@@ -64,10 +64,21 @@ class TrainingLog:
             self._bar.set_description(phase, refresh=False)
             self._bar.update()
 
-    def metrics(self, kind: str, step: int, phase: str, values: Mapping[str, float | None]) -> None:
-        """Records named numbers (`kind` "train" or the name of an evaluation)."""
+    def metrics(
+        self,
+        kind: str,
+        step: int,
+        phase: str,
+        values: Mapping[str, float | None],
+        on: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records named numbers (`kind` "train" or the name of an evaluation, which is `on`
+        something)."""
         numbers = {name: _json_number(value) for name, value in values.items()}
-        line = {"kind": kind, "step": step, "phase": phase, "time": time.time(), **numbers}
+        line: dict[str, Any] = {"kind": kind, "step": step, "phase": phase, "time": time.time()}
+        line |= numbers
+        if on is not None:
+            line[ON] = dict(on)
         self.lines.append(line)
         if not self._main:
             return
@@ -80,9 +91,15 @@ class TrainingLog:
             texts = {k: "nan" if v is None else f"{v:.3g}" for k, v in shown.items()}
             self._bar.set_postfix(texts, refresh=False)
 
-    def has(self, kind: str, step: int) -> bool:
-        """Whether numbers of a kind were recorded at a step, in an earlier run too."""
-        return any(line["kind"] == kind and line["step"] == step for line in self.lines)
+    def has(self, kind: str, step: int, on: Mapping[str, Any] | None = None) -> bool:
+        """Whether numbers of a kind were recorded at a step, in an earlier run too: on the same,
+        where that is asked for and known."""
+        return any(
+            line["kind"] == kind
+            and line["step"] == step
+            and (on is None or line.get(ON, on) == dict(on))
+            for line in self.lines
+        )
 
     def _write(self, line: Mapping[str, Any]) -> None:
         try:

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
 from mtnet_jax.checkpoints import START, Checkpoints, NotFinite, Position
-from mtnet_jax.config import check_ranges
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.cpu.choice import fastest, steps_in_flight
 from mtnet_jax.data.augment import AugmentOptions, check_options
@@ -28,6 +27,7 @@ from mtnet_jax.training.distribution import Distribution, distribute, put_batch
 from mtnet_jax.training.evaluating import Evaluator, as_line
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.meter import Meter
+from mtnet_jax.training.option_checks import check_values
 from mtnet_jax.training.phases import (
     Phase,
     check_devices,
@@ -87,7 +87,7 @@ def train(
       Preempted: SIGTERM came; what was done is saved.
     """
     keep_large_buffers()
-    check_ranges(config)
+    check_values(config)
     system, phases = build_system(config), read_phases(config)
     system = system._replace(model=fastest(system.model))
     train_sources, eval_sources = open_sources(config)
@@ -170,7 +170,7 @@ def _train(
                 average, state = state.ema, None
             if said_of_profile := profile.shortfall():
                 log.say(said_of_profile)
-    assert variables is not None, "check_ranges refuses a run of nothing"
+    assert variables is not None, "check_values refuses a run of nothing"
     return ema.weights_of(average) if average is not None else variables
 
 
@@ -195,7 +195,7 @@ def _run_phase(
     if position.data is not None:
         batches.set_state(position.data)
     train_step = None
-    eval_every = round(config.eval_every_epochs * steps / phase.epochs)
+    eval_every = phase.steps_between(config.eval_every_epochs, steps)
     meter, metrics = Meter(phase.batch_size), None
     in_flight, most_in_flight = deque[Any](), steps_in_flight()
 
@@ -255,9 +255,10 @@ def _evaluate(run: Run, state: TrainState, position: Position, phase: Phase) -> 
         variables = ema.weights_of(state.ema)
     for name, source in run.eval_sources.items():
         # All processes or none: the log is that of the first.
-        if not hosts.from_first(run.log.has(f"eval/{name}", position.total_step)):
+        on = run.evaluator.on(source)
+        if not hosts.from_first(run.log.has(f"eval/{name}", position.total_step, on)):
             values = run.evaluator(variables, source, run.stopping)
-            run.log.metrics(f"eval/{name}", position.total_step, phase.name, values)
+            run.log.metrics(f"eval/{name}", position.total_step, phase.name, values, on)
             run.log.say(as_line(name, position.total_step, values))
     _keep_best(run)
 

@@ -42,12 +42,17 @@ class Phase(NamedTuple):
         """Steps of the phase for an epoch of so many images: one at least, none in 0 epochs."""
         return max(1, round(self.epochs * images / self.batch_size)) if self.epochs else 0
 
+    def steps_between(self, epochs: float, steps: int) -> int:
+        """Steps of so many epochs, where the phase has `steps`: one at least, none in 0 epochs."""
+        return max(1, round(epochs * steps / self.epochs)) if epochs else 0
+
 
 def read_phases(config: ConfigDict) -> tuple[Phase, ...]:
     """The phases of a configuration in the order of their names.
 
     Raises:
-      ValueError: no phase, an unknown group or schedule, a pose loss while the pose is frozen.
+      ValueError: no phase, an unknown group or schedule, a pose loss while the pose is frozen, none
+        where nothing else learns.
     """
     phases = []
     for name in sorted(config.phases):
@@ -133,11 +138,17 @@ def _check(phase: Phase, version: str) -> None:
             f"config.phases.{phase.name}.trainable is {phase.trainable}: "
             f"name one or more of {GROUPS}."
         )
-    if version == "v1" and set(phase.trainable) == {"pose"}:
+    pose_alone = set(phase.trainable) == {"pose"} and phase.epochs > 0
+    if version == "v1" and pose_alone:
         raise BadInput(
             f"config.phases.{phase.name}.trainable is {phase.trainable}, but in version v1 the "
             "face branch says the pose: nothing would learn. Name the face branch, or give the "
             "phase 0 epochs."
+        )
+    if version == "v2" and pose_alone and phase.weights.alpha == 1:
+        raise BadInput(
+            f"config.phases.{phase.name} trains the pose branch alone, and loss.alpha = 1 leaves "
+            "its loss out: nothing would learn. Set loss.alpha below 1, or give the phase 0 epochs."
         )
     if phase.schedule not in ("constant", "cosine"):
         raise BadInput(

@@ -44,6 +44,9 @@ _MEANS = {  # option -> the group whose numbers mean something else with another
 }
 
 
+_SHAPES = ("class_names", *(f"model.{n}" for n in ("version", "representation", "width", "depth")))
+
+
 def initial_variables(
     system: System, config: ConfigDict, distribution: Distribution
 ) -> dict[str, Any]:
@@ -142,14 +145,25 @@ def _start_from(config: ConfigDict, fresh: dict[str, Any]) -> dict[str, Any]:
     variables, became = start_from(stored, fresh, otherwise)
     said = [f"{group}: {why}" for group, why in otherwise.items()]
     if list(became) == [_FRESH]:
-        raise BadInput(
-            " ".join((f"No part of the weights in {folder} fits this network.", "; ".join(said)))
-        )
+        raise BadInput(_no_part_fits(found, config))
     parts = [f"{', '.join(groups)} {how}" for how, groups in became.items()]
     _say(f"from {folder}: {'; '.join((*parts, *said))}")
     for warning in start_warnings(found, config):
         _say(f"WARNING: {folder}: {warning}")
     return variables
+
+
+def _no_part_fits(found: ConfigDict, config: ConfigDict) -> str:
+    """Says in which options of the network weights differ that do not fit it at all."""
+    differ = [
+        f" config.{name} is {old!r} there, {new!r} here;"
+        for name, (old, new) in differences(found, config).items()
+        if name in _SHAPES
+    ]
+    return (
+        f"No part of the weights in {config.init.weights} fits this network:{''.join(differ)} "
+        "begin with those of the same options, or of a network that is narrower or shallower."
+    )
 
 
 def means_otherwise(
@@ -175,6 +189,8 @@ def means_otherwise(
             # Of a network of one head for everything, the pose is said by the face branch.
             speaker = group if group in groups else "face"
             reasons.setdefault(speaker, []).append(f"{option} is {old!r} there, {new!r} here")
+    if "face" in reasons and "pose" in groups and config.model.aggregate == "boxes":
+        reasons.setdefault("pose", []).extend(f"it reads faces: {why}" for why in reasons["face"])
     return {group: ", ".join(of_group) for group, of_group in reasons.items()}
 
 

@@ -1,0 +1,96 @@
+"""Faults of a specification are said before anything is trained."""
+
+import pytest
+
+from mtnet_jax.ablation.checks import check_runs
+from mtnet_jax.ablation.spec import HeldOut, load_ablation
+from mtnet_jax.cli import main
+from mtnet_jax.errors import BadInput
+from tests.ablations import ablation, written
+from tests.tiny import DEMO_RECORDS
+
+DEMO = str(DEMO_RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("nothing.of_that_name", "line 2: NameError"), ("def f(:", "line 2: SyntaxError")],
+)
+def test_an_error_in_a_specification_is_said_with_its_line(tmp_path, line, said):
+    path = tmp_path / "spec.py"
+    path.write_text(f"def get_ablation():\n    {line}\n")
+    with pytest.raises(BadInput, match=rf"spec\.py, {said}"):
+        load_ablation(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": 3}, "seeds must be a tuple of whole numbers from 0, not 3"),
+        ({"seeds": (0, -1)}, "seeds must be a tuple"),
+        ({"arms": ["euler", "vectors"]}, "arms must be a dict"),
+        ({"arms": {"euler": None, "vectors": {}}}, "arms must be a dict"),
+        ({"test_sets": {"demo": DEMO}}, "test_sets must be a dict"),
+        ({"test_sets": {"a/b": HeldOut(DEMO)}}, "cannot be called 'a/b'"),
+        ({"test_sets": {"demo": HeldOut(DEMO, group="(")}}, "group of 'demo' is '\\(', no reg"),
+        ({"test_sets": {"demo": HeldOut(DEMO, limit=-1)}}, "limit of 'demo' is -1"),
+        ({"detector_phases": "phase1"}, "detector_phases must be a tuple"),
+        ({"arms": {"vectors": {}, "other": {"seed": 7}}}, "arm 'other' changes seed"),
+    ],
+)
+def test_what_a_specification_holds_is_checked(tmp_path, changes, said):
+    with pytest.raises(BadInput, match=said):
+        load_ablation(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "said"),
+    [
+        ({"test_sets": {"a": HeldOut("nowhere")}}, (), "test set 'a': No record set at nowhere"),
+        ({"test_sets": {"a": HeldOut(DEMO, "valid")}}, (), "test set 'a': .* no split 'valid'"),
+        (
+            {"test_sets": {"a": HeldOut(DEMO, group="person")}},
+            (),
+            "test set 'a': The group 'person' finds nothing",
+        ),
+        ({"arms": {"vectors": {"ema_decay": 2.0}}}, (), r"vectors-seed0: config\.ema_decay is 2"),
+        ({"arms": {"vectors": {"model.representation": "six"}}}, (), "Unknown representation"),
+        (
+            {"detector_phases": ("phase1", "phase2", "phase3")},
+            (),
+            "detector_phases names 'phase3', which learns poses",
+        ),
+        (
+            {"detector_phases": ("phase1", "phase2")},
+            ("--config.phases.phase3.epochs=0",),
+            "euler-seed0: Nothing to train",
+        ),
+        ({}, ("--config.seed=3",), "the seeds are those of the specification"),
+        (
+            {},
+            ("--config.model.representation=sixd",),
+            r"--config\.model\.representation would change nothing in 'euler'",
+        ),
+    ],
+)
+def test_what_would_end_a_grid_late_is_said_first(tmp_path, changes, overrides, said):
+    usual = {"test_sets": {"demo": HeldOut(DEMO)}}
+    with pytest.raises(BadInput, match=said):
+        check_runs(ablation(**{**usual, **changes}), tmp_path, overrides)
+
+
+def test_a_good_grid_passes(tmp_path):
+    good = ablation(
+        test_sets={"demo": HeldOut(DEMO, group=r"\d")}, detector_phases=("phase1", "phase2")
+    )
+    check_runs(good, tmp_path, ["--config.model.width=0.5", "--config.phases.phase3.epochs=1"])
+
+
+def test_the_command_says_it_before_it_begins(tmp_path, capsys):
+    spec = written(tmp_path, test_sets={"demo": HeldOut("nowhere")})
+    command = ["ablate", str(spec), "--workdir", str(tmp_path / "runs")]
+    for more in ([], ["--run", "1"]):
+        assert main([*command, *more]) == 1
+        assert "test set 'demo': No record set at nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main([*command, "--list"]) == 0
