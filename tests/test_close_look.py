@@ -7,9 +7,10 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.close_look import close_squares, close_view, with_close_looks
+from mtnet_jax.predict.close_look import CLOSE_LOOK, close_squares, close_view
 from mtnet_jax.predict.placing import View, heads_in_view, input_of_views, shown_part
 from mtnet_jax.predict.predictor import Predictor, read_image
+from mtnet_jax.predict.second_look import with_second_looks
 from mtnet_jax.rotations import geodesic_degrees
 from tests.conftest import REPOSITORY
 from tests.looks import found
@@ -175,7 +176,9 @@ def test_what_the_looks_say_is_the_mean_weighted_by_the_size_of_the_head(count, 
     image, near = crowd(count)
     seen = Rotation.from_euler("y", 40, degrees=True)
     network = Network(seen.as_matrix())
-    (refined,) = with_close_looks(network, [image], [near], size=SIZE, iou_threshold=0.5)
+    (refined,) = with_second_looks(
+        CLOSE_LOOK, network, [image], [near], size=SIZE, iou_threshold=0.5
+    )
     assert [len(inputs) for inputs in network.inputs] == [1]
     assert len(refined["boxes"]) == count
     mirror = Rotation.from_euler("y", -40, degrees=True)
@@ -195,12 +198,14 @@ def test_several_images_are_looked_at_as_each_alone():
     """No call has more inputs than there are images: JAX compiles for each number."""
     images, near = zip(*(crowd(count) for count in (12, 0, 3, 20)), strict=True)
     network = Network(Rotation.from_euler("y", 40, degrees=True).as_matrix())
-    refined = with_close_looks(network, images, near, size=SIZE, iou_threshold=0.5)
+    refined = with_second_looks(CLOSE_LOOK, network, images, near, size=SIZE, iou_threshold=0.5)
     assert [len(inputs) for inputs in network.inputs] == [3]  # one each, but for the empty one
     assert [len(each["boxes"]) for each in refined] == [12, 0, 3, 20]
     assert refined[1] is near[1]
     for image, before, each in zip(images, near, refined, strict=True):
-        (alone,) = with_close_looks(network, [image], [before], size=SIZE, iou_threshold=0.5)
+        (alone,) = with_second_looks(
+            CLOSE_LOOK, network, [image], [before], size=SIZE, iou_threshold=0.5
+        )
         for name, values in alone.items():
             np.testing.assert_array_equal(values, each[name])
     for each, before in zip(refined, near, strict=True):
@@ -211,7 +216,9 @@ def test_several_images_are_looked_at_as_each_alone():
 def test_a_head_that_is_not_seen_again_stays():
     image, near = crowd(3)
     image[:] = 0
-    (kept,) = with_close_looks(Network(np.eye(3)), [image], [near], size=SIZE, iou_threshold=0.5)
+    (kept,) = with_second_looks(
+        CLOSE_LOOK, Network(np.eye(3)), [image], [near], size=SIZE, iou_threshold=0.5
+    )
     for name, values in near.items():
         np.testing.assert_array_equal(kept[name], values)
 

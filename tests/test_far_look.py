@@ -8,13 +8,14 @@ from scipy.spatial.transform import Rotation
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.far_look import (
+    FAR_LOOK,
     far_views,
     is_worth_it,
     join,
     mean_of_looks,
-    with_far_looks,
 )
 from mtnet_jax.predict.placing import heads_in_image, input_of_views, letterboxed
+from mtnet_jax.predict.second_look import with_second_looks
 from tests.looks import found
 
 SIZE = 64
@@ -137,7 +138,7 @@ def test_only_images_that_need_it_are_looked_at_again():
     heads = network(np.stack(inputs))
     first = [heads_in_image(heads, i, m, (200, 200, 3)) for i, m in enumerate(matrices)]
     assert [len(each["boxes"]) for each in first] == [1, 0, 1]
-    both = with_far_looks(network, images, first, size=SIZE, iou_threshold=0.5)
+    both = with_second_looks(FAR_LOOK, network, images, first, size=SIZE, iou_threshold=0.5)
     assert network.calls == [3, 1]
     np.testing.assert_allclose(both[1]["boxes"], [[5, 5, 185, 185]], atol=7)
     assert both[0] is first[0]

@@ -9,7 +9,8 @@ from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 from mtnet_jax.predict.placing import View, input_of_views
 from mtnet_jax.predict.predictor import Predictor, read_image
-from mtnet_jax.predict.turned_look import is_doubtful, turned_views, with_turned_looks
+from mtnet_jax.predict.second_look import with_second_looks
+from mtnet_jax.predict.turned_look import TURNED_LOOK, is_doubtful, turned_views
 from mtnet_jax.rotations import geodesic_degrees
 from tests.conftest import REPOSITORY
 from tests.looks import found
@@ -76,7 +77,7 @@ def test_the_surest_turn_says_how_a_head_lies_and_others_stay():
         asked.append(len(inputs))
         return heads_of([0.7, 0.999, 0.3], [20, 20, 70, 70], image.shape)
 
-    (joined,) = with_turned_looks(detect, [image], [near], size=448, iou_threshold=0.5)
+    (joined,) = with_second_looks(TURNED_LOOK, detect, [image], [near], size=448, iou_threshold=0.5)
     assert asked == [1]
     np.testing.assert_allclose(joined["scores"], [0.999, 0.95], atol=1e-6)
     np.testing.assert_allclose(joined["boxes"][0], [20, 20, 70, 70], atol=0.5)
@@ -84,7 +85,7 @@ def test_the_surest_turn_says_how_a_head_lies_and_others_stay():
     expected = Rotation.from_euler("z", -90, degrees=True).as_matrix()
     np.testing.assert_allclose(joined["rotations"][0], expected, atol=1e-5)
     sure = found([20, 20, 70, 70], scores=[0.999])
-    (same,) = with_turned_looks(detect, [image], [sure], size=448, iou_threshold=0.5)
+    (same,) = with_second_looks(TURNED_LOOK, detect, [image], [sure], size=448, iou_threshold=0.5)
     assert same is sure
     assert asked == [1]
 

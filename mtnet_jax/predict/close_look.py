@@ -10,16 +10,15 @@ and rotation counts more than the first one, in proportion to the size of the he
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
-from mtnet_jax.heads import FOUND_SCORE, Heads
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.predict.placing import Found, View
-from mtnet_jax.predict.second_look import look_again, merge
+from mtnet_jax.predict.second_look import SecondLook, merge
 from mtnet_jax.rotations import nearest_rotation
 
 SQUARE = 149  # pixels of the input, side of the square that shows a head: a third of 448
@@ -36,41 +35,6 @@ class Square(NamedTuple):
 
     head: int
     view: View
-
-
-def with_close_looks(
-    detect: Callable[[np.ndarray], Heads],
-    images: Sequence[np.ndarray],
-    found: Sequence[Found],
-    *,
-    size: int,
-    iou_threshold: float,
-) -> list[Found]:
-    """What was found in images, small heads with what a second look says of them.
-
-    Args:
-      detect, images: see `second_look.look_again`.
-      found: heads of the first look at each, in pixels of the image.
-      size: side of the network's input.
-      iou_threshold: of two heads that are one after the second look.
-    """
-    packed = {
-        i: squares
-        for i, image in enumerate(images)
-        if (squares := close_squares(found[i]["boxes"], found[i]["scores"], image.shape, size))
-    }
-    views = {i: [square.view for square in squares] for i, squares in packed.items()}
-    refined = list(found)
-    for i, shown in look_again(detect, images, views, size).items():
-        seen: Seen = defaultdict(list)
-        for (head, _), there in zip(packed[i], shown, strict=True):
-            best = _same_head(found[i]["boxes"][head], there)
-            if best is not None:
-                seen[head].append((there["boxes"][best], there["rotations"][best]))
-        # Pixels of a head in the first look for one that it has in the others.
-        scale = size / max(images[i].shape[:2]) / (HEAD * views[i][0].side)
-        refined[i] = merge([_refined(found[i], seen, scale)], iou_threshold)
-    return refined
 
 
 def close_squares(
@@ -130,3 +94,25 @@ def _refined(near: Found, seen: Seen, scale: float) -> Found:
     numbers = list(seen)  # all at once: an SVD of a matrix takes longer to call than to compute
     refined["rotations"][numbers] = nearest_rotation(refined["rotations"][numbers])
     return refined
+
+
+def _views(near: Found, shape: tuple[int, ...], size: int) -> list[View]:
+    return [square.view for square in close_squares(near["boxes"], near["scores"], shape, size)]
+
+
+def _join(
+    near: Found, shown: list[Found], shape: tuple[int, ...], size: int, iou_threshold: float
+) -> Found:
+    """Heads of the first look, small ones with what the second look says of them."""
+    squares = close_squares(near["boxes"], near["scores"], shape, size)
+    seen: Seen = defaultdict(list)
+    for (head, _), there in zip(squares, shown, strict=True):
+        best = _same_head(near["boxes"][head], there)
+        if best is not None:
+            seen[head].append((there["boxes"][best], there["rotations"][best]))
+    # Pixels of a head in the first look for one that it has in the others.
+    scale = size / max(shape[:2]) / (HEAD * squares[0].view.side)
+    return merge([_refined(near, seen, scale)], iou_threshold)
+
+
+CLOSE_LOOK = SecondLook(_views, _join)

@@ -6,15 +6,15 @@ the second time mirrored, and takes the mean of what the two say. Images without
 of them, need no such look.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mtnet_jax.boxes import iou_xyxy, longer_side_xyxy
 from mtnet_jax.data import geometry
-from mtnet_jax.heads import FOUND_SCORE, Heads
+from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import merge, with_second_looks
+from mtnet_jax.predict.second_look import SecondLook, merge
 from mtnet_jax.rotations import nearest_rotation
 
 # Pixels of the input that the longer side of the image gets in the second look; at most half of it.
@@ -28,32 +28,6 @@ SMALLEST_FAR = 0.22  # what is smaller from the first
 def far_side(size: int) -> int:
     """Pixels of the longer side of an image in the second look, of an input of `size` pixels."""
     return min(FAR_SIDE, size // 2)
-
-
-def with_far_looks(
-    detect: Callable[[np.ndarray], Heads],
-    images: Sequence[np.ndarray],
-    found: Sequence[Found],
-    *,
-    size: int,
-    iou_threshold: float,
-) -> list[Found]:
-    """What was found in images, with a second look at those where it is worth it.
-
-    Args:
-      detect, images: see `second_look.look_again`.
-      found: heads of the first look at each, in pixels of the image.
-      size: side of the network's input.
-      iou_threshold: of heads that two looks found.
-    """
-
-    def views_of(near: Found, shape: tuple[int, ...]) -> list[View]:
-        return far_views(shape, size) if is_worth_it(near, shape) else []
-
-    def joined(near: Found, seen: list[Found], shape: tuple[int, ...]) -> Found:
-        return join(near, mean_of_looks(seen, iou_threshold), shape, iou_threshold)
-
-    return with_second_looks(detect, images, found, size, views_of, joined)
 
 
 def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
@@ -121,3 +95,16 @@ def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) 
 def extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
     """(m,) longer sides of heads, in parts of the longer side of their image."""
     return longer_side_xyxy(heads["boxes"]) / max(shape[:2])
+
+
+def _views(near: Found, shape: tuple[int, ...], size: int) -> list[View]:
+    return far_views(shape, size) if is_worth_it(near, shape) else []
+
+
+def _join(
+    near: Found, seen: list[Found], shape: tuple[int, ...], size: int, iou_threshold: float
+) -> Found:
+    return join(near, mean_of_looks(seen, iou_threshold), shape, iou_threshold)
+
+
+FAR_LOOK = SecondLook(_views, _join)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.close_look import with_close_looks
-from mtnet_jax.predict.far_look import with_far_looks
+from mtnet_jax.predict.close_look import CLOSE_LOOK
+from mtnet_jax.predict.far_look import FAR_LOOK
 from mtnet_jax.predict.placing import Found, heads_in_image
+from mtnet_jax.predict.second_look import SecondLook, with_second_looks
 from mtnet_jax.predict.tiles import AUTO, Tile, with_tiles
-from mtnet_jax.predict.turned_look import with_turned_looks
+from mtnet_jax.predict.turned_look import TURNED_LOOK
 
 
 def look_at(
@@ -41,11 +42,14 @@ def look_at(
         for row, (image, matrix) in enumerate(zip(images, matrices, strict=True))
     ]
     more: dict[str, Any] = {"size": inputs[0].shape[0], "iou_threshold": iou_threshold}
+
+    def again(look: SecondLook, found: Sequence[Found]) -> list[Found]:
+        return with_second_looks(look, detect, images, found, **more)
+
     if second_looks:
-        found = with_far_looks(detect, images, found, **more)
-        found = with_turned_looks(detect, images, found, **more)
+        found = again(TURNED_LOOK, again(FAR_LOOK, found))
     if second_looks or tile != AUTO:
         found = with_tiles(detect, images, found, **more, tile=tile)
     if second_looks:
-        found = with_close_looks(detect, images, found, **more)
+        found = again(CLOSE_LOOK, found)
     return found

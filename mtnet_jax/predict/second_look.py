@@ -2,6 +2,7 @@
 (`tiles`, `close_look`); and what all such looks share."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -26,28 +27,45 @@ def looks_again(config: ConfigDict, wanted: bool | None = None) -> bool:
     return bool(config.input.get("second_look", False) if wanted is None else wanted)
 
 
+class SecondLook(NamedTuple):
+    """A kind of look: what it shows of an image, and what becomes of the heads then.
+
+    Attributes:
+      views: (heads so far, shape of the image, side of the input) -> views that share an input;
+        none where it is not worth it.
+      join: (heads so far, those of each view, shape of the image, side of the input, IoU beyond
+        which two heads are one) -> the heads of both.
+    """
+
+    views: Callable[[Found, tuple[int, ...], int], list[View]]
+    join: Callable[[Found, list[Found], tuple[int, ...], int, float], Found]
+
+
 def with_second_looks(
+    look: SecondLook,
     detect: Callable[[np.ndarray], Heads],
     images: Sequence[np.ndarray],
     found: Sequence[Found],
+    *,
     size: int,
-    views_of: Callable[[Found, tuple[int, ...]], list[View]],
-    joined: Callable[[Found, list[Found], tuple[int, ...]], Found],
+    iou_threshold: float,
 ) -> list[Found]:
-    """The heads of images, where it is worth it with what further views of them show.
+    """The heads of images, where it is worth it with what one more look shows of them.
 
     Args:
+      look: the kind of look.
       detect, images, size: see `look_again`.
       found: heads so far, in pixels of each image.
-      views_of: heads and shape of an image -> its views; none: it is not worth it.
-      joined: heads so far, those of each view, and the shape -> the heads of both.
+      iou_threshold: of heads that two looks found.
     """
     views = {
-        i: shown for i, image in enumerate(images) if (shown := views_of(found[i], image.shape))
+        i: shown
+        for i, image in enumerate(images)
+        if (shown := look.views(found[i], image.shape, size))
     }
     seen = look_again(detect, images, views, size)
     return [
-        joined(heads, seen[i], images[i].shape) if i in seen else heads
+        look.join(heads, seen[i], images[i].shape, size, iou_threshold) if i in seen else heads
         for i, heads in enumerate(found)
     ]
 

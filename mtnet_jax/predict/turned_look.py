@@ -6,50 +6,17 @@ image as it is and turned to either side, and the surest of the three says how t
 who stand on their head are too rare for a fourth.
 """
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from mtnet_jax.boxes import iou_xyxy
 from mtnet_jax.data import geometry
-from mtnet_jax.heads import Heads
 from mtnet_jax.predict.far_look import LARGE, SMALLEST_FAR, extents, far_side, is_worth_it
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import merge, with_second_looks
+from mtnet_jax.predict.second_look import SecondLook, merge
 
 QUARTERS = (0, 1, 3)  # of a circle, clockwise
 SURE = 0.998  # a large head of this score is upright
 LEAST_TURNED = 0.995  # a turned view must be as sure as this, as it mostly is of an upright head
-
-
-def with_turned_looks(
-    detect: Callable[[np.ndarray], Heads],
-    images: Sequence[np.ndarray],
-    found: Sequence[Found],
-    *,
-    size: int,
-    iou_threshold: float,
-) -> list[Found]:
-    """What was found in images, large heads as the turn says in which they are upright.
-
-    Args:
-      detect, images: see `second_look.look_again`.
-      found: heads of each after the looks from farther away, in pixels of the image.
-      size: side of the network's input.
-      iou_threshold: of heads that two looks found.
-    """
-
-    def views_of(heads: Found, shape: tuple[int, ...]) -> list[View]:
-        return turned_views(shape, size) if is_doubtful(heads, shape) else []
-
-    def joined(heads: Found, seen: list[Found], shape: tuple[int, ...]) -> Found:
-        upright, *turned = seen
-        surer = [_surer(each, upright, shape, iou_threshold) for each in turned]
-        lying = merge(surer, iou_threshold)
-        overlaps = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]) > iou_threshold
-        return merge([chosen(heads, ~overlaps.any(axis=1)), lying], iou_threshold)
-
-    return with_second_looks(detect, images, found, size, views_of, joined)
 
 
 def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
@@ -69,9 +36,27 @@ def turned_views(shape: tuple[int, ...], size: int) -> list[View]:
     ]
 
 
+def _views(heads: Found, shape: tuple[int, ...], size: int) -> list[View]:
+    return turned_views(shape, size) if is_doubtful(heads, shape) else []
+
+
+def _join(
+    heads: Found, seen: list[Found], shape: tuple[int, ...], size: int, iou_threshold: float
+) -> Found:
+    """The heads so far, large ones as the view says in which they are upright."""
+    upright, *turned = seen
+    surer = [_surer(each, upright, shape, iou_threshold) for each in turned]
+    lying = merge(surer, iou_threshold)
+    overlaps = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]) > iou_threshold
+    return merge([chosen(heads, ~overlaps.any(axis=1)), lying], iou_threshold)
+
+
 def _surer(heads: Found, upright: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:
     """Large heads of a turned view of which it is surer than the view that is not turned."""
     same = iou_xyxy(heads["boxes"][:, None], upright["boxes"][None]) > iou_threshold
     scores = np.where(same, upright["scores"][None], 0.0).max(axis=1, initial=LEAST_TURNED)
     large = extents(heads, shape) >= SMALLEST_FAR
     return chosen(heads, large & (heads["scores"] > scores))
+
+
+TURNED_LOOK = SecondLook(_views, _join)
