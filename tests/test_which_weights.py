@@ -48,7 +48,7 @@ def test_a_file_that_is_no_weights_by_itself_is_said(name):
 
 
 def test_a_graph_is_no_weights_to_go_on_with():
-    with pytest.raises(BadInput, match=r"heads\.onnx is a graph .* give the folder"):
+    with pytest.raises(BadInput, match=r"heads\.onnx holds a network .* give the folder"):
         load_weights(RELEASE / "heads.onnx")
 
 
