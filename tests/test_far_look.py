@@ -30,6 +30,8 @@ SHAPE = (100, 200, 3)
         (found([0, 0, 40, 56], [0, 0, 64, 56]), True),
         (found([0, 0, 40, 56], [0, 0, 90, 90], scores=[0.9, 0.1]), False),  # only a guess
         (found([0, 0, 40, 60], scores=[0.1]), True),
+        (found([0, 0, 20, 20], [30, 0, 50, 20], scores=[0.6, 0.4]), True),  # leaves may be like it
+        (found([0, 0, 20, 20], [30, 0, 50, 20], scores=[0.8, 0.4]), False),
     ],
 )
 def test_a_large_head_or_none_is_worth_a_second_look(heads, expected):

@@ -116,6 +116,7 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
     far = {
         "side": far_look.far_side(config.input.size),
         "sure": FOUND_SCORE,
+        "plain": far_look.PLAIN,
         "large": far_look.LARGE,
         "largestNear": far_look.LARGEST_NEAR,
         "smallestFar": far_look.SMALLEST_FAR,

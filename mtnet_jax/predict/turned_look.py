@@ -20,7 +20,7 @@ LEAST_TURNED = 0.995  # a turned view must be as sure as this, as it mostly is o
 
 
 def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
-    """Whether there is no head, or a large one of which the network is not very sure."""
+    """Whether there is no plain head, or a large one of which the network is not very sure."""
     large = extents(found, shape) > LARGE
     return is_worth_it(found, shape) and not (found["scores"][large] >= SURE).any()
 

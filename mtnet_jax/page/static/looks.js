@@ -88,10 +88,10 @@ export function headsInView({boxes, scores, labels, rotations}, view, {width, he
   return heads;
 }
 
-// Whether the first look found a large head, or none at all.
-export function isWorthAFarLook(heads, image, {sure, large}) {
-  const found = heads.filter(({score}) => score >= sure);
-  return !found.length || found.some((head) => extent(head, image) > large);
+// Whether the first look found a large head, or no plain one.
+export function isWorthAFarLook(heads, image, {sure, plain, large}) {
+  const isLarge = (head) => head.score >= sure && extent(head, image) > large;
+  return heads.some(isLarge) || !heads.some(({score}) => score >= plain);
 }
 
 // Two views of the image side by side, the second mirrored.
@@ -137,7 +137,7 @@ export function joinLooks(near, far, image, {largestNear, smallestFar}, iouThres
   return eachOnce(both, iouThreshold);
 }
 
-// Whether there is no head, or a large one of which the network is not very sure: it may lie.
+// Whether there is no plain head, or a large one of which the network is not very sure: it may lie.
 export function isWorthATurnedLook(heads, image, {far, turned}) {
   const large = heads.filter((head) => extent(head, image) > far.large);
   return isWorthAFarLook(heads, image, far) && !large.some(({score}) => score >= turned.sure);
