@@ -15,7 +15,13 @@ PAPER = "rotations boxes camera heads representations anchors targets losses dec
 FLOORS = (
     ("mtnet_jax.version",),
     ("mtnet_jax.errors",),
-    ("mtnet_jax.columns", "mtnet_jax.hosts", "mtnet_jax.places", "mtnet_jax.workers"),
+    (
+        "mtnet_jax.columns",
+        "mtnet_jax.hosts",
+        "mtnet_jax.option_types",
+        "mtnet_jax.places",
+        "mtnet_jax.workers",
+    ),
     ("mtnet_jax.outputs", "mtnet_jax.mirror"),
     ("mtnet_jax.shipped",),
     tuple(f"mtnet_jax.{name}" for name in PAPER.split()),

@@ -1,11 +1,15 @@
 """Types of command line options that several converters share."""
 
 import argparse
-import math
 from pathlib import Path
 
 from data_prep.engine.description import check_split
 from mtnet_jax.errors import BadInput
+from mtnet_jax.option_types import amount as amount
+from mtnet_jax.option_types import degrees as degrees
+from mtnet_jax.option_types import natural as natural
+from mtnet_jax.option_types import positive as positive
+from mtnet_jax.option_types import share as share
 from mtnet_jax.places import Place, place_argument
 
 
@@ -41,45 +45,6 @@ def output(text: str) -> Place:
     """`folder`, or an address."""
     found = place_argument(text)
     return folder(text) if isinstance(found, Path) else found
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    return _between(text, 0, 1)
-
-
-def degrees(text: str) -> float:
-    """A number from 0 to 180."""
-    return _between(text, 0, 180)
-
-
-def amount(text: str) -> float:
-    """A number from 0, inf among them."""
-    return _between(text, 0, math.inf)
-
-
-def _between(text: str, low: float, high: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from {low:g} to {high:g}")
-    return number
 
 
 def label_map(text: str) -> dict[str, str]:

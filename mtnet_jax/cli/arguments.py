@@ -5,29 +5,10 @@ import re
 from pathlib import Path
 
 from mtnet_jax.errors import BadInput
+from mtnet_jax.option_types import natural as natural
+from mtnet_jax.option_types import positive as positive
+from mtnet_jax.option_types import share as share
 from mtnet_jax.run_metrics import BEST, LAST
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
-    return number
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal() or int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return int(text)
 
 
 def port(text: str) -> int:
