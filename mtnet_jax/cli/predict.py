@@ -213,7 +213,9 @@ def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int
     from mtnet_jax.predict.files import overlay_names, predict_files
     from mtnet_jax.predict.window import Window
 
-    for path, overlay in overlay_names(outputs, images, args.out).items():  # before the work
+    # What stands where crops and texts would go is said before the work.
+    beside = args.out if args.save_crops or args.save_txt else None
+    for path, overlay in overlay_names(outputs, images, beside).items():
         if args.save_crops:
             outputs.check(crop_of(overlay, 1), str(path.resolve()))
         if args.save_txt:
