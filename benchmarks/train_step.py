@@ -7,6 +7,7 @@ Contenders, each in a process of its own, with as many threads as there are core
 - mtnet: the step that `mtnet train` runs in its last phase, all groups learning, as it runs it.
 - mtnet, plain: the same without what this project does for CPUs (oneDNN, compiler, allocator).
 - mtnet, remat: the same with `config.model.remat = "blocks"`: less memory for more time.
+- mtnet, float32: with `--dtype bfloat16`, the same without it.
 - pytorch, and pytorch, channels last: the network of `tests/torch_twin.py` and the loss of
   `tests/torch_loss.py`, eager, in both memory formats, with the same weights and batch. Before
   anything is measured, the losses of the first step are compared.
@@ -262,6 +263,8 @@ def main() -> None:
         ),
         "mtnet, remat": Contender(mtnet_step, {**shape, "remat": "blocks"}),
     }
+    if args.dtype != "float32":
+        contenders["mtnet, float32"] = Contender(mtnet_step, {**shape, "dtype": "float32"})
     with tempfile.TemporaryDirectory() as folder:
         if installed("torch"):
             path, sizes = f"{folder}/twin.pt", (args.width, args.size, args.batch)
@@ -275,7 +278,7 @@ def main() -> None:
     print(shape)
     print(table(results))
     for name in contenders:
-        if name.startswith("pytorch"):
+        if name.startswith("pytorch") or name == "mtnet, float32":
             middle, low, high = ratio(results["mtnet"], results[name])
             print(f"mtnet / {name}: {middle:.3f} ({low:.3f} to {high:.3f})")
     for name, result in results.items():

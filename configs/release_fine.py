@@ -2,12 +2,15 @@ r"""What `configs/release_wide.py` trained, gone on with on two CPU cores: faces
 
     mtnet train --config release_fine --workdir runs/release_fine
 
-The face mesh that labels the portraits of the Congress takes turned faces for more frontal ones
-(docs/results.md): `benchmarks/member_photos.py` asks it up to 35 degrees now, and turns what it
-says out by a tenth. Of the portraits, every third was used, twice as often. Inputs of 320
-pixels cost half, and most heads in them are 50 to 110 pixels long: the sizes at which second looks
-show heads (`mtnet_jax/predict`). Anchors keep their pixels. Level with what it began from, so it
-does not ship (docs/results.md).
+The face mesh that labels photographs takes turned faces for more frontal ones (docs/results.md): it
+is asked up to 35 degrees now, and what it says is turned out by a tenth (for the portraits of the
+Congress by `benchmarks/member_photos.py`, for the others by `benchmarks/photographs.py`). Of the
+portraits, every second was used, twice as often. Inputs of 320 pixels cost half, and most heads in
+them are 50 to 110 pixels long: the sizes at which second looks show heads (`mtnet_jax/predict`).
+Anchors keep their pixels.
+
+bfloat16, for processors that multiply it (Intel's AMX, docs/performance.md); on others
+`--config.model.dtype=float32` is faster.
 """
 
 from mtnet_jax.config import phase, starting_from, trained_on
@@ -27,7 +30,6 @@ WEIGHTS = {  # how often each image of a set comes
 def get_config():
     config = starting_from("release_wide")
     config.init.weights = "runs/release_wide"
-    config.model.dtype = "float32"
     scale = config.input.size / SIZE
     config.input.anchors = tuple((w * scale, h * scale) for w, h in config.input.anchors)
     config.input.size = SIZE
@@ -35,9 +37,9 @@ def get_config():
     config.pack.tiles = (1, 2, 2, 3, 3, 3, 3, 4)
     config.phases.phase3 = phase(
         ("backbone", "neck", "face", "pose"),
-        epochs=2.4,
+        epochs=4.0,
         batch_size=16,
-        learning_rate=5e-4,
+        learning_rate=8e-4,
         schedule="cosine",
         warmup_steps=200,
         alpha=0.3,

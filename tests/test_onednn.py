@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from mtnet_jax.cpu import onednn
-from mtnet_jax.cpu.choice import fast_conv2d, folded_convolution, training_options
+from mtnet_jax.cpu.choice import (
+    fast_conv2d,
+    folded_convolution,
+    training_options,
+    type_warning,
+)
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.convolution import conv2d
 from mtnet_jax.network.folding import apply_folded, fold
@@ -27,7 +32,7 @@ CASES = [  # (batch, height, width, in, out, kernel, stride)
     (2, 27, 26, 16, 32, 3, 2),
     (2, 26, 26, 32, 64, 3, 1),
     (2, 26, 26, 64, 32, 1, 1),
-    (2, 5, 4, 256, 136, 3, 1),  # wide: the gradient of its kernel is XLA's
+    (2, 5, 4, 256, 136, 3, 1),  # wide: the gradient of its kernel is XLA's in float32
 ]
 
 
@@ -36,6 +41,11 @@ def _with_onednn(monkeypatch):
     monkeypatch.setenv("MTNET_ONEDNN", "1")
     if not onednn.available():
         pytest.skip("this backend has no oneDNN (it is in jaxlib for x86 CPUs)")
+
+
+def with_bfloat16():
+    if not onednn.usable(jnp.zeros(1, jnp.bfloat16)):
+        pytest.skip("this processor's oneDNN has no bfloat16")
 
 
 def operands(case):
@@ -72,6 +82,27 @@ def test_convolution_and_gradients_equal_those_of_xla(case):
     )
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_is_summed_in_float32(case):
+    """Against XLA in float32 on the same numbers: what is left is one rounding to 8 bits."""
+    with_bfloat16()
+    x, kernel, dy = (jnp.asarray(a, jnp.bfloat16) for a in operands(case))
+
+    def all_of(conv, x, kernel, dy):
+        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, case[-1]), x, kernel)
+        return y, *pull(dy)
+
+    exact = (a.astype(jnp.float32) for a in (x, kernel, dy))
+    expected = jax.jit(partial(all_of, conv2d))(*exact)
+    for ours, values in zip(
+        run(partial(all_of, fast_conv2d), x, kernel, dy), expected, strict=True
+    ):
+        assert ours.dtype == jnp.bfloat16
+        assert ours.shape == values.shape
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(ours.astype(jnp.float32), values, rtol=2**-8, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize(("rows", "m", "n"), [(1, 1, 1), (7, 3, 2), (1000, 27, 8), (338, 96, 192)])
 def test_transposed_product(rows, m, n):
     rng = np.random.default_rng(rows)
@@ -80,13 +111,16 @@ def test_transposed_product(rows, m, n):
     np.testing.assert_allclose(product, a.T.astype(float) @ b, rtol=1e-4, atol=1e-4 * rows**0.5)
 
 
-def test_the_calls_are_made_and_only_for_float32():
-    def text(dtype):
-        x, kernel = jnp.zeros((1, 4, 4, 2), dtype), jnp.zeros((3, 3, 2, 2), dtype)
+def test_the_calls_are_made_for_the_types_that_it_knows():
+    def text(dtype, kernel_dtype):
+        x, kernel = jnp.zeros((1, 4, 4, 2), dtype), jnp.zeros((3, 3, 2, 2), kernel_dtype)
         return jax.jit(lambda x, kernel: fast_conv2d(x, kernel)).lower(x, kernel).as_text()
 
-    assert "__onednn$convolution" in text(jnp.float32)
-    assert "onednn" not in text(jnp.bfloat16)
+    assert "__onednn$convolution" in text(jnp.float32, jnp.float32)
+    assert "onednn" not in text(jnp.float16, jnp.float16)
+    with_bfloat16()
+    assert "__onednn$convolution" in text(jnp.bfloat16, jnp.bfloat16)
+    assert not onednn.usable(jnp.zeros(1), jnp.zeros(1, jnp.bfloat16))
 
 
 def test_the_environment_turns_it_off(monkeypatch):
@@ -95,6 +129,14 @@ def test_the_environment_turns_it_off(monkeypatch):
     x, kernel = jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2))
     text = jax.jit(lambda x, kernel: fast_conv2d(x, kernel)).lower(x, kernel).as_text()
     assert "onednn" not in text
+
+
+def test_bfloat16_is_warned_of_where_it_is_slow(monkeypatch):
+    with_bfloat16()
+    assert type_warning(jnp.bfloat16) == type_warning(jnp.float32) == ""
+    monkeypatch.setenv("MTNET_ONEDNN", "0")
+    assert "--config.model.dtype=float32 is faster" in type_warning(jnp.bfloat16)
+    assert type_warning(jnp.float32) == ""
 
 
 def steps(config, system, variables, *, runs):
@@ -113,15 +155,17 @@ def steps(config, system, variables, *, runs):
 
 
 @pytest.mark.slow
-def test_training_steps_are_those_of_xla_and_repeat_bit_for_bit(monkeypatch):
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("bfloat16", 0.02)])
+def test_training_steps_are_those_of_xla_and_repeat_bit_for_bit(monkeypatch, dtype, rtol):
     config = tiny_config()
+    config.model.dtype = dtype
     config.phases.b.learning_rate = 1e-4
     system, variables = tiny_system(config)
     (losses, params), (_, again) = steps(config, system, variables, runs=2)
     jax.tree.map(np.testing.assert_array_equal, params, again)
     monkeypatch.setenv("MTNET_ONEDNN", "0")
     ((expected, _),) = steps(config, system, variables, runs=1)
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    np.testing.assert_allclose(losses, expected, rtol=rtol)
 
 
 @pytest.mark.slow

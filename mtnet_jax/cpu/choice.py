@@ -82,8 +82,18 @@ def compiling() -> AbstractContextManager:
     return onednn.compiling()
 
 
+def type_warning(dtype: jnp.dtype) -> str:
+    """What to say of a training that computes in this type here; "" where nothing."""
+    if jax.default_backend() != "cpu" or dtype == jnp.float32 or onednn.knows(dtype):
+        return ""
+    return (
+        f"WARNING: this processor is slow in {jnp.dtype(dtype).name} (docs/performance.md); "
+        "--config.model.dtype=float32 is faster."
+    )
+
+
 def fast_conv2d(x_BxHxWxC: jax.Array, kernel_HxWxIxO: jax.Array, stride: int = 1) -> jax.Array:
-    """`network.convolution.conv2d`, by oneDNN where it is there and the operands are float32."""
+    """`network.convolution.conv2d`, by oneDNN where it is there and knows their type."""
     usable = onednn.usable(x_BxHxWxC, kernel_HxWxIxO)
     return (onednn_conv2d if usable else conv2d)(x_BxHxWxC, kernel_HxWxIxO, stride)
 

@@ -51,14 +51,16 @@ def _kernel_gradient(x_BxHxWxI: Array, kernel_HxWxIxO: Array, dy_BxHxWxO: Array)
     the kernel, not with its square. Wide layers, of few pixels, are left to XLA.
     """
     size, _, channels, features = kernel_HxWxIxO.shape
-    if size > 1 and channels * features > MOST_WEIGHTS_FOR_ONE_PRODUCT:
+    exact = x_BxHxWxI.dtype == jnp.float32
+    if exact and size > 1 and channels * features > MOST_WEIGHTS_FOR_ONE_PRODUCT:
         _, pull = jax.vjp(partial(conv2d, x_BxHxWxI), kernel_HxWxIxO)
         return pull(dy_BxHxWxO)[0]
     width, last = x_BxHxWxI.shape[2], size - 1
-    x = jnp.pad(x_BxHxWxI, ((0, 0), *darknet_padding(kernel_HxWxIxO), (0, 0)))
+    x = jnp.pad(_movable(x_BxHxWxI), ((0, 0), *darknet_padding(kernel_HxWxIxO), (0, 0)))
     beside = [x[:, :, j : j + width] for j in range(size)]
-    below = [jnp.pad(dy_BxHxWxO, ((0, 0), (i, last - i), (0, 0), (0, 0))) for i in range(size)]
-    product = onednn.transposed_product(_pixels(_stack(beside)), _pixels(_stack(below)))
+    dy = _movable(dy_BxHxWxO)
+    below = [jnp.pad(dy, ((0, 0), (i, last - i), (0, 0), (0, 0))) for i in range(size)]
+    product = _transposed_product(_stack(beside), _stack(below), x_BxHxWxI.dtype)
     return product.reshape(size, channels, size, features).transpose(2, 0, 1, 3)
 
 
@@ -72,12 +74,12 @@ def _strided_kernel_gradient(x_BxHxWxI: Array, dy_BxYxXxO: Array) -> Array:
     rows, columns, features = dy_BxYxXxO.shape[1:]
     pads = ((0, 0), (1, 2 * rows + 1 - height), (1, 2 * columns + 1 - width), (0, 0))
     shape = (batch, rows + 1, 2, columns + 1, 2 * channels)
-    pairs = jnp.pad(x_BxHxWxI, pads).reshape(shape)
+    pairs = jnp.pad(_movable(x_BxHxWxI), pads).reshape(shape)
     parts = []
     for pair, row in ((0, 0), (0, 1), (1, 0)):
         line = pairs[:, pair : pair + rows, row]
         parts += [line[:, :, :columns], line[:, :, 1:, :channels]]
-    product = onednn.transposed_product(_pixels(_stack(parts)), _pixels(dy_BxYxXxO))
+    product = _transposed_product(_stack(parts), dy_BxYxXxO, x_BxHxWxI.dtype)
     return product.reshape(3, 3, channels, features)
 
 
@@ -96,8 +98,23 @@ def _stack(parts: list[Array]) -> Array:
     return sum(padded[1:], padded[0])
 
 
-def _pixels(x_BxHxWxC: Array) -> Array:
-    return x_BxHxWxC.reshape(-1, x_BxHxWxC.shape[-1])
+def _transposed_product(a_BxHxWxM: Array, b_BxHxWxN: Array, dtype: jnp.dtype) -> Array:
+    """(M, N) sum of products over all pixels of maps that may be `_movable`."""
+    a, b = (_numbers(x, dtype).reshape(-1, x.shape[-1]) for x in (a_BxHxWxM, b_BxHxWxN))
+    return onednn.transposed_product(a, b)
+
+
+def _movable(x: Array) -> Array:
+    """Values that are only copied and put beside zeros; `_numbers` is the way back.
+
+    bfloat16 as the integers of its bits: XLA's CPU backend turns what it pads and slices in
+    bfloat16 to float32 and back.
+    """
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def _numbers(x: Array, dtype: jnp.dtype) -> Array:
+    return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint16 else x
 
 
 def _strided_maps_gradient(
@@ -116,5 +133,6 @@ def _strided_maps_gradient(
     pairs = jnp.concatenate([here, further], axis=1)
     first = onednn.convolution(dy_BxYxXxO, pairs[1:2], 1, ((0, 0), (0, 1)), inputs_last=True)
     second = onednn.convolution(dy_BxYxXxO, pairs[::-2], 1, ((0, 1), (0, 1)), inputs_last=True)
-    dx = jnp.stack([first, second], axis=2).reshape(batch, 2 * rows, 2 * columns, channels)
-    return dx[:, : shape[1], : shape[2]]
+    dx = jnp.stack([_movable(first), _movable(second)], axis=2)
+    dx = dx.reshape(batch, 2 * rows, 2 * columns, channels)[:, : shape[1], : shape[2]]
+    return _numbers(dx, dy_BxYxXxO.dtype)

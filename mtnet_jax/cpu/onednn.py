@@ -21,18 +21,26 @@ import numpy as np
 
 Array = jax.Array
 
+TYPES = (jnp.float32, jnp.bfloat16)
+
 
 def available() -> bool:
     """Whether the backend is a CPU that has oneDNN, of one device, and nobody turned it off.
 
     With several devices XLA splits arrays among them, which it cannot do for what it does not know.
     """
-    return os.environ.get("MTNET_ONEDNN", "1") != "0" and _present()
+    return os.environ.get("MTNET_ONEDNN", "1") != "0" and _right_in(jnp.dtype(jnp.float32))
 
 
 def usable(*operands: Array) -> bool:
-    """Whether these operands can go to oneDNN: `available`, and float32."""
-    return all(operand.dtype == jnp.float32 for operand in operands) and available()
+    """Whether these operands can go to oneDNN: they are of one type, and it `knows` it."""
+    types = {operand.dtype for operand in operands}
+    return len(types) == 1 and knows(types.pop())
+
+
+def knows(dtype: jnp.dtype) -> bool:
+    """Whether oneDNN can be asked for sums in this type: `available`, and right when tried."""
+    return available() and _right_in(jnp.dtype(dtype))
 
 
 def compiling() -> AbstractContextManager:
@@ -56,14 +64,18 @@ def _not_stored() -> Iterator[None]:
 
 
 @functools.cache
-def _present() -> bool:
+def _right_in(dtype: np.dtype) -> bool:
+    """Whether oneDNN is there and gives right answers in this type.
+
+    bfloat16 needs a processor that has instructions for it or, slower, AVX-512.
+    """
     # On other processors the names are unknown, or stand for something else (Arm's library).
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if platform.machine().lower() not in ("x86_64", "amd64") or dtype not in TYPES:
         return False
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
-    image = np.arange(18, dtype=np.float32).reshape(1, 3, 3, 2)
-    kernel = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2)  # outputs before inputs
+    image = np.arange(18).astype(dtype).reshape(1, 3, 3, 2)  # the sums are exact
+    kernel = np.arange(12).astype(dtype).reshape(1, 2, 3, 2)  # outputs before inputs
     try:
         with _not_stored(), jax.ensure_compile_time_eval():
             call = functools.partial(convolution, padding=((1, 0), (0, 1)))
@@ -73,10 +85,11 @@ def _present() -> bool:
             found = jax.device_get((swapped, strided, product))  # here: it waits for them
     except jax.errors.JaxRuntimeError:
         return False
-    padded = np.pad(image, ((0, 0), (1, 0), (0, 1), (0, 0)))
-    sums = padded[:, :, :-1] @ kernel[0, 0].T + padded[:, :, 1:] @ kernel[0, 1].T
-    expected = (sums, sums[:, ::2, ::2], image[0, 0].T @ kernel[0, 0])
-    return all(map(np.array_equal, found, expected))
+    padded = np.pad(image, ((0, 0), (1, 0), (0, 1), (0, 0))).astype(float)
+    taps = kernel.astype(float)
+    sums = padded[:, :, :-1] @ taps[0, 0].T + padded[:, :, 1:] @ taps[0, 1].T
+    expected = (sums, sums[:, ::2, ::2], image[0, 0].astype(float).T @ taps[0, 0])
+    return all(map(np.array_equal, found, (values.astype(dtype) for values in expected)))
 
 
 def convolution(
@@ -87,7 +100,7 @@ def convolution(
     *,
     inputs_last: bool = False,
 ) -> Array:
-    """2-D convolution, float32.
+    """2-D convolution, float32 or bfloat16 (summed in float32), of one type with its kernel.
 
     It has no gradient of its own.
 
@@ -122,18 +135,21 @@ def convolution(
         },
         "feature_groups": 1,
     }
-    out = jax.ShapeDtypeStruct((batch, *size, kernel.shape[outputs]), jnp.float32)
+    out = jax.ShapeDtypeStruct((batch, *size, kernel.shape[outputs]), x_BxHxWxI.dtype)
     return _call("convolution", {"onednn_conv_config": settings}, out, x_BxHxWxI, kernel)
 
 
 def transposed_product(a_KxM: Array, b_KxN: Array) -> Array:
-    """a^T b, (M, N), float32: for many rows K of few columns, as in gradients of weights."""
+    """a^T b, (M, N): for many rows K of few columns, as in gradients of weights.
+
+    float32 or bfloat16 (summed in float32), both of one type.
+    """
     shapes = {"lhs": a_KxM.shape, "rhs": b_KxN.shape, "result": (a_KxM.shape[1], b_KxN.shape[1])}
     settings: dict[str, Any] = {"transpose_a": True}
     for name, shape in shapes.items():
         # In this message, other than in the one above, dimensions count from 1.
         settings[name] = {"dims": 2, "tensor": {"dimensions": [1, 2], "shape": list(shape)}}
-    out = jax.ShapeDtypeStruct(shapes["result"], jnp.float32)
+    out = jax.ShapeDtypeStruct(shapes["result"], a_KxM.dtype)
     return _call("matmul", {"onednn_matmul_config": settings}, out, a_KxM, b_KxN)
 
 

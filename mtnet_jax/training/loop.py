@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mtnet_jax import hosts
 from mtnet_jax.checkpoints import START, Checkpoints, NotFinite, Position
 from mtnet_jax.cpu.allocator import keep_large_buffers
-from mtnet_jax.cpu.choice import fastest, steps_in_flight
+from mtnet_jax.cpu.choice import fastest, steps_in_flight, type_warning
 from mtnet_jax.data.augment import AugmentOptions, check_options
 from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
 from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
@@ -141,6 +141,8 @@ def _train(
             for line in (*said, *set_aside):
                 log.say(line)
             log.say(describe(config, train_sources, eval_sources))
+            if warning := type_warning(system.model.dtype):
+                log.say(warning)
             _describe(log, shapes, phases, steps, position)
             run = Run(
                 *(config, system, distribution, train_sources, eval_sources),
