@@ -185,7 +185,7 @@ def test_small_heads_and_a_large_one(browser, served, python, tmp_path):
     assert_same_heads(heads, read_image(path), python, looks=2)  # each crops what the last found
 
 
-@pytest.mark.parametrize("clockwise", [1, 3])
+@pytest.mark.parametrize("clockwise", [1, 2, 3])
 def test_a_head_that_lies(browser, served, python, tmp_path, clockwise):
     lying = np.rot90(read_image(IMAGES[0]), -clockwise).copy()
     path = tmp_path / "lying.png"

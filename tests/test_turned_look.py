@@ -23,7 +23,7 @@ def predictor() -> Predictor:
     return Predictor("release", runtime="onnxruntime")
 
 
-@pytest.mark.parametrize("quarters", [1, 3])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 def test_a_head_is_the_same_however_the_image_is_turned(predictor, path, quarters):
     image = read_image(path)
@@ -58,7 +58,7 @@ def test_views_turn_the_image_and_lie_in_the_input():
         assert shown[int(y), int(x)].min() > 250
         x, y = view.to_input @ [20, 50, 1]
         assert shown[int(y), int(x)].max() < 5
-    assert len({(view.left, view.top) for view in views}) == 3
+    assert len({(view.left, view.top) for view in views}) == 4
 
 
 def test_a_view_that_is_mirrored_and_turned_is_mirrored_first():
@@ -75,7 +75,7 @@ def test_the_surest_turn_says_how_a_head_lies_and_others_stay():
 
     def detect(inputs):
         asked.append(len(inputs))
-        return heads_of([0.7, 0.999, 0.3], [20, 20, 70, 70], image.shape)
+        return heads_of([0.7, 0.999, 0.9985, 0.3], [20, 20, 70, 70], image.shape)
 
     (joined,) = with_second_looks(TURNED_LOOK, detect, [image], [near], size=448, iou_threshold=0.5)
     assert asked == [1]
@@ -88,6 +88,20 @@ def test_the_surest_turn_says_how_a_head_lies_and_others_stay():
     (same,) = with_second_looks(TURNED_LOOK, detect, [image], [sure], size=448, iou_threshold=0.5)
     assert same is sure
     assert asked == [1]
+
+
+@pytest.mark.parametrize(("score", "roll"), [(0.9985, 0), (0.9995, 180)])
+def test_a_head_on_its_head_must_be_surer_than_one_that_lies(score, roll):
+    image = np.zeros((100, 100, 3), np.uint8)
+    box = [20, 20, 70, 70]
+
+    def detect(inputs):
+        return heads_of([0.7, 0.5, score, 0.3], box, image.shape)
+
+    near = [found(box, scores=[0.7])]
+    (joined,) = with_second_looks(TURNED_LOOK, detect, [image], near, size=448, iou_threshold=0.5)
+    expected = Rotation.from_euler("z", roll, degrees=True).as_matrix()
+    np.testing.assert_allclose(joined["rotations"], [expected], atol=1e-5)
 
 
 def heads_of(scores, box, shape):

@@ -122,9 +122,10 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "smallestFar": far_look.SMALLEST_FAR,
     }
     turned = {
-        "quarters": list(turned_look.QUARTERS),
         "sure": turned_look.SURE,
-        "least": turned_look.LEAST_TURNED,
+        "turns": [
+            {"quarters": quarters, "least": least} for quarters, least in turned_look.TURNS.items()
+        ],
     }
     in_tiles = {
         "sure": FOUND_SCORE,

@@ -2,8 +2,8 @@
 
 A network that was trained on people who stand and sit takes every head for an upright one, and is
 surest of a head that is. So where it is not very sure of a large head, a further look shows the
-image as it is and turned to either side, and the surest of the three says how the head lies. People
-who stand on their head are too rare for a fourth.
+image as it is, turned to either side and upside down, and the surest of the four says how the head
+lies.
 """
 
 import numpy as np
@@ -14,9 +14,10 @@ from mtnet_jax.predict.far_look import LARGE, SMALLEST_FAR, extents, far_side, i
 from mtnet_jax.predict.placing import Found, View, chosen
 from mtnet_jax.predict.second_look import SecondLook, merge
 
-QUARTERS = (0, 1, 3)  # of a circle, clockwise
 SURE = 0.998  # a large head of this score is upright
-LEAST_TURNED = 0.995  # a turned view must be as sure as this, as it mostly is of an upright head
+# Quarters of a circle, clockwise -> how sure a view turned by them must be, as it mostly is of an
+# upright head. Those that stand on their head are rarer than those that lie.
+TURNS = {1: 0.995, 2: 0.999, 3: 0.995}
 
 
 def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
@@ -26,13 +27,12 @@ def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
 
 
 def turned_views(shape: tuple[int, ...], size: int) -> list[View]:
-    """Three views of an image of this shape in an input of `size` pixels: as it is, and turned by a
-    quarter of a circle to either side."""
+    """Four views of an image of this shape in an input of `size` pixels: as it is, then `TURNS`."""
     side, half = far_side(size), size // 2
     matrix, margin = geometry.letterbox_map(shape[1], shape[0], side), (half - side) // 2
     return [
         View(matrix, side, half * (n % 2) + margin, half * (n // 2) + margin, quarters=quarters)
-        for n, quarters in enumerate(QUARTERS)
+        for n, quarters in enumerate((0, *TURNS))
     ]
 
 
@@ -45,16 +45,21 @@ def _join(
 ) -> Found:
     """The heads so far, large ones as the view says in which they are upright."""
     upright, *turned = seen
-    surer = [_surer(each, upright, shape, iou_threshold) for each in turned]
+    surer = [
+        _surer(each, least, upright, shape, iou_threshold)
+        for each, least in zip(turned, TURNS.values(), strict=True)
+    ]
     lying = merge(surer, iou_threshold)
     overlaps = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]) > iou_threshold
     return merge([chosen(heads, ~overlaps.any(axis=1)), lying], iou_threshold)
 
 
-def _surer(heads: Found, upright: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:
-    """Large heads of a turned view of which it is surer than the view that is not turned."""
+def _surer(
+    heads: Found, least: float, upright: Found, shape: tuple[int, ...], iou_threshold: float
+) -> Found:
+    """Large heads of a turned view that it is surer of than `least` and than the view as it is."""
     same = iou_xyxy(heads["boxes"][:, None], upright["boxes"][None]) > iou_threshold
-    scores = np.where(same, upright["scores"][None], 0.0).max(axis=1, initial=LEAST_TURNED)
+    scores = np.where(same, upright["scores"][None], 0.0).max(axis=1, initial=least)
     large = extents(heads, shape) >= SMALLEST_FAR
     return chosen(heads, large & (heads["scores"] > scores))
 

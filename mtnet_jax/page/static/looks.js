@@ -148,7 +148,7 @@ export function turnedViews(image, size, {far, turned}) {
   const {side} = far;
   const half = Math.floor(size / 2);
   const margin = Math.floor((half - side) / 2);
-  return turned.quarters.map((quarters, n) => ({
+  return [0, ...turned.turns.map(({quarters}) => quarters)].map((quarters, n) => ({
     place: letterboxPlace(image, side),
     side,
     left: half * (n % 2) + margin,
@@ -161,10 +161,13 @@ export function turnedViews(image, size, {far, turned}) {
 // Heads so far, with the large ones of the turned views that are surer than the one that is not.
 export function joinTurned(heads, [upright, ...turnedLooks], image, {far, turned}, iouThreshold) {
   const over = (head) => (other) => overlap(head.box, other.box) > iouThreshold;
-  const isSurer = (head) =>
-    head.score > Math.max(turned.least, ...upright.filter(over(head)).map(({score}) => score));
-  const surer = turnedLooks.flat().filter((head) => extent(head, image) >= far.smallestFar && isSurer(head));
-  const lying = eachOnce(surer, iouThreshold);
+  const isSurer = (head, least) =>
+    head.score > Math.max(least, ...upright.filter(over(head)).map(({score}) => score));
+  const isLarge = (head) => extent(head, image) >= far.smallestFar;
+  const surer = turnedLooks.map((look, n) =>
+    look.filter((head) => isLarge(head) && isSurer(head, turned.turns[n].least)),
+  );
+  const lying = eachOnce(surer.flat(), iouThreshold);
   return eachOnce([...heads.filter((head) => !lying.some(over(head))), ...lying], iouThreshold);
 }
 
