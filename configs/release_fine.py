@@ -37,7 +37,7 @@ def get_config():
     config.pack.tiles = (1, 2, 2, 3, 3, 3, 3, 4)
     config.phases.phase3 = phase(
         ("backbone", "neck", "face", "pose"),
-        epochs=4.0,
+        epochs=3.5,
         batch_size=16,
         learning_rate=8e-4,
         schedule="cosine",
