@@ -7,12 +7,14 @@ be replaced by the same command, for the same input, as long as nobody has chang
 """
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,7 @@ from mtnet_jax.places import digest_of
 
 MADE = ".mtnet-made.jsonl"
 PARTIAL = ".partial"
+PATIENCE = 1.0  # seconds that another command may take to end a file of the same name
 
 
 class Outputs:
@@ -106,7 +109,8 @@ class Outputs:
 
         Raises:
           FileInTheWay, BadInput: see `check`.
-          OSError: it cannot be written; what stood there is whole.
+          OSError: it cannot be written, or another command writes it now; what stood there is
+            whole.
         """
         self.check(path, of)
         if path.exists() and not path.is_file():  # a pipe or a device has no place beside it
@@ -115,17 +119,21 @@ class Outputs:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
-        whole = also_cut_short
-        try:
-            # Without a buffer what is written stands in the file, whatever ends the process.
-            with partial.open("w+b", buffering=0 if also_cut_short else -1) as file:
+        # Without a buffer what is written stands in the file, whatever ends the process.
+        with _opened_alone(partial, buffering=0 if also_cut_short else -1) as (file, waited):
+            whole = False
+            try:
+                if waited:  # what another command wrote meanwhile is its own
+                    self.check(path, of)
+                whole = also_cut_short
                 yield file
-            whole = True
-        finally:
-            if whole and partial.exists():
-                self._put_in_place(partial, path, of)
-            else:
-                partial.unlink(missing_ok=True)
+                file.flush()
+                whole = True
+            finally:
+                if whole and partial.exists():
+                    self._put_in_place(partial, path, of)
+                else:
+                    partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def placing(self, path: Path, of: str = "") -> Iterator[Path]:
@@ -252,6 +260,39 @@ def _json(entry: Any) -> str:
 def _encoded(text: str) -> bytes:
     """UTF-8; what file names hold that is none is escaped, in JSON too, as Python reads it back."""
     return text.encode(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _opened_alone(path: Path, *, buffering: int) -> Iterator[tuple[IO, bool]]:
+    """An empty binary file that no other command writes, and whether one did until now.
+
+    Raises:
+      Unavailable: another command writes it and does not end.
+    """
+    end, waited = time.monotonic() + PATIENCE, False
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            if time.monotonic() > end:
+                raise Unavailable(
+                    f"{str(path).removesuffix(PARTIAL)} is being written by another command: wait "
+                    "for it, or choose another place for the output."
+                ) from None
+            time.sleep(PATIENCE / 20)
+        except OSError:  # a file system that has no locks
+            break
+        else:
+            found = os.fstat(file.fileno())
+            if _identity(path) == (found.st_dev, found.st_ino):
+                break
+            file.close()  # it took its name between the two, and is no longer the partial one
+        waited = True
+    with file:
+        file.truncate()
+        yield file, waited
 
 
 def _write_all(file: IO, data: bytes) -> None:

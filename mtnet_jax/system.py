@@ -1,5 +1,6 @@
 """What a configuration builds: network, grid, representation, and the variables of the network."""
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -91,11 +92,13 @@ def at_size(config: ConfigDict, size: int) -> ConfigDict:
     Raises:
       ValueError: a size that no network takes.
     """
+    if not isinstance(size, Integral):
+        raise BadInput(f"Input size {size!r}: give a whole number of pixels.")
     make_grid(size)  # refuses what no network takes
     changed = ConfigDict(config.to_dict())
     factor = config.input.size / size
     changed.input.anchors = tuple((w * factor, h * factor) for w, h in config.input.anchors)
-    changed.input.size = size
+    changed.input.size = int(size)  # NumPy's too
     return changed
 
 

@@ -54,6 +54,27 @@ def test_angles_are_those_of_the_named_convention(tmp_path, convention, axes, si
     assert read.frame == "ray"
 
 
+@pytest.mark.parametrize("digits", [2, 3])
+def test_rotations_of_few_digits_become_the_rotations_that_they_round(tmp_path, digits):
+    turns = Rotation.random(30, rng=0).as_matrix()
+    heads = [{"box": BOX, "rotation": turn.round(digits).tolist()} for turn in turns]
+    (found,) = read_predictions(written(tmp_path, one(*heads))).of_images(["a"])
+    read = Rotation.from_matrix(found["rotations"])
+    np.testing.assert_allclose(read.as_matrix(), found["rotations"], atol=1e-3)
+    off = (read * Rotation.from_matrix(turns).inv()).magnitude()
+    assert np.rad2deg(off).max() < 60 * 10.0**-digits  # half a digit in each of nine numbers
+
+
+def test_images_of_another_size_than_that_of_the_records_are_refused(tmp_path):
+    content = [{"image": "a.jpg", "width": 640, "height": 480, "heads": [{"box": BOX}]}]
+    read = read_predictions(written(tmp_path, content))
+    assert read.of_images(["a"], [(640, 480)]) == read.of_images(["a"])
+    with pytest.raises(
+        BadInput, match=r"a.jpg: its boxes are of \(640, 480\) pixels.*\(480, 640\)"
+    ):
+        read.of_images(["a"], [(480, 640)])
+
+
 def test_the_list_of_mtnet_predict_is_read(tmp_path, predictor):
     from mtnet_jax.predict.files import predict_files
     from mtnet_jax.shipped import shipped
@@ -71,10 +92,10 @@ def test_the_list_of_mtnet_predict_is_read(tmp_path, predictor):
 
 def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique(tmp_path):
     names = ["in/a/1.jpg", "in/b/1.png", "elsewhere\\2.JPG", "frame.0003"]
-    content = [{"image": n, "heads": [{"box": BOX, "score": i}]} for i, n in enumerate(names)]
+    content = [{"image": n, "heads": [{"box": BOX, "score": i / 4}]} for i, n in enumerate(names)]
     read = read_predictions(written(tmp_path, content))
     ids = ["in/b/1", "in/a/1.jpg", "set/2.jpg", "frame.0003"]
-    assert [h["scores"].item() for h in read.of_images(ids)] == [1, 0, 2, 3]
+    assert [4 * h["scores"].item() for h in read.of_images(ids)] == [1, 0, 2, 3]
     with pytest.raises(BadInput, match=r"says nothing of 1 of 2 images: other/1\.") as error:
         read.of_images(["other/1", "set/2"])  # two images end in 1
     assert '"heads": []' in str(error.value)
@@ -84,10 +105,10 @@ def test_images_are_matched_by_their_whole_name_or_by_a_last_part_that_is_unique
 
 def test_names_that_differ_in_their_endings_alone_are_two(tmp_path):
     names = ["a.png", "a.bmp", "b.jpg", "b.bmp.png"]  # the last as `mtnet data images` may write it
-    content = [{"image": n, "heads": [{"box": BOX, "score": i}]} for i, n in enumerate(names)]
+    content = [{"image": n, "heads": [{"box": BOX, "score": i / 4}]} for i, n in enumerate(names)]
     read = read_predictions(written(tmp_path, content))
     ids = ["a.bmp", "a.png", "b.bmp", "b.jpg"]
-    assert [h["scores"].item() for h in read.of_images(ids)] == [1, 0, 3, 2]
+    assert [4 * h["scores"].item() for h in read.of_images(ids)] == [1, 0, 3, 2]
     with pytest.raises(BadInput, match="nothing of 1 of 1 images: a"):
         read.of_images(["a"])
 
@@ -129,6 +150,12 @@ def test_a_label_of_the_records_that_no_head_has_is_a_class_too(tmp_path):
         (one({"box": BOX}, {"box": [5, 5, 2, 9]}), "head 1: box .* is not left, top"),
         (one({"box": [0, 0, 9, 10**400]}), "box .* is not 4 finite numbers"),
         (one({"box": BOX, "score": "high"}), "score 'high' is not a finite number"),
+        (one({"box": BOX, "score": 93}), "score 93 is not from 0 to 1"),
+        (one({"box": BOX, "score": -0.5}), "score -0.5 is not from 0 to 1"),
+        (one({"box": [0.2, 0.1, 0.4, 0.5]}), "looks like parts of the image"),
+        (one({"box": BOX, "rotation": np.zeros((3, 3)).tolist()}), "is not a rotation: its rows"),
+        (one({"box": BOX, "rotation": (2 * np.eye(3)).tolist()}), "is not a rotation: its rows"),
+        (one({"box": BOX, "rotation": np.diag([1, 1, -1]).tolist()}), "rotation.*a mirror image"),
         (one({"box": BOX, "yaw": 3, "pitch": 1, "roll": 1}), "names no convention"),
         (one({"box": BOX, "yaw": 3}, convention="canonical"), "pitch None is not a finite"),
         (one({"box": BOX}, convention="euler"), "convention 'euler': choose one of"),

@@ -41,6 +41,9 @@ def test_anchors_keep_their_pixels():
     assert config.input.size == TRAINED  # the given one is left alone
     with pytest.raises(BadInput, match="multiple of 32"):
         at_size(config, LARGER + 1)
+    assert at_size(config, np.int64(LARGER)).input.size == LARGER
+    with pytest.raises(BadInput, match="whole number of pixels"):
+        at_size(config, float(LARGER))
 
 
 def test_the_same_content_gives_the_same_heads_at_another_size():

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mtnet_jax import outputs
-from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 from mtnet_jax.outputs import MADE, JsonLines, JsonList, Outputs
 from tests.conftest import REPOSITORY
 
@@ -215,3 +216,49 @@ with Outputs("predict").writing(Path({str(path)!r}), also_cut_short=True) as fil
     assert entries == [{"i": i} for i in range(len(entries))]
     assert len(entries) > 5
     Outputs("predict").write(path, "[1]")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from mtnet_jax.outputs import JsonLines, Outputs
+with Outputs("predict").writing(Path(sys.argv[1]), also_cut_short=True) as file:
+    sink = JsonLines(file)
+    for i in range(3):
+        sink.append({"i": i})
+    print("begun", flush=True)
+    sys.stdin.readline()
+    sink.append({"i": 3})
+"""
+
+
+def test_what_another_command_is_writing_is_left_to_it(tmp_path):
+    path = tmp_path / "heads.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(Unavailable, match=r"heads\.jsonl is being written by another command"):
+            Outputs("predict").write(path, "{}\n")
+        assert path.with_name("heads.jsonl.partial").read_text().count("\n") == 3
+        other.communicate("go on\n")
+    assert [json.loads(line)["i"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+def test_what_another_command_has_just_written_is_not_replaced(tmp_path):
+    path = tmp_path / "a.png"
+    first, second = Outputs("predict"), Outputs("predict")
+    second.check(path, "/in/second/a.jpg")  # nothing is there yet
+    with ThreadPoolExecutor() as pool:
+        with first.writing(path, "/in/first/a.jpg") as file:
+            late = pool.submit(second.write, path, b"second", "/in/second/a.jpg")
+            time.sleep(0.3)
+            file.write(b"first")
+        with pytest.raises(FileInTheWay):
+            late.result()
+    assert path.read_bytes() == b"first"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mtnet-made.jsonl", "a.png"]

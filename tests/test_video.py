@@ -1,5 +1,6 @@
 """Videos and cameras: synthetic ones, written by OpenCV and read back."""
 
+import itertools
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -292,6 +293,22 @@ def test_each_frame_has_its_own_time_and_the_overlay_keeps_it(tmp_path, name):
     stem, truth = Path(name).stem, stamps(ODD / name)
     assert times_of(tmp_path / f"{stem}.jsonl") == pytest.approx(truth, abs=1e-4)
     assert stamps(tmp_path / f"{stem}.mp4") == pytest.approx(truth, abs=1e-4)
+
+
+def test_times_that_begin_anew_go_on(tmp_path):
+    """Files joined byte by byte, as MPEG's may be: each part has its own times from its start."""
+    part = uneven_video(tmp_path / "part.ts", [0.0, 0.1, 0.2, 0.3])
+    path = tmp_path / "joined.ts"
+    path.write_bytes(3 * part.read_bytes())
+    assert sum(b < a for a, b in itertools.pairwise(stamps(path))) == 2
+    played = predict_video(Nobody(), path, out=tmp_path)
+    assert (played.frames, played.lacks, played.unwritten) == (12, "", "")
+    times = times_of(tmp_path / "joined.jsonl")
+    for first in (0, 4, 8):
+        assert np.diff(times[first : first + 4]) == pytest.approx([0.1] * 3, abs=1e-3)
+    for last in (3, 7):
+        assert 0.01 <= times[last + 1] - times[last] <= 0.2
+    assert stamps(tmp_path / "joined.mp4") == pytest.approx(times, abs=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".flv", ".3gp", ".mov"])

@@ -27,10 +27,16 @@ from mtnet_jax.data.listing import IMAGE_SUFFIXES
 from mtnet_jax.data.records import FRAMES
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 from mtnet_jax.places import Place, place
-from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
+from mtnet_jax.rotations import (
+    CONVENTIONS,
+    euler_to_rotation,
+    nearest_rotation,
+    rotation_faults,
+)
 
 SUFFIX = ".json"
 ANGLES = ("yaw", "pitch", "roll")
+ROUGH = 0.05  # how far the products of a rotation's columns may be off: two digits a number
 _NAMED = 5  # images in a message
 
 
@@ -45,6 +51,7 @@ class ForeignPredictions:
       labelled: whether heads name their class.
       heads: name of an image -> "boxes" (m, 4), "scores" (m,), "labels" (m,), "rotations"
         (m, 3, 3), which are NaN for a head without a pose.
+      sizes: name of an image -> width and height of what was looked at, where the file says it.
     """
 
     path: Place
@@ -52,6 +59,7 @@ class ForeignPredictions:
     frame: str
     labelled: bool
     heads: Mapping[str, Mapping[str, np.ndarray]]
+    sizes: Mapping[str, tuple[Any, Any]]
 
     def among(self, label_names: Sequence[str]) -> "ForeignPredictions":
         """These predictions by the classes of a record set, where it has all of their labels, also
@@ -63,14 +71,20 @@ class ForeignPredictions:
         heads = {n: {**of, "labels": ids[of["labels"]]} for n, of in self.heads.items()}
         return replace(self, class_names=names, heads=heads)
 
-    def of_images(self, image_ids: Sequence[str]) -> list[Mapping[str, np.ndarray]]:
+    def of_images(
+        self, image_ids: Sequence[str], sizes: Sequence[tuple[int, int]] = ()
+    ) -> list[Mapping[str, np.ndarray]]:
         """The heads of each image of a record set.
 
         An image is known by its whole name, or else without the ending of the file, or else by the
         last part of that: where no other image of either side has the same.
 
+        Args:
+          image_ids: names of the images.
+          sizes: width and height of each, to be compared with what the file says; none: not.
+
         Raises:
-          BadInput: images that the file does not name, or an image that it names twice.
+          BadInput: images that the file does not name, or of which it says another size.
         """
         names = _matched(image_ids, self.heads)
         missing = [image for image, name in zip(image_ids, names, strict=True) if name is None]
@@ -80,7 +94,15 @@ class ForeignPredictions:
                 f"{self.path} says nothing of {len(missing)} of {len(image_ids)} images: {shown}. "
                 'An image without a head needs an entry with "heads": [].'
             )
-        return [self.heads[name] for name in names if name is not None]
+        found = [name for name in names if name is not None]
+        for name, size in zip(found, sizes, strict=False):
+            said = self.sizes.get(name, size)
+            if said != size:
+                raise BadInput(
+                    f"{self.path}, image {name}: its boxes are of {said} pixels (width, height), "
+                    f"and the image has {size}: was it scaled, or turned by EXIF?"
+                )
+        return [self.heads[name] for name in found]
 
 
 def is_foreign(weights: Any) -> bool:
@@ -120,7 +142,12 @@ def read_predictions(path: Any) -> ForeignPredictions:
         if name in found:
             raise BadInput(f"{path} names the image {name} twice.")
         found[name] = _arrays(heads, f"{path}, image {name}", convention, class_names)
-    return ForeignPredictions(path, class_names, frame, bool(labels), found)
+    sizes = {
+        entry["image"]: (entry["width"], entry["height"])
+        for entry in entries
+        if entry.get("width") is not None and entry.get("height") is not None
+    }
+    return ForeignPredictions(path, class_names, frame, bool(labels), found, sizes)
 
 
 def _image(entry: Any, number: int, path: Place) -> tuple[str, list[dict]]:
@@ -159,10 +186,21 @@ def _arrays(
     for box, at in zip(boxes, places, strict=True):
         if not (box[2:] > box[:2]).all():
             raise BadInput(f"{at}: box {box.tolist()} is not left, top, right, bottom.")
+        if box.min() >= 0 and box.max() <= 1:  # no head of a pixel is found
+            raise BadInput(
+                f"{at}: box {box.tolist()} looks like parts of the image: give pixels, x times "
+                "its width and y times its height."
+            )
     scores = [
         _numbers(head, "score", (), at) if "score" in head else np.ones(())
         for head, at in zip(heads, places, strict=True)
     ]
+    for score, at in zip(scores, places, strict=True):
+        if not 0 <= score <= 1:
+            raise BadInput(
+                f"{at}: score {score:g} is not from 0 to 1: divide percentages by 100, take the "
+                "sigmoid of logits."
+            )
     rotations = [_rotation(h, at, convention) for h, at in zip(heads, places, strict=True)]
     if len(class_names) > 1 and not all("label" in head for head in heads):
         raise BadInput(f"{where}: a head has no label, while heads of this file have one.")
@@ -178,7 +216,16 @@ def _arrays(
 
 def _rotation(head: dict, where: str, convention: str | None) -> np.ndarray:
     if head.get("rotation") is not None:
-        return _numbers(head, "rotation", (3, 3), where)
+        rotation = _numbers(head, "rotation", (3, 3), where)
+        if rotation_faults(rotation, ROUGH):
+            mirrored = " (a mirror image: is one axis turned round?)"
+            raise BadInput(
+                f"{where}: rotation {rotation.tolist()} is not a rotation"
+                f"{mirrored if np.linalg.det(rotation) < 0 else ''}: its rows and columns must be "
+                "of length 1, at right angles, its determinant 1."
+            )
+        # Of few digits it is one within them, and would be left out for that.
+        return nearest_rotation(rotation) if rotation_faults(rotation) else rotation
     if not any(head.get(angle) is not None for angle in ANGLES):
         return np.full((3, 3), np.nan)
     if convention is None:

@@ -128,7 +128,10 @@ def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
     found = read_predictions(file).among(RecordSet.open(data).label_names)
     source = source_of(data, split, found.class_names, found.frame, decode=False)
     truths = [truth_of(source[i]) for i in spread(len(source), limit)]
-    heads = found.of_images([truth["image_id"] for truth in truths])
+    heads = found.of_images(
+        [truth["image_id"] for truth in truths],
+        [(truth["width"], truth["height"]) for truth in truths],
+    )
     pairs = [(dict(each), truth) for each, truth in zip(heads, truths, strict=True)]
     return Predicted(source, found.class_names, {"weights": str(file)}, pairs)
 

@@ -69,15 +69,12 @@ class VideoReader:
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
         self.damaged = 0  # packets that could not be decoded
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
+        began = self._container.start_time
+        self._start = None if began is None else began / av.time_base
 
     def __iter__(self) -> Iterator[TimedImage]:
-        began = self._container.start_time
-        start = None if began is None else began / av.time_base
         for frame in self._frames():
-            seconds = frame.time if frame.time is not None else self._count / self.rate
-            if start is None:
-                start = seconds
-            seconds = max(seconds - start, 0.0)
+            seconds = self._since_start(frame.time)
             if self._count:
                 self._longest_gap = max(self._longest_gap, seconds - self._last)
             self._last, self._count = seconds, self._count + 1
@@ -102,6 +99,23 @@ class VideoReader:
     def close(self) -> None:
         """Closes the file."""
         self._container.close()
+
+    def _since_start(self, time: float | None) -> float:
+        """Seconds since the start of the next frame, whose time is that of the file, or unknown.
+
+        Where files were joined, or a camera sets its clock, times begin anew: they go on from the
+        frame before, as players have it.
+        """
+        follows = self._last + 1 / self.rate if self._count else 0.0
+        if time is None:
+            return follows
+        if self._start is None:
+            self._start = time
+        seconds = max(time - self._start, 0.0)
+        if seconds < self._last:
+            self._start -= follows - seconds
+            return follows
+        return seconds
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)
