@@ -7,7 +7,6 @@ be replaced by the same command, for the same input, as long as nobody has chang
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -25,6 +24,7 @@ from mtnet_jax.places import digest_of
 MADE = ".mtnet-made.jsonl"
 PARTIAL = ".partial"
 PATIENCE = 1.0  # seconds that another command may take to end a file of the same name
+_NOT_EMPTIED = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class Outputs:
@@ -271,9 +271,9 @@ def _opened_alone(path: Path, *, buffering: int) -> Iterator[tuple[IO, bool]]:
     """
     end, waited = time.monotonic() + PATIENCE, False
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering)
+        file = os.fdopen(os.open(path, _NOT_EMPTIED, 0o666), "r+b", buffering)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             file.close()
             if time.monotonic() > end:
@@ -293,6 +293,15 @@ def _opened_alone(path: Path, *, buffering: int) -> Iterator[tuple[IO, bool]]:
     with file:
         file.truncate()
         yield file, waited
+
+
+def _lock(file: IO) -> None:
+    """Raises BlockingIOError where another process holds the file, OSError where nothing locks."""
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise OSError("no locks here") from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _write_all(file: IO, data: bytes) -> None:
