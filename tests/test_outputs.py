@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from mtnet_jax import outputs
 from mtnet_jax.errors import BadInput, FileInTheWay
 from mtnet_jax.outputs import MADE, JsonLines, JsonList, Outputs
+from mtnet_jax.places import write_whole
 from tests.conftest import REPOSITORY
 
 
@@ -196,6 +198,7 @@ def test_a_kill_leaves_the_old_file_and_valid_json(tmp_path):
     program = f"""
 import time
 from pathlib import Path
+from pathlib import Path
 from mtnet_jax.outputs import JsonList, Outputs
 with Outputs("predict").writing(Path({str(path)!r}), also_cut_short=True) as file:
     sink = JsonList(file)
@@ -215,3 +218,17 @@ with Outputs("predict").writing(Path({str(path)!r}), also_cut_short=True) as fil
     assert entries == [{"i": i} for i in range(len(entries))]
     assert len(entries) > 5
     Outputs("predict").write(path, "[1]")
+
+
+def test_two_that_write_a_file_at_once_both_write_it_whole(monkeypatch, tmp_path):
+    path, replace = tmp_path / "file", Path.replace
+
+    def replace_after_another(self, target):
+        monkeypatch.setattr(Path, "replace", replace)
+        write_whole(path, b"of another process")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_after_another)
+    write_whole(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]
