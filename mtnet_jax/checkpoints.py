@@ -106,11 +106,11 @@ class Checkpoints:
             metadata.pop(_FINGERPRINTS, None)
             return Position(**metadata)
 
-    def latest_phase(self) -> int | None:
-        """The phase of the latest checkpoint that says it, None where none does."""
+    def latest_position(self) -> Position | None:
+        """The position of the latest checkpoint that says it, None where none does."""
         for step in self.steps():
             with contextlib.suppress(DamagedCheckpoint):
-                return self.position(step).phase
+                return self.position(step)
         return None
 
     def set_aside(self, step: int) -> Path:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,11 +93,14 @@ def sizes_of_files(folder: Place) -> dict[str, int]:
 
 
 def write_whole(path: Place, content: bytes) -> None:
-    """Writes a file that takes its name when it is complete (an object has no half of itself)."""
+    """Writes a file that takes its name when it is complete (an object has no half of itself).
+
+    Several processes, of several hosts too, may write the same one: the last to end has it.
+    """
     if not isinstance(path, Path):
         path.write_bytes(content)
         return
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)

@@ -9,10 +9,12 @@ import pytest
 from mtnet_jax.ablation import measure as module
 from mtnet_jax.ablation import running
 from mtnet_jax.ablation.measure import measure
-from mtnet_jax.ablation.spec import HeldOut, Run
+from mtnet_jax.ablation.spec import HeldOut, Run, config_of
 from mtnet_jax.config import load_config
 from mtnet_jax.errors import BadInput
-from mtnet_jax.saved_config import read_config
+from mtnet_jax.saved_config import read_config, write_config
+from mtnet_jax.training import loop
+from tests.ablations import ablation
 from tests.record_sets import a_record, write_record_set
 
 MANY = 12  # records: the last one lies beyond what a run looks at of its own records
@@ -69,3 +71,51 @@ def test_each_run_sees_one_of_the_accelerators_that_are_given(monkeypatch, tmp_p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES=4 names 1"):
         running._start([], 1, Run("euler", 0), tmp_path, 1, at_once=2)
+
+
+SHARED = ablation(detector_phases=("phase1", "phase2"))
+ARM = Run("euler", 0)
+
+
+def begun(workdir, run=ARM):
+    """The work directory of a run that has saved a state."""
+    folder = workdir / run.name
+    (folder / "checkpoints" / "4").mkdir(parents=True)
+    write_config(folder, config_of(SHARED, run, workdir))
+    return folder
+
+
+def test_a_grid_may_be_moved(tmp_path):
+    folder = begun(tmp_path / "old")
+    (folder / running.FINISHED).write_text("{}")
+    (tmp_path / "old").rename(tmp_path / "new")
+    config = config_of(SHARED, ARM, tmp_path / "new")
+    assert running.is_finished(tmp_path / "new" / ARM.name, config)
+    # One that has not begun takes the detector from where it lies now.
+    other = config_of(SHARED, Run("vectors", 0), tmp_path / "new")
+    assert other.init.weights == str(tmp_path / "new" / "detector-seed0")
+
+
+def test_runs_of_a_grid_do_not_go_on_for_longer_than_they_were_begun_for(monkeypatch, tmp_path):
+    detector = Run("", 0)
+    folder = begun(tmp_path, detector)
+    trained = []
+    monkeypatch.setattr(loop, "train", lambda *_: trained.append(1) or {"params": {}})
+    for finished in (False, True):
+        if finished:
+            (folder / running.FINISHED).write_text("{}")
+        with pytest.raises(BadInput, match=r"phases\.phase2\.epochs \(4\.0 there, 9\.0 here\)"):
+            running.train_run(SHARED, detector, tmp_path, ["--config.phases.phase2.epochs=9"])
+    (folder / running.FINISHED).unlink()
+    assert not trained
+    running.train_run(SHARED, detector, tmp_path, ["--config.log_every_steps=3"])
+    assert trained
+
+
+def test_a_job_that_waits_for_a_detector_only_looks(monkeypatch, tmp_path):
+    locked, tried = [True, True, False], []
+    monkeypatch.setattr(running, "is_locked", lambda _: locked.pop(0))
+    monkeypatch.setattr(running, "train_run", lambda *_: tried.append(len(locked)))
+    monkeypatch.setattr(running, "_WAIT", 0.0)
+    running._await_detector(SHARED, Run("", 0), tmp_path, [])
+    assert tried == [0]

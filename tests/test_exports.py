@@ -16,6 +16,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.evaluation import run
 from mtnet_jax.evaluation.metrics import evaluate
+from mtnet_jax.export import safetensors_file
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
 from mtnet_jax.predict.placing import letterboxed
@@ -134,7 +135,11 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
     source = tmp_path / "run"
     export(weights, source)
     config = json.loads((source / "config.json").read_text())
-    config["data"] = {"mine": {"train_split": "train"}, "other": {"train_split": ""}}
+    config["data"] = {
+        "mine": {"train_split": "train", "weight": 2.0},
+        "evaluated": {"train_split": "", "weight": 1.0},
+        "left_out": {"train_split": "train", "weight": 0.0},
+    }
     (source / SUMS).unlink()  # it is changed on purpose
     (source / "config.json").write_text(json.dumps(config))
     (source / "eval" / "mine-test").mkdir(parents=True)
@@ -175,13 +180,17 @@ def test_files_of_other_weights_do_not_stay_beside_new_ones(weights, tmp_path, c
     """Of the same weights, one format after another may come. `SHA256SUMS` has what is there."""
     out = tmp_path / "out"
 
-    def run(source, name) -> set[str]:
-        assert main(["export", "--workdir", str(source), "--out", str(out), "--format", name]) == 0
+    def run(source, name, *words) -> set[str]:
+        command = ["export", "--workdir", str(source), "--out", str(out), "--format", name]
+        assert main([*command, *words]) == 0
         files = [form.file for form in FORMATS.values()]
         noted = [line.split("  ")[1] for line in (out / SUMS).read_text().splitlines()]
         assert {*noted} >= {name for name in files if (out / name).is_file()}
         assert all((out / name).exists() for name in noted)
-        return {name for name in files if (out / name).exists()}
+        there = {name for name in files if (out / name).exists()}
+        card = (out / "README.md").read_text()
+        assert {name for name in files if f"| `{name}` |" in card} == there
+        return there
 
     assert run(weights, "orbax") == {"orbax"}
     assert run(weights, "safetensors") == {"orbax", "weights.safetensors"}
@@ -191,7 +200,25 @@ def test_files_of_other_weights_do_not_stay_beside_new_ones(weights, tmp_path, c
     capsys.readouterr()
     assert run(tmp_path / "later", "onnx-network") == {"network.onnx"}
     said = capsys.readouterr().out
-    assert f"{out / 'orbax'} was of other weights, and is gone" in said
+    assert f"{out / 'orbax'} was of other weights or options, and is gone" in said
+    # The same arrays for inputs of another size are another network.
+    assert run(tmp_path / "later", "safetensors", "--size", "96") == {"weights.safetensors"}
+
+
+def test_an_export_that_is_cut_short_leaves_no_files_of_other_weights(
+    monkeypatch, weights, tmp_path
+):
+    out = tmp_path / "out"
+    export(weights, out, formats=["orbax"])
+    config, variables = load_weights(weights)
+    variables["params"]["face"]["scale1"]["bias"] += 1.0
+    write_weights(tmp_path / "later", config, variables)
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors_file, "write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export(tmp_path / "later", out, formats=["safetensors"])
+    export(tmp_path / "later", out, formats=["safetensors"])
+    assert not (out / "orbax").exists()
 
 
 def test_arrays_cannot_be_had_from_a_file_that_runs(exported, tmp_path, capsys):

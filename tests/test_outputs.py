@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from mtnet_jax import outputs
 from mtnet_jax.errors import BadInput, FileInTheWay, Unavailable
 from mtnet_jax.outputs import MADE, JsonLines, JsonList, Outputs
+from mtnet_jax.places import write_whole
 from tests.conftest import REPOSITORY
 
 
@@ -197,6 +199,7 @@ def test_a_kill_leaves_the_old_file_and_valid_json(tmp_path):
     program = f"""
 import time
 from pathlib import Path
+from pathlib import Path
 from mtnet_jax.outputs import JsonList, Outputs
 with Outputs("predict").writing(Path({str(path)!r}), also_cut_short=True) as file:
     sink = JsonList(file)
@@ -262,3 +265,17 @@ def test_what_another_command_has_just_written_is_not_replaced(tmp_path):
             late.result()
     assert path.read_bytes() == b"first"
     assert sorted(p.name for p in tmp_path.iterdir()) == [".mtnet-made.jsonl", "a.png"]
+
+
+def test_two_that_write_a_file_at_once_both_write_it_whole(monkeypatch, tmp_path):
+    path, replace = tmp_path / "file", Path.replace
+
+    def replace_after_another(self, target):
+        monkeypatch.setattr(Path, "replace", replace)
+        write_whole(path, b"of another process")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_after_another)
+    write_whole(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]

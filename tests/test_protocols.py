@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,9 @@ from data_prep.sets import biwi
 from mtnet_jax.cli import main
 from mtnet_jax.config import load_config
 from mtnet_jax.data.records import RecordSource
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, Failed
 from mtnet_jax.evaluation.metrics import evaluate
-from mtnet_jax.protocols import plan, published
+from mtnet_jax.protocols import plan, published, steps
 from mtnet_jax.protocols.steps import raw_option, run_protocol
 from mtnet_jax.protocols.table import Measured, as_json, format_table
 from tests.conftest import REPOSITORY
@@ -120,6 +121,32 @@ def test_what_is_missing_or_does_not_belong_is_said(tmp_path, capsys):
     assert "conversion of" in fails("2", "--rawbiwi", str(raw))  # nothing in it
     with pytest.raises(BadInput, match="needs raw folders"):
         run_protocol(plan.protocol(3), {}, tmp_path)
+
+
+def test_records_with_faults_are_not_trained_on_by_the_same_command_again(monkeypatch, tmp_path):
+    raw, records, faults = tmp_path / "raw", tmp_path / "records" / "biwi", [1, 1, 0]
+    checks = []
+
+    def convert(arguments) -> int:
+        Path(arguments.out).mkdir(parents=True)
+        return 0
+
+    def check(folders) -> int:
+        checks.append(folders)
+        return faults[len(checks) - 1]
+
+    def make() -> None:
+        steps._make(plan.protocol(2).needed[0], raw, records, tmp_path / steps.MADE, (), 1)
+
+    monkeypatch.setattr(steps.convert, "run", convert)
+    monkeypatch.setattr(steps, "print_check", check)
+    for _ in range(2):
+        with pytest.raises(Failed, match="has faults"):
+            make()
+    records.rmdir()  # as the message says
+    make()
+    make()
+    assert len(checks) == 3
 
 
 # From end to end

@@ -11,8 +11,10 @@ from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.loop import train
 from mtnet_jax.training.option_checks import check_values
-from mtnet_jax.training.workdir import RECORDS, claim
+from mtnet_jax.training.workdir import RECORDS, Reached, claim
 from tests.tiny import DEMO_RECORDS, tiny_config
+
+AT_A, AT_B = (Reached(phase, 2, (3, 3)) for phase in (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -146,17 +148,35 @@ def test_changes_are_said_and_kept_and_others_refused(tmp_path):
     config = tiny_config()
     config.loader_threads = 7
     config.phases.b.epochs = 9.0
-    said = claim(tmp_path, config, {}, phase=0)
+    said = claim(tmp_path, config, {}, AT_A)
     assert said == ["loader_threads is 7 now, was 2", said[1]]
     assert said[1].startswith("phases.b.epochs is 9.0 now")
     assert read_config(tmp_path).loader_threads == 7
-    # In phase b its length is no longer free, nor is that of phase a.
-    config.phases.b.epochs = 10.0
-    with pytest.raises(BadInput, match=r"phases\.b\.epochs \(9\.0 there, 10\.0 here\)"):
-        claim(tmp_path, config, {}, phase=1)
-    config.phases.b.epochs, config.phases.a.epochs = 9.0, 1.0
-    with pytest.raises(BadInput, match=r"phases\.a\.epochs"):
-        claim(tmp_path, config, {}, phase=0)
+    # In phase b the length of phase a is no longer free.
+    config.phases.a.epochs = 1.0
+    with pytest.raises(BadInput, match=r"phases\.a\.epochs \(0\.017.* there, 1\.0 here\)"):
+        claim(tmp_path, config, {}, AT_B)
+
+
+@pytest.mark.parametrize(("schedule", "said"), [("constant", "done"), ("cosine", "from the start")])
+def test_the_phase_that_a_run_stands_in_may_last_longer_or_end_sooner(tmp_path, schedule, said):
+    config = tiny_config()
+    config.phases.b.schedule = schedule
+    write_config(tmp_path, config)
+    for epochs, steps in ((9.0, 99), (1.0, 2)):
+        config.phases.b.epochs = epochs
+        of_option, of_length = claim(tmp_path, config, {}, Reached(1, 2, (3, steps)))
+        assert of_option.startswith(f"phases.b.epochs is {epochs} now, was ")
+        assert f"b has {steps} steps now, 2 are done" in of_length
+        assert of_length.endswith(said)
+        assert read_config(tmp_path).phases.b.epochs == epochs
+    config.phases.b.epochs = 0.0
+    with pytest.raises(BadInput, match=r"phases\.b\.epochs makes 0 steps .* but 2 are done"):
+        claim(tmp_path, config, {}, Reached(1, 2, (3, 0)))
+    assert read_config(tmp_path).phases.b.epochs == 1.0
+    del config.phases.b
+    with pytest.raises(BadInput, match=r"phases\.b\.batch_size"):
+        claim(tmp_path, config, {}, Reached(1, 2, (3,)))
 
 
 def test_a_run_gets_no_further_records_and_no_further_phase(tmp_path):
@@ -165,18 +185,18 @@ def test_a_run_gets_no_further_records_and_no_further_phase(tmp_path):
     config = tiny_config()
     config.data.more = record_set(config.data.demo.path)
     with pytest.raises(BadInput, match=r"data\.more\.train_split \(None there, 'train' here\)"):
-        claim(tmp_path, config, {}, phase=0)
+        claim(tmp_path, config, {}, AT_A)
     config = tiny_config()
     config.phases.c = phase((), epochs=1, batch_size=0, learning_rate=0)
     with pytest.raises(BadInput, match=r"phases\.c\.batch_size \(None there, 0 here\)"):
-        claim(tmp_path, config, {}, phase=0)
+        claim(tmp_path, config, {}, AT_A)
 
 
 def test_before_the_first_checkpoint_everything_may_change(tmp_path):
     write_config(tmp_path, tiny_config())
     config = tiny_config()
     config.model.width = 0.02
-    (line,) = claim(tmp_path, config, {}, phase=None)
+    (line,) = claim(tmp_path, config, {}, None)
     assert "starts anew" in line
     assert read_config(tmp_path).model.width == 0.02
 
@@ -185,17 +205,17 @@ def test_the_same_records_may_lie_elsewhere_and_others_may_not(tmp_path):
     config = tiny_config()
     here = config.data.demo.path
     source = RecordSource(here, "train", decode=False)
-    claim(tmp_path / "run", config, {"demo": source}, phase=None)
+    claim(tmp_path / "run", config, {"demo": source}, None)
     moved = tmp_path / "moved"
     shutil.copytree(here, moved)
     config.data.demo.path = str(moved)
-    said = claim(tmp_path / "run", config, {"demo": RecordSource(moved, "train")}, phase=0)
+    said = claim(tmp_path / "run", config, {"demo": RecordSource(moved, "train")}, AT_A)
     assert said == [f"data.demo.path is {str(moved)!r} now, was {here!r}"]
     with pytest.raises(BadInput, match=r"config\.data\.demo holds other records"):
-        claim(tmp_path / "run", config, {"demo": RecordSource(moved, "test")}, phase=0)
+        claim(tmp_path / "run", config, {"demo": RecordSource(moved, "test")}, AT_A)
     for damage in (b"{", b"[1]", b"\xea"):
         (tmp_path / "run" / RECORDS).write_bytes(damage)
         with pytest.raises(BadInput, match=r"records\.json is damaged .*remove it"):
-            claim(tmp_path / "run", config, {"demo": source}, phase=0)
+            claim(tmp_path / "run", config, {"demo": source}, AT_A)
     (tmp_path / "run" / RECORDS).unlink()  # begun before records were noted
-    claim(tmp_path / "run", config, {"demo": source}, phase=0)
+    claim(tmp_path / "run", config, {"demo": source}, AT_A)

@@ -122,3 +122,10 @@ def test_what_became_of_the_groups_is_said_with_the_reason(monkeypatch, networks
     found.model.width = 2.0
     with pytest.raises(BadInput, match=r"in old fits .*: config\.model\.width is 2\.0 there, 1\.0"):
         starting._start_from(config, new)
+
+
+def test_seeds_differ_in_all_their_bits():
+    seeds = (0, 7, 2**32, 2**32 + 7, 2**33, 2**62, 2**63 - 1)
+    drawn = [tuple(np.asarray(jax.random.bits(starting._key(seed), (4,)))) for seed in seeds]
+    assert len(set(drawn)) == len(seeds)
+    assert drawn[1] == tuple(np.asarray(jax.random.bits(jax.random.key(7, impl="rbg"), (4,))))

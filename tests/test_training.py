@@ -83,6 +83,20 @@ def test_an_interrupted_run_ends_with_the_same_parameters(monkeypatch, tmp_path,
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("steps", [1, 9], ids=["longer", "shorter"])
+def test_a_phase_of_another_length_ends_as_one_that_began_with_it(
+    monkeypatch, tmp_path, whole_run, steps
+):
+    config = tiny_config()
+    config.phases.b.epochs = steps * 4 / 700
+    with monkeypatch.context() as patch:
+        interrupt_after_save(patch, 4)  # after the first step of phase b
+        with pytest.raises(Interrupted):
+            train(config, tmp_path)
+    assert_same(train(tiny_config(), tmp_path), whole_run[1])
+    assert read_metrics(tmp_path)[-1]["step"] == 6
+
+
 def test_a_finished_run_is_read_and_not_trained_again(monkeypatch, whole_run):
     workdir, variables = whole_run
 

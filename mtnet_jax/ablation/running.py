@@ -21,7 +21,7 @@ from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
-from mtnet_jax.training.workdir import LOCK, is_locked
+from mtnet_jax.training.workdir import LOCK, has_checkpoint, is_locked, refuse
 
 FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 OUTPUT = "output.txt"  # what a run says, where several run at once
@@ -51,6 +51,9 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
     folder = workdir / run.name
     config = config_of(ablation, run, workdir, overrides)
     if not is_finished(folder, config):
+        if has_checkpoint(folder):
+            # Lengths too, which a run by itself may change: one that went on is none of this grid.
+            refuse(folder, _learned_otherwise(read_config(folder) or config, config))
         _write_finished(folder, train(config, folder))
     if run.arm:
         for name, test_set in ablation.test_sets.items():
@@ -62,7 +65,13 @@ def is_finished(folder: Path, config: Any) -> bool:
     found = read_config(folder)
     if found is None or not (folder / FINISHED).is_file():
         return False
-    return all(how_it_runs(name) for name in differences(found, config))
+    return not _learned_otherwise(found, config)
+
+
+def _learned_otherwise(found: Any, config: Any) -> dict[str, tuple[Any, Any]]:
+    """The options of what is learned in which two configurations differ, see `differences`."""
+    changed = differences(found, config)
+    return {name: values for name, values in changed.items() if not how_it_runs(name)}
 
 
 def _await_detector(
@@ -70,13 +79,16 @@ def _await_detector(
 ) -> None:
     """Trains the detector of a seed unless that is done, or waits for whoever does."""
     config = config_of(ablation, detector, workdir, overrides)
-    while not is_finished(workdir / detector.name, config):
+    folder = workdir / detector.name
+    while not is_finished(folder, config):
+        if is_locked(folder):  # seen here: what comes before training itself is work
+            time.sleep(_WAIT)
+            continue
         try:
             return train_run(ablation, detector, workdir, overrides)
         except Unavailable:
-            if not is_locked(workdir / detector.name):
+            if not is_locked(folder):
                 raise
-            time.sleep(_WAIT)
 
 
 def _write_finished(folder: Path, variables: Any) -> None:

@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.config import call_in_file, load_config
 from mtnet_jax.errors import BadInput
+from mtnet_jax.saved_config import read_config
 from mtnet_jax.shipped import shipped
+from mtnet_jax.training.workdir import has_checkpoint
 
 # What may differ between arms that share a detector; phases that come after it may too.
 _DETECTOR = "detector"  # name of the runs that arms share
@@ -136,8 +138,20 @@ def config_of(
             if (name in ablation.detector_phases) == bool(run.arm):
                 phase.epochs = 0.0
         if run.arm:
-            config.init.weights = str(workdir / Run("", run.seed).name)
+            config.init.weights = _detector_of(run, workdir)
     return config
+
+
+def _detector_of(run: Run, workdir: Path) -> str:
+    """Where the detector of an arm lies; for one that has begun with it, where it lay then.
+
+    The folder of a grid may be moved, or be seen under another path by another host.
+    """
+    folder, detector = workdir / run.name, Run("", run.seed).name
+    begun = read_config(folder) if has_checkpoint(folder) else None
+    if begun is not None and Path(begun.init.weights).name == detector:
+        return begun.init.weights
+    return str(workdir / detector)
 
 
 def _check(ablation: Ablation, path: Path) -> None:

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{args.out / path.name}: {bytes_of(path) / 1e6:.1f} MB")
         for path in earlier:
             if not path.exists():
-                print(f"{args.out / path.name} was of other weights, and is gone")
+                print(f"{args.out / path.name} was of other weights or options, and is gone")
         if sets:
             _compare(out, [path for path in written if path.suffix == ".onnx"], sets)
     return 0

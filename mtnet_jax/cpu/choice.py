@@ -87,8 +87,8 @@ def type_warning(dtype: jnp.dtype) -> str:
     if jax.default_backend() != "cpu" or dtype == jnp.float32 or onednn.knows(dtype):
         return ""
     return (
-        f"WARNING: this processor is slow in {jnp.dtype(dtype).name} (docs/performance.md); "
-        "--config.model.dtype=float32 is faster."
+        f"WARNING: this processor is slow in {jnp.dtype(dtype).name} (docs/performance.md): a new "
+        "run is faster with --config.model.dtype=float32."
     )
 
 

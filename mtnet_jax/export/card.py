@@ -101,7 +101,7 @@ def _files(formats: Sequence[str]) -> str:
 
 def _data(config: ConfigDict) -> str:
     sets: Mapping[str, Any] = config.get("data", {})
-    trained = [name for name, entry in sets.items() if entry["train_split"]]
+    trained = [n for n, each in sets.items() if each["train_split"] and each.get("weight", 1) > 0]
     if not trained:
         return "Not recorded with these weights: ask where they come from."
     return "Record sets: " + ", ".join(trained) + "."

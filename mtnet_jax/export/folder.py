@@ -33,7 +33,7 @@ def export(
     """Writes an exported folder: config.json, weights.npz, README.md, a file for each format.
 
     Files of other formats that lie there from an earlier export stay if that was of the same
-    weights, and go if not.
+    weights and configuration, and go if not.
 
     Args:
       source: weights in any form that `mtnet_jax.weights.load_weights` reads.
@@ -60,8 +60,11 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
-    before = sha256_of(out / WEIGHTS)
+    before = _state(out)
     written = [export_weights(source, out, half=half, size=size, step=step, outputs=outputs)]
+    if before != _state(out):
+        # At once: if what follows is cut short, the next export would take them for its own.
+        outputs.remove_outdated(out, [""])
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:
@@ -70,13 +73,17 @@ def export(
         options = {"calibration": calibration} if name == CALIBRATED else {}
         with outputs.placing(written[-1]) as partial:
             writer.write(partial, config, variables, **options, **stated)
-    if before not in ("", stated["weights_sha256"]):  # other formats there are of other weights
-        outputs.remove_outdated(out, [""])
     # A folder says by itself what it holds.
     write_sums(outputs, out, [path.name for path in written if path.is_file()])
     evaluations = evaluations_of(source, number_of_step(source, step), config.input.size)
-    outputs.write(out / CARD, _card_of(source, config, license, formats, evaluations))
+    there = [name for name, form in FORMATS.items() if (out / form.file).exists()]
+    outputs.write(out / CARD, _card_of(source, config, license, there, evaluations))
     return written
+
+
+def _state(folder: Path) -> tuple[str, str]:
+    """What the files of an exported folder are made of: equal for equal heads."""
+    return sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)
 
 
 def _card_of(

@@ -1,6 +1,7 @@
 """The steps of a protocol: convert, check, train, evaluate, and the table at the end.
 
-    WORKDIR/records/NAME    the record sets, each with the command that made it in WORKDIR/made.json
+    WORKDIR/records/NAME    the record sets, each with the command that made it in made.json,
+                            and in checked.json once it was found to be without faults
     WORKDIR/run             the work directory of the training
     WORKDIR/eval            reports: SET-SPLIT by the rule `matched`, authors/SET-SPLIT
     WORKDIR/table.txt, .json
@@ -26,11 +27,12 @@ from mtnet_jax.evaluation.predicted import predict_split
 from mtnet_jax.evaluation.run import report
 from mtnet_jax.inspection.check import print_check
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.places import write_whole
 from mtnet_jax.protocols.plan import DIRECTMHP, EvalSet, Protocol, RawSet
 from mtnet_jax.protocols.table import Measured, as_json, format_table
 from mtnet_jax.training.loop import train
 
-MADE = "made.json"
+MADE, CHECKED = "made.json", "checked.json"
 _INTERRUPTED = 130
 
 
@@ -121,29 +123,41 @@ def _make(
     """Converts and checks a raw set, unless the same command has done so."""
     command = [raw.converter, "--raw", str(folder.resolve()), *raw.options, *more]
     shown = f"mtnet data convert {shlex.join([*command, '--out', str(out)])}"
-    before = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
+    checked = made.with_name(CHECKED)
     if out.exists():
-        if before.get(raw.name) != command:
+        if _noted(made).get(raw.name) != command:
             raise BadInput(
                 f"{out} was made by other options than `{shown}`: remove it, or take another "
                 "--workdir."
             )
         print(f"{out} is there")
-        return
-    _say(shown)
-    made.parent.mkdir(parents=True, exist_ok=True)
-    made.write_text(json.dumps({**before, raw.name: command}, indent=1), encoding="utf-8")
-    parser = argparse.ArgumentParser(prog="mtnet data convert")
-    convert.add_arguments(parser)
-    arguments = [*command, "--out", str(out), "--processes", str(processes)]
-    code = convert.run(parser.parse_args(arguments))
-    if code == _INTERRUPTED:
-        raise KeyboardInterrupt
-    if code:
-        raise Failed(f"The conversion of {folder} failed: what was wrong stands above.")
-    _say(f"mtnet data check {out}")
-    if print_check([str(out)]):
-        raise Failed(f"{out} has faults: they stand above. Remove it to convert it again.")
+    else:
+        _say(shown)
+        _note(checked, raw.name, [])
+        _note(made, raw.name, command)
+        parser = argparse.ArgumentParser(prog="mtnet data convert")
+        convert.add_arguments(parser)
+        arguments = [*command, "--out", str(out), "--processes", str(processes)]
+        code = convert.run(parser.parse_args(arguments))
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            raise Failed(f"The conversion of {folder} failed: what was wrong stands above.")
+    if _noted(checked).get(raw.name) != command:
+        _say(f"mtnet data check {out}")
+        if print_check([str(out)]):
+            raise Failed(f"{out} has faults: they stand above. Remove it to convert it again.")
+        _note(checked, raw.name, command)
+
+
+def _noted(path: Path) -> dict[str, list[str]]:
+    """Name of a raw set -> the command that a note is of."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _note(path: Path, name: str, command: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps({**_noted(path), name: list(command)}, indent=1).encode())
 
 
 def _measure(run: Path, records: Path, test: EvalSet, out: Path, outputs: Outputs) -> Measured:

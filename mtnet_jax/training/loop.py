@@ -41,7 +41,7 @@ from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.threads import failing_in_one_line
 from mtnet_jax.training.utilisation import least_seconds
-from mtnet_jax.training.workdir import claim, locked
+from mtnet_jax.training.workdir import Reached, claim, locked
 
 
 class TrainingDiverged(Failed):
@@ -131,7 +131,9 @@ def _train(
     ]
     with Stopping() as stopping, Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
         # Claimed first: what another configuration cannot read is no damaged checkpoint.
-        said = claim(workdir, config, train_sources, checkpoints.latest_phase())
+        latest = checkpoints.latest_position()
+        reached = latest and Reached(latest.phase, latest.step, steps)
+        said = claim(workdir, config, train_sources, reached)
         position, state, set_aside = resume(checkpoints, system, optimizers, config, distribution)
         variables = average = None
         with (

@@ -58,8 +58,7 @@ def initial_variables(
       BadInput: weights that do not fit, or that are others on another host.
     """
     images = np.zeros((1, system.grid.size, system.grid.size, 3), np.float32)
-    # This generator compiles in a fifth of the default one's time; it may differ between backends.
-    variables = jax.jit(system.model.init)(jax.random.key(config.seed, impl="rbg"), images)
+    variables = jax.jit(system.model.init)(_key(config.seed), images)
     if config.init.darknet_weights:
         variables, report = load_darknet_weights(config.init.darknet_weights, variables)
         if not all_finite(variables):
@@ -257,6 +256,13 @@ def start_from(
 
 def _sizes(tree: Any) -> list[int]:
     return [np.size(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _key(seed: int) -> jax.Array:
+    """The key of a seed below 2^63, of which JAX by itself reads the lower 32 bits alone."""
+    # This generator compiles in a fifth of the default one's time; it may differ between backends.
+    key = jax.random.key(seed % 2**32, impl="rbg")
+    return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
 
 
 def _digest(tree: Any) -> bytes:

@@ -4,21 +4,30 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import NOT_JSON, BadInput, Unavailable
+from mtnet_jax.mirror import CHECKPOINTS
 from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 
 LOCK = "lock"
 RECORDS = "records.json"
+
+
+class Reached(NamedTuple):
+    """Where a run stands: `step` steps of phase number `phase` are done."""
+
+    phase: int
+    step: int
+    lengths: Sequence[int]  # steps of every phase, by the configuration of this start
 
 
 @contextlib.contextmanager
@@ -61,22 +70,29 @@ def is_locked(workdir: str | os.PathLike) -> bool:
     return False
 
 
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a run has saved a state there, whatever became of it."""
+    folder = Path(workdir) / CHECKPOINTS
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
 def claim(
     workdir: str | os.PathLike,
     config: ConfigDict,
     sources: Mapping[str, RecordSource],
-    phase: int | None,
+    reached: Reached | None,
 ) -> list[str]:
     """Makes a work directory that of a run, or makes sure that it is that of this run.
 
-    What is learned must be as it was. How it runs may change, and so may the length of phases that
-    have not begun; before the first checkpoint everything may.
+    What is learned must be as it was. How it runs may change, and so may the length of the phase
+    that the run stands in, not below what is done of it, and of those after it; before the first
+    checkpoint everything may.
 
     Args:
       workdir: of the run.
       config: of this start.
       sources: what is trained on, by name.
-      phase: index of the phase that its checkpoint stands in, None where there is none.
+      reached: where its checkpoint stands, None where there is none.
 
     Returns:
       A line for each option that has changed.
@@ -86,12 +102,15 @@ def claim(
     """
     found, records = read_config(workdir), _identities(sources)
     said = []
-    if found is not None and phase is not None:
+    if found is not None and reached is not None:
         changed = differences(found, config)
-        free = {name for name in changed if how_it_runs(name) or _later_length(name, config, phase)}
-        _refuse(workdir, {n: values for n, values in changed.items() if n not in free})
+        lengths = _lengths(config)[reached.phase :]
+        free = {name for name in changed if how_it_runs(name) or name in lengths}
+        refuse(workdir, {n: values for n, values in changed.items() if n not in free})
         _check_records(Path(workdir), records, found)
         said = [f"{n} is {changed[n][1]!r} now, was {changed[n][0]!r}" for n in sorted(free)]
+        if lengths[0] in changed:
+            said.append(_new_length(lengths[0], config, reached))
     elif found is not None and differences(found, config):
         said = [f"{workdir} holds no checkpoint yet: its run starts anew, with these options"]
     hosts.wait_for_all("claim")  # every process has looked at what was there
@@ -101,7 +120,8 @@ def claim(
     return said
 
 
-def _refuse(workdir: str | os.PathLike, changed: Mapping[str, tuple[Any, Any]]) -> None:
+def refuse(workdir: str | os.PathLike, changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raises BadInput for options (name -> value there, value here) in which a run differs."""
     if changed:
         named = ", ".join(f"{n} ({old!r} there, {new!r} here)" for n, (old, new) in changed.items())
         raise BadInput(
@@ -111,10 +131,24 @@ def _refuse(workdir: str | os.PathLike, changed: Mapping[str, tuple[Any, Any]]) 
         )
 
 
-def _later_length(name: str, config: ConfigDict, phase: int) -> bool:
-    """Whether an option is the length of a phase that has not begun."""
-    later = sorted(config.phases)[phase + 1 :]
-    return name in {f"phases.{each}.epochs" for each in later}
+def _lengths(config: ConfigDict) -> list[str]:
+    """Names of the options that say how long each phase is, in the order of the phases."""
+    return [f"phases.{name}.epochs" for name in sorted(config.phases)]
+
+
+def _new_length(option: str, config: ConfigDict, reached: Reached) -> str:
+    """What another length of the phase that a run stands in means; BadInput where it is over."""
+    done, length = reached.step, reached.lengths[reached.phase]
+    if length < done:
+        raise BadInput(f"config.{option} makes {length} steps of the phase, but {done} are done.")
+    name = sorted(config.phases)[reached.phase]
+    said, schedule = f"{name} has {length} steps now, {done} are done", config.phases[name].schedule
+    if schedule == "constant":
+        return said
+    return (
+        f"{said}: from here on the learning rate is that of a {schedule} of the new length; a run "
+        "of this length from the start would have had it from the start"
+    )
 
 
 def _identities(sources: Mapping[str, RecordSource]) -> dict[str, str]:
