@@ -7,7 +7,7 @@ is asked up to 35 degrees now, and what it says is turned out by a tenth (for th
 Congress by `benchmarks/member_photos.py`, for the others by `benchmarks/photographs.py`). Of the
 portraits, every second was used, twice as often. Inputs of 320 pixels cost half, and most heads in
 them are 50 to 110 pixels long: the sizes at which second looks show heads (`mtnet_jax/predict`).
-Anchors keep their pixels.
+Anchors keep their pixels. Level with what it began from, so it does not ship (docs/results.md).
 
 bfloat16, for processors that multiply it (Intel's AMX, docs/performance.md); on others
 `--config.model.dtype=float32` is faster.
