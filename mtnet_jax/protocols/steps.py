@@ -1,7 +1,8 @@
 """The steps of a protocol: convert, check, train, evaluate, and the table at the end.
 
-    WORKDIR/records/NAME    the record sets, each with the command that made it in made.json,
-                            and in checked.json once it was found to be without faults
+    WORKDIR/records/NAME    the record sets
+    WORKDIR/made.json       the command that made each
+    WORKDIR/checked.json    the same, once it was found to be without faults
     WORKDIR/run             the work directory of the training
     WORKDIR/eval            reports: SET-SPLIT by the rule `matched`, authors/SET-SPLIT
     WORKDIR/table.txt, .json
