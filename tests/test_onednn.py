@@ -131,6 +131,23 @@ def test_the_environment_turns_it_off(monkeypatch):
     assert "onednn" not in text
 
 
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("flags\t\t: fpu sse2 avx512f amx_bf16 amx_tile", True),
+        ("flags\t\t: fpu avx512_bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f\nbugs\t\t: amx_bf16\n", False),
+        (None, False),
+    ],
+)
+def test_processors_without_bfloat16_are_not_asked_for_it(tmp_path, text, there):
+    """oneDNN would end the process."""
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    assert onednn.multiplies_bfloat16(path) is there
+
+
 def test_bfloat16_is_warned_of_where_it_is_slow(monkeypatch):
     with_bfloat16()
     assert type_warning(jnp.bfloat16) == type_warning(jnp.float32) == ""

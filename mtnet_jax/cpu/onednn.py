@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ import numpy as np
 Array = jax.Array
 
 TYPES = (jnp.float32, jnp.bfloat16)
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
+BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # instructions, as that file names them
 
 
 def available() -> bool:
@@ -41,6 +44,15 @@ def usable(*operands: Array) -> bool:
 def knows(dtype: jnp.dtype) -> bool:
     """Whether oneDNN can be asked for sums in this type: `available`, and right when tried."""
     return available() and _right_in(jnp.dtype(dtype))
+
+
+def multiplies_bfloat16(cpu_info: Path) -> bool:
+    """Whether a processor has instructions for products of bfloat16, as far as a file says."""
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:  # no Linux
+        return False
+    return any(line.startswith("flags") and BFLOAT16 & set(line.split()) for line in lines)
 
 
 def compiling() -> AbstractContextManager:
@@ -65,12 +77,13 @@ def _not_stored() -> Iterator[None]:
 
 @functools.cache
 def _right_in(dtype: np.dtype) -> bool:
-    """Whether oneDNN is there and gives right answers in this type.
-
-    bfloat16 needs a processor that has instructions for it or, slower, AVX-512.
-    """
+    """Whether oneDNN is there and gives right answers in this type."""
     # On other processors the names are unknown, or stand for something else (Arm's library).
     if platform.machine().lower() not in ("x86_64", "amd64") or dtype not in TYPES:
+        return False
+    # Asked for what it cannot do, or was told not to, it does not fail but ends the process.
+    limited = "ONEDNN_MAX_CPU_ISA" in os.environ
+    if dtype == jnp.bfloat16 and (limited or not multiplies_bfloat16(CPU_INFO)):
         return False
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
