@@ -57,6 +57,16 @@ def operands(case):
     return x, kernel, dy.astype(np.float32)
 
 
+def with_gradients(conv, stride):
+    """A convolution of (x, kernel, dy) with the gradients of its maps and kernel."""
+
+    def values(x, kernel, dy):
+        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, stride), x, kernel)
+        return y, *pull(dy)
+
+    return values
+
+
 def run(function, *args):
     with onednn.compiling():
         return jax.jit(function, compiler_options=training_options())(*args)
@@ -66,15 +76,9 @@ def run(function, *args):
 def test_convolution_and_gradients_equal_those_of_xla(case):
     x, kernel, dy = operands(case)
 
-    def all_of(conv):
-        def values(x, kernel, dy):
-            y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, case[-1]), x, kernel)
-            return y, *pull(dy)
-
-        return values
-
-    theirs = jax.jit(all_of(conv2d))(x, kernel, dy)
-    for ours, expected in zip(run(all_of(fast_conv2d), x, kernel, dy), theirs, strict=True):
+    theirs = jax.jit(with_gradients(conv2d, case[-1]))(x, kernel, dy)
+    found = run(with_gradients(fast_conv2d, case[-1]), x, kernel, dy)
+    for ours, expected in zip(found, theirs, strict=True):
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, atol=2e-6 * np.abs(expected).max())
     np.testing.assert_allclose(
@@ -87,16 +91,10 @@ def test_bfloat16_is_summed_in_float32(case):
     """Against XLA in float32 on the same numbers: what is left is one rounding to 8 bits."""
     with_bfloat16()
     x, kernel, dy = (jnp.asarray(a, jnp.bfloat16) for a in operands(case))
-
-    def all_of(conv, x, kernel, dy):
-        y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, case[-1]), x, kernel)
-        return y, *pull(dy)
-
     exact = (a.astype(jnp.float32) for a in (x, kernel, dy))
-    expected = jax.jit(partial(all_of, conv2d))(*exact)
-    for ours, values in zip(
-        run(partial(all_of, fast_conv2d), x, kernel, dy), expected, strict=True
-    ):
+    expected = jax.jit(with_gradients(conv2d, case[-1]))(*exact)
+    found = run(with_gradients(fast_conv2d, case[-1]), x, kernel, dy)
+    for ours, values in zip(found, expected, strict=True):
         assert ours.dtype == jnp.bfloat16
         assert ours.shape == values.shape
         scale = np.abs(values).max()
