@@ -72,6 +72,7 @@ def phase(
     accumulate: int = 1,
     rate_rule: str = "none",
     rate_batch: int = 0,
+    frozen_stages: int = 0,
     **weights: float,
 ) -> ConfigDict:
     """One entry of `config.phases`.
@@ -88,6 +89,8 @@ def phase(
       rate_rule: how the learning rate grows from `rate_batch` to `batch_size`: "none", "linear", or
         with the root, "sqrt".
       rate_batch: images of the batch that `learning_rate` is for; 0 with the rule "none".
+      frozen_stages: of the backbone, beyond the paper: the stem and the first so many of its five
+        stages stay as they are where "backbone" is trainable; 0: all learn.
       **weights: of the loss, see `mtnet_jax.losses.LossWeights`. alpha = 1 leaves the pose out.
     """
     return ConfigDict(
@@ -101,6 +104,7 @@ def phase(
             "accumulate": accumulate,
             "rate_rule": rate_rule,
             "rate_batch": rate_batch,
+            "frozen_stages": frozen_stages,
             "loss": {k: float(v) for k, v in LossWeights(**weights)._asdict().items()},
         }
     )

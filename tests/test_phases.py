@@ -77,6 +77,21 @@ def test_unknown_groups_schedules_and_lost_pose_losses_are_named():
         read_phases(config)
 
 
+@pytest.mark.parametrize(
+    ("phase", "change", "said"),
+    [
+        ("phase3", {"frozen_stages": 5}, r"phase3\.frozen_stages is 5: it must be from 0 to 4"),
+        ("phase3", {"frozen_stages": -1}, r"phase3\.frozen_stages is -1"),
+        ("phase1", {"frozen_stages": 2}, r"phase1\.frozen_stages is 2, but .* set it to 0"),
+    ],
+)
+def test_frozen_stages_that_cannot_be(phase, change, said):
+    config = default_config()
+    config.phases[phase].update(change)
+    with pytest.raises(ValueError, match=said):
+        read_phases(config)
+
+
 def test_a_parameter_without_a_group_is_named():
     with pytest.raises(ValueError, match=r"\['head'\]\['kernel'\]"):
         group_labels({"face": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}})

@@ -19,8 +19,8 @@ from tests.conftest import REPOSITORY
 from tests.tiny import EVERYTHING, random_batch, tiny_config, tiny_system
 
 
-def make_step(config, system, variables, trainable, clip_norm=10.0):
-    phase = read_phases(config)[-1]
+def make_step(config, system, variables, trainable, clip_norm=10.0, frozen_stages=0):
+    phase = read_phases(config)[-1]._replace(frozen_stages=frozen_stages)
     weights = phase.weights._replace(alpha=0.5 if "pose" in trainable else 1.0)
     phase = phase._replace(trainable=trainable, weights=weights)
     optimizer = make_optimizer(phase, variables["params"], steps=10, clip_norm=clip_norm)
@@ -58,6 +58,42 @@ def test_frozen_groups_stay_bit_identical_and_the_others_move(tiny, trainable):
                 assert all(same) == (group not in trainable), (group, kind)
 
 
+@pytest.mark.parametrize("stages", [1, 3])
+def test_frozen_stages_stay_bit_identical_and_the_rest_of_the_backbone_moves(tiny, stages):
+    config, system, variables = tiny
+    step, state = make_step(config, system, variables, EVERYTHING, frozen_stages=stages)
+    after, _ = jax.jit(step)(state, random_batch(config, 2, 0))
+    after, _ = jax.jit(step)(after, random_batch(config, 2, 1))
+    frozen = tuple(["stem", *(f"stage{number}_" for number in range(1, stages + 1))])
+    for kind in ("params", "batch_stats"):
+        old, new = (getattr(s, kind)["backbone"] for s in (state, after))
+        assert any(layer.startswith(f"stage{stages + 1}_") for layer in old)
+        for layer in old:
+            same = [
+                np.asarray(a).tobytes() == np.asarray(b).tobytes()
+                for a, b in zip(
+                    jax.tree.leaves(old[layer]), jax.tree.leaves(new[layer]), strict=True
+                )
+            ]
+            if layer.startswith(frozen):
+                assert all(same), (kind, layer)
+            else:
+                assert not any(same), (kind, layer)
+
+
+def test_frozen_stages_hold_no_moments(tiny):
+    config, system, variables = tiny
+    _, all_learn = make_step(config, system, variables, EVERYTHING)
+    _, state = make_step(config, system, variables, EVERYTHING, frozen_stages=2)
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    backbone = variables["params"]["backbone"]
+    frozen = count(
+        {k: v for k, v in backbone.items() if k.startswith(("stem", "stage1", "stage2"))}
+    )
+    assert frozen > 0
+    assert count(state.opt_state) == count(all_learn.opt_state) - 2 * frozen
+
+
 def test_no_backward_pass_through_what_is_frozen():
     # Gradient norm and clipping are on: they read every gradient, frozen ones included.
     config = tiny_config()
@@ -78,6 +114,12 @@ def test_no_backward_pass_through_what_is_frozen():
     # layer.
     assert 2.5 < cost[EVERYTHING] < 3.5
     assert cost[("backbone", "neck", "face")] < cost[EVERYTHING]
+    costs = [cost[EVERYTHING]]
+    for stages in (1, 2, 3, 4):
+        step, state = make_step(config, system, variables, EVERYTHING, frozen_stages=stages)
+        costs.append(flops(step, state, batch) / forward)
+    # Each stage of the backbone but the last has a tenth of all FLOPs or more: two passes go.
+    assert (np.diff(costs) < -0.15).all(), costs
 
 
 def test_the_same_step_without_stop_gradient_would_cost_the_backward_pass():

@@ -19,6 +19,11 @@ STAGE_CHANNELS = (64, 128, 256, 512, 1024)
 RESIDUAL_SCALE_INIT = 0.2
 
 
+def stage_of(layer: str) -> int:
+    """The stage that a layer of the backbone belongs to, by its name: 1 to 5; 0 is the stem."""
+    return 0 if layer == "stem" else int(layer.removeprefix("stage").partition("_")[0])
+
+
 def scaled_blocks(blocks: int, depth: float) -> int:
     """Residual blocks of a stage in a shallower or deeper net: rounded, at least 1."""
     return max(1, int(blocks * depth + 0.5))
@@ -58,12 +63,15 @@ class Darknet53(nn.Module):
     norm: Normalisation = batch_norm_leaky
 
     @nn.compact
-    def __call__(self, images_BxHxWx3: Array, *, train: bool) -> tuple[Array, Array, Array]:
+    def __call__(
+        self, images_BxHxWx3: Array, *, train: bool, frozen_stages: int = 0
+    ) -> tuple[Array, Array, Array]:
         """Computes the three maps the FPN reads.
 
         Args:
           images_BxHxWx3: images in [0, 1], RGB, sides multiples of 32.
           train: see `ConvBN`.
+          frozen_stages: the stem and so many stages are not trained all the same; 0: all are.
 
         Returns:
           Maps at strides 8, 16 and 32: (B, H/8, W/8, 256), (B, H/16, W/16, 512) and
@@ -72,17 +80,18 @@ class Darknet53(nn.Module):
         block_of = recomputed(ResidualBlock) if self.remat == "blocks" else ResidualBlock
         settings: dict[str, Any] = {"dtype": self.dtype, "conv": self.conv, "norm": self.norm}
         stem = ConvBN(scaled_channels(32, self.width), 3, **settings, name="stem")
-        x = stem(images_BxHxWx3, train=train)
+        x = stem(images_BxHxWx3, train=train and not frozen_stages)
         outputs = []
         for stage, (channels, blocks) in enumerate(
             zip(STAGE_CHANNELS, STAGE_BLOCKS, strict=True), start=1
         ):
             channels = scaled_channels(channels, self.width)
+            learns = train and stage > frozen_stages
             down = ConvBN(channels, 3, stride=2, **settings, name=f"stage{stage}_down")
-            x = down(x, train=train)
+            x = down(x, train=learns)
             for block in range(1, scaled_blocks(blocks, self.depth) + 1):
                 residual = block_of(**settings, name=f"stage{stage}_block{block}")
-                x = residual(x, train)
+                x = residual(x, learns)
             outputs.append(x)
         stride8, stride16, stride32 = outputs[-3:]
         return stride8, stride16, stride32

@@ -81,7 +81,9 @@ class MultitaskNet(nn.Module):
             of_branch = (width, self.pose_blocks, self.aggregate, self.dtype, self.remat)
             self.pose = PoseBranch(self.pose_size, *of_branch, **both)
 
-    def __call__(self, images_BxHxWx3: Array, *, train: Collection[str] = ()) -> list[Array]:
+    def __call__(
+        self, images_BxHxWx3: Array, *, train: Collection[str] = (), frozen_stages: int = 0
+    ) -> list[Array]:
         """Predicts raw values for every cell and anchor.
 
         Args:
@@ -89,6 +91,7 @@ class MultitaskNet(nn.Module):
           train: names in `GROUPS` whose BatchNorm normalises with the statistics of this batch and
             updates the running ones (apply with mutable=["batch_stats"]). All other groups
             normalise with their running statistics, which stay bit-identical.
+          frozen_stages: the stem and so many stages of the backbone do that too; 0: none.
 
         Returns:
           Three float32 arrays (B, H / stride, W / stride, 3, 5 + num_classes + pose_size), strides
@@ -99,7 +102,9 @@ class MultitaskNet(nn.Module):
         """
         _check_images(images_BxHxWx3.shape)
         _check_groups(train)
-        features = self.backbone(images_BxHxWx3, train="backbone" in train)
+        features = self.backbone(
+            images_BxHxWx3, train="backbone" in train, frozen_stages=frozen_stages
+        )
         scales = self.neck(features, train="neck" in train)
         faces = self.face(scales)
         outputs = [split_anchors(face) for face in faces]

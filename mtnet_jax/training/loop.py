@@ -302,6 +302,8 @@ def _describe(
             f"{phase.name}: {phase.epochs:g} epochs, {count} steps of {phase.batch_size}, "
             f"learning rate {phase.peak_rate:g} ({phase.schedule}), "
             f"trains {', '.join(phase.trainable)}"
+            + f" but the backbone's first stages, up to {phase.frozen_stages}"
+            * bool(phase.frozen_stages)
         )
         if warning := warmup_warning(phase, count):
             log.say(warning)

@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 from mtnet_jax.errors import BadInput
 from mtnet_jax.losses import LossWeights
 from mtnet_jax.network import GROUPS
+from mtnet_jax.network.darknet53 import STAGE_BLOCKS, stage_of
 
 Params = dict[str, Any]
+
+FROZEN = "frozen_stages"  # what the optimizer calls these, of a backbone that learns
 
 # How the learning rate grows with the batch, as a power of it. "linear": Goyal et al. 2017
 # (arXiv:1706.02677), of SGD; "sqrt": Malladi et al. 2022 (arXiv:2205.10287), derived for Adam.
@@ -31,12 +34,24 @@ class Phase(NamedTuple):
     accumulate: int = 1
     rate_rule: str = "none"
     rate_batch: int = 0
+    frozen_stages: int = 0
 
     @property
     def peak_rate(self) -> float:
         """The learning rate at its highest, by the rule for this batch size."""
         larger = self.batch_size / (self.rate_batch or self.batch_size)
         return self.learning_rate * larger ** RATE_RULES[self.rate_rule]
+
+    def learns(self, path: tuple[Any, ...]) -> bool:
+        """Whether a parameter or statistic with this path of keys learns: its group, its stage."""
+        group = path[0].key
+        if group not in self.trainable:
+            return False
+        return not (
+            self.frozen_stages
+            and group == "backbone"
+            and stage_of(path[1].key) <= self.frozen_stages
+        )
 
     def steps(self, images: float) -> int:
         """Steps of the phase for an epoch of so many images: one at least, none in 0 epochs."""
@@ -68,7 +83,7 @@ def read_phases(config: ConfigDict) -> tuple[Phase, ...]:
 def make_optimizer(
     phase: Phase, params: Params, *, steps: int, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam for the trainable groups, nothing at all (no moments either) for the frozen ones.
+    """Adam for what learns, nothing at all (no moments either) for what is frozen.
 
     Args:
       phase: which groups learn.
@@ -79,11 +94,18 @@ def make_optimizer(
     Raises:
       ValueError: a parameter that belongs to no group, by name.
     """
-    labels = group_labels(params)
+    labels = jax.tree_util.tree_map_with_path(
+        lambda path, group: (
+            FROZEN if group in phase.trainable and not phase.learns(path) else group
+        ),
+        group_labels(params),
+    )
     adam = optax.adam(learning_rate(phase, steps))
     transforms = {
         group: adam if group in phase.trainable else optax.set_to_zero() for group in GROUPS
     }
+    if phase.frozen_stages:
+        transforms[FROZEN] = optax.set_to_zero()
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.multi_transform(transforms, labels))
 
@@ -137,6 +159,16 @@ def _check(phase: Phase, version: str) -> None:
         raise BadInput(
             f"config.phases.{phase.name}.trainable is {phase.trainable}: "
             f"name one or more of {GROUPS}."
+        )
+    if phase.frozen_stages not in range(len(STAGE_BLOCKS)):
+        raise BadInput(
+            f"config.phases.{phase.name}.frozen_stages is {phase.frozen_stages}: it must be from 0 "
+            f"to {len(STAGE_BLOCKS) - 1}. To freeze the whole backbone, leave it out of trainable."
+        )
+    if phase.frozen_stages and "backbone" not in phase.trainable:
+        raise BadInput(
+            f"config.phases.{phase.name}.frozen_stages is {phase.frozen_stages}, but its trainable "
+            f"{phase.trainable} leaves the whole backbone out: set it to 0."
         )
     pose_alone = set(phase.trainable) == {"pose"} and phase.epochs > 0
     if version == "v1" and pose_alone:

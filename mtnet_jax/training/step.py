@@ -29,8 +29,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
     """The step of a phase: (state, batch) -> (state, metrics), to be jitted with the state donated.
 
-    Frozen groups are cut out of the gradient before anything reads it, so no backward pass runs
-    through them; their parameters and BatchNorm statistics come out as the very arrays that went
+    What is frozen is cut out of the gradient before anything reads it, so no backward pass runs
+    through it; its parameters and BatchNorm statistics come out as the very arrays that went
     in.
 
     Args:
@@ -44,14 +44,14 @@ def make_train_step(
     def loss_of(params, batch_stats, batch):
         if whole is not None:
             params = jax.lax.with_sharding_constraint(params, whole)
-        params = {
-            group: tree if group in phase.trainable else jax.lax.stop_gradient(tree)
-            for group, tree in params.items()
-        }
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, x: x if phase.learns(path) else jax.lax.stop_gradient(x), params
+        )
         outputs, updated = system.model.apply(
             {"params": params, "batch_stats": batch_stats},
             normalise_images(batch["image"]),
             train=phase.trainable,
+            frozen_stages=phase.frozen_stages,
             mutable=["batch_stats"],
         )
         loss, parts = multitask_loss(
@@ -72,9 +72,9 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         moved = optax.apply_updates(state.params, updates)
-        keep_frozen = lambda new, old: {  # noqa: E731
-            group: new[group] if group in phase.trainable else old[group] for group in old
-        }
+        keep_frozen = lambda new, old: jax.tree_util.tree_map_with_path(  # noqa: E731
+            lambda path, x, before: x if phase.learns(path) else before, new, old
+        )
         metrics = {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
         metrics["dropped_heads"] = batch["dropped"].sum()
         variables = {
