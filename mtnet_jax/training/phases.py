@@ -94,12 +94,11 @@ def make_optimizer(
     Raises:
       ValueError: a parameter that belongs to no group, by name.
     """
-    labels = jax.tree_util.tree_map_with_path(
-        lambda path, group: (
-            FROZEN if group in phase.trainable and not phase.learns(path) else group
-        ),
-        group_labels(params),
-    )
+
+    def label(path: tuple[Any, ...], group: str) -> str:
+        return FROZEN if group in phase.trainable and not phase.learns(path) else group
+
+    labels = jax.tree_util.tree_map_with_path(label, group_labels(params))
     adam = optax.adam(learning_rate(phase, steps))
     transforms = {
         group: adam if group in phase.trainable else optax.set_to_zero() for group in GROUPS
