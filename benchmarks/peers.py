@@ -68,6 +68,12 @@ def main() -> None:
         help=f"folder of the npm package @mediapipe/face_mesh, or {CANONICAL_FACE}",
     )
     mesh.add_argument("--faces", type=int, default=20, metavar="N", help="at most, an image")
+    mesh.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="write the landmarks of each face too: [x, y, z] in pixels, z larger behind, for "
+        "mtnet data convert turned-faces",
+    )
     # Its landmarks are those of a crop, and so is its rotation: turning it by the ray of the camera
     # that it supposes makes the errors larger (docs/evaluation.md).
     mesh.set_defaults(make=_mediapipe, frame="ray")
@@ -136,15 +142,20 @@ def _mediapipe(args: argparse.Namespace) -> Find:
     outline = _outline(graph.nose_tip)
 
     def find(image: np.ndarray) -> list[Head]:
-        return [
-            mediapipe_head(matrix, image.shape, outline, graph.score) for matrix in graph(image)
-        ]
+        heads = []
+        for matrix, points in graph(image):
+            heads.append(mediapipe_head(matrix, image.shape, outline, graph.score))
+            if args.landmarks:
+                width, height = image.shape[1], image.shape[0]
+                in_pixels = points * [width, height, width]
+                heads[-1]["landmarks"] = [[round(float(v), 2) for v in p] for p in in_pixels]
+        return heads
 
     return find
 
 
 class FaceGraph:
-    """MediaPipe's graph from an image to the transformation matrix of every face in it.
+    """MediaPipe's graph from an image to the transformation matrix and landmarks of every face.
 
     Its own face mesh, and behind it the calculators of its face landmarker for the face geometry.
     """
@@ -202,9 +213,10 @@ class FaceGraph:
         pipeline.options.Extensions[options.ext].metadata_file.file_content = canonical_face
         resource_util.set_resource_dir(str(root.parent))
         self._graph = calculator_graph.CalculatorGraph(graph_config=graph)
-        self._latest: list[Any] = []
+        self._latest: dict[str, list[Any]] = {}
         self._time = 0
-        self._graph.observe_output_stream("geometry", lambda _, packet: self._keep(packet))
+        for stream in ("geometry", "multi_face_landmarks"):
+            self._graph.observe_output_stream(stream, self._keep)
         self._graph.start_run(
             {
                 "num_faces": packet_creator.create_int(faces),
@@ -213,23 +225,33 @@ class FaceGraph:
             }
         )
 
-    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        """Transformation matrices (4, 4) of the faces of an image: canonical face to camera, cm."""
+    def __call__(self, image: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The faces of an image (H, W, 3).
+
+        Returns:
+          Of each the transformation matrix (4, 4), canonical face to camera, cm, and the landmarks
+          (468, 3): x in parts of the width, y of the height, z of the width, larger behind.
+        """
         from mediapipe.python import packet_creator
         from mediapipe.python._framework_bindings import image_frame
 
-        self._latest, self._time = [], self._time + 1
+        self._latest, self._time = {}, self._time + 1
         packet = packet_creator.create_image_frame(
             image_format=image_frame.ImageFormat.SRGB, data=image
         )
         self._graph.add_packet_to_input_stream("image", packet.at(self._time))
         self._graph.wait_until_idle()
-        return [_matrix(face.pose_transform_matrix) for face in self._latest]
+        faces = self._latest.get("geometry", [])
+        landmarks = self._latest.get("multi_face_landmarks", [])
+        return [
+            (_matrix(face.pose_transform_matrix), _points(of_face))
+            for face, of_face in zip(faces, landmarks, strict=True)
+        ]
 
-    def _keep(self, packet: Any) -> None:
+    def _keep(self, stream: str, packet: Any) -> None:
         from mediapipe.python import packet_getter
 
-        self._latest = packet_getter.get_proto_list(packet)
+        self._latest[stream] = packet_getter.get_proto_list(packet)
 
 
 def mediapipe_head(
@@ -269,6 +291,10 @@ def _matrix(data: Any) -> np.ndarray:
     by_column = data.layout == 0  # of MatrixData: COLUMN_MAJOR
     shape = (data.cols, data.rows) if by_column else (data.rows, data.cols)
     return values.reshape(shape).T if by_column else values.reshape(shape)
+
+
+def _points(landmarks: Any) -> np.ndarray:
+    return np.array([[point.x, point.y, point.z] for point in landmarks.landmark], np.float64)
 
 
 def _canonical_face(path: Path) -> bytes:

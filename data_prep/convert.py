@@ -30,6 +30,10 @@ CONVERTERS = {
         "data_prep.own.pseudo_label",
         "images or a record set, labelled by a trained network where it agrees with itself",
     ),
+    "turned-faces": (
+        "data_prep.own.turned_faces",
+        "a record set, its faces turned in three dimensions to where few people look",
+    ),
     "yolo": ("data_prep.own.yolo", "YOLO txt labels: Hard Hat, Roboflow exports, own data"),
 }
 

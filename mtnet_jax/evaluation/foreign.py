@@ -86,7 +86,7 @@ class ForeignPredictions:
         Raises:
           BadInput: images that the file does not name, or of which it says another size.
         """
-        names = _matched(image_ids, self.heads)
+        names = matched_names(image_ids, self.heads)
         missing = [image for image, name in zip(image_ids, names, strict=True) if name is None]
         if missing:
             shown = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
@@ -258,7 +258,7 @@ def _last(name: str) -> str:
     return PurePosixPath(_key(name)).name
 
 
-def _matched(image_ids: Sequence[str], names: Iterable[str]) -> list[str | None]:
+def matched_names(image_ids: Sequence[str], names: Iterable[str]) -> list[str | None]:
     """The name in the file of each image, None where there is none."""
     names, found = list(names), dict[str, str]()  # image -> name
     for of_name, of_image in ((str, str), (_key, str), (_key, _key), (_last, _last)):

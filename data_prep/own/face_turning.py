@@ -1,0 +1,185 @@
+"""A photographed face, turned in three dimensions: the image as it would show the turned head.
+
+A face mesh gives landmarks with their depths, an average skull stands for the rest of the head
+(`data_prep/sets/head_model.py`). So every pixel near the head is a point in space; the points of
+the head turn about the middle between the ears, those round it less and less, and are drawn again,
+the nearest last. Zhu et al. 2016 (arXiv:1511.07212, "face profiling") made 300W-LP in this way,
+with a face model fitted to each photograph. What the photograph does not show, the side of a head
+that looks into the camera, is drawn out of its rim: up to some 50 degrees that looks like a head.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.interpolate import LinearNDInterpolator
+
+from data_prep.sets.head_model import FACE_POINTS, SKULL_CENTRE, SKULL_SEMI_AXES
+
+LANDMARKS = 468  # of MediaPipe's face mesh; below are numbers of some of them
+NOSE_TIP, RIGHT_EAR, LEFT_EAR = 1, 234, 454
+# fmt: off
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)
+# fmt: on
+BETWEEN_EARS = 150.0  # mm, of an average face
+MODEL_NOSE_TIP = np.array(FACE_POINTS[5])  # mm
+# The mesh's depths are too small: with this factor it reads faces turned by 12 degrees up or down
+# as turned by 12.0 to 12.3, and those turned by 20 to the side as by 19.1, as little as it says of
+# true ones too (docs/results.md).
+DEPTH = 1.25
+
+HEAD = 170.0  # pixels, longer side of the head that is drawn
+MOST_ENLARGED, MOST_REDUCED = 3.0, 0.5
+REACH = 2.1  # how far round the head pixels may move, in parts of half its box
+STILL_HEAD = 1.08  # up to here they move as the head does, in the same measure
+FALL = 0.9  # and from there on less and less, over this much more
+SAMPLES = 2  # points along a pixel that are drawn
+BEHIND = 60.0  # mm that the surroundings lie behind the head, so that it hides them
+BLEND = 25.0  # mm from the face over which the skull takes over
+SMOOTH = 2.0  # mm, blur of the depths
+
+
+class TurnedFace(NamedTuple):
+    """A head that was turned.
+
+    Attributes:
+      image: (H, W, 3) uint8 RGB, scaled until the head is about `HEAD` pixels long.
+      box: (4,) xyxy of the head in its pixels, clipped to it.
+      unseen: share of the pixels near the head that no point was drawn on, and that were filled in.
+    """
+
+    image: np.ndarray
+    box: np.ndarray
+    unseen: float
+
+
+def turn_face(
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    rotation: np.ndarray,
+    box: np.ndarray,
+    turn: np.ndarray,
+) -> TurnedFace:
+    """Turns the head of a face.
+
+    Args:
+      image: (H, W, 3) uint8 RGB.
+      landmarks: (468, 3) of MediaPipe's face mesh: x and y in pixels of the image, z in the same
+        unit, larger behind.
+      rotation: (3, 3) of the head, head to camera.
+      box: (4,) xyxy of the head.
+      turn: (3, 3) in camera axes; the head's rotation is then `turn @ rotation`.
+    """
+    box = np.asarray(box, np.float64)
+    scale = float(np.clip(HEAD / max(box[2:] - box[:2]), MOST_REDUCED, MOST_ENLARGED))
+    image = _scaled(image, scale)
+    box = np.clip(box * scale, 0, [image.shape[1], image.shape[0]] * 2)
+    middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    left, top = np.maximum(middle - REACH * half, 0).astype(int)
+    right, bottom = np.minimum(middle + REACH * half, image.shape[1::-1]).astype(int)
+    part = image[top:bottom, left:right]
+    corner = np.array([left, top])
+    points = landmarks.astype(np.float64) * scale - [left, top, 0]
+    points[:, 2] = points[NOSE_TIP, 2] + DEPTH * (points[:, 2] - points[NOSE_TIP, 2])
+
+    # In pixels.
+    millimetre = float(np.linalg.norm(points[LEFT_EAR] - points[RIGHT_EAR])) / BETWEEN_EARS
+    origin = points[NOSE_TIP] - millimetre * rotation @ MODEL_NOSE_TIP
+    y, x = np.mgrid[: part.shape[0], : part.shape[1]].astype(np.float64)
+    depth = _depths(x, y, points, rotation, origin, millimetre)
+    from_middle = np.hypot((x + left - middle[0]) / half[0], (y + top - middle[1]) / half[1])
+    share = _share_of_turn(from_middle)
+    at = np.stack([x, y, depth], axis=-1)
+    moved = at + share[..., None] * ((at - origin) @ (turn.T - np.eye(3)))
+    in_head = from_middle <= 1
+    box = np.concatenate([moved[in_head, :2].min(axis=0), moved[in_head, :2].max(axis=0)])
+    moved[..., 2] += (1 - share) * BEHIND * millimetre
+    drawn, unseen = _drawn(part, moved)
+    image = image.copy()
+    image[top:bottom, left:right] = drawn
+    box = np.clip(box + np.tile(corner, 2), 0, [image.shape[1], image.shape[0]] * 2)
+    return TurnedFace(image, box, unseen)
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
+
+
+def _depths(
+    x: np.ndarray,
+    y: np.ndarray,
+    points: np.ndarray,
+    rotation: np.ndarray,
+    origin: np.ndarray,
+    millimetre: float,
+) -> np.ndarray:
+    """The depth of each pixel (x, y), in pixels: of the face's mesh, and round it of the skull."""
+    skull = _skull_depths(x, y, rotation, origin, millimetre)
+    mesh = LinearNDInterpolator(points[:, :2], points[:, 2])(x, y)
+    oval = np.zeros(x.shape, np.uint8)
+    cv2.fillPoly(oval, [np.round(points[list(FACE_OVAL), :2]).astype(np.int32)], 1)
+    in_face = np.isfinite(mesh) & (oval > 0)
+    distance, nearest = cv2.distanceTransformWithLabels(
+        (~in_face).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    number = np.zeros(nearest.max() + 1, np.int64)
+    number[nearest[in_face]] = np.flatnonzero(in_face)
+    rim = mesh.ravel()[number[nearest]]
+    blend = np.clip(distance / (BLEND * millimetre), 0, 1)
+    # No skull stands out of the face: hair does, and is drawn as if it did not.
+    outside = (1 - blend) * rim + blend * np.maximum(skull, rim - 10 * millimetre)
+    depth = np.where(in_face, mesh, outside).astype(np.float32)
+    return cv2.GaussianBlur(depth, (0, 0), max(SMOOTH * millimetre, 0.8)).astype(np.float64)
+
+
+def _skull_depths(
+    x: np.ndarray, y: np.ndarray, rotation: np.ndarray, origin: np.ndarray, millimetre: float
+) -> np.ndarray:
+    """The depth of the front of an average skull, and beyond its outline that of the outline."""
+    axes = np.array(SKULL_SEMI_AXES) * millimetre
+    form = rotation @ np.diag(axes**-2.0) @ rotation.T  # d form d = 1 on the skull
+    centre = origin + millimetre * rotation @ np.array(SKULL_CENTRE)
+    dx, dy = x - centre[0], y - centre[1]
+    half_linear = form[0, 2] * dx + form[1, 2] * dy
+    constant = form[0, 0] * dx**2 + 2 * form[0, 1] * dx * dy + form[1, 1] * dy**2 - 1
+    under_root = half_linear**2 - form[2, 2] * constant
+    outline = -half_linear / form[2, 2]
+    front = outline - np.sqrt(np.maximum(under_root, 0)) / form[2, 2]
+    # Far from the head the plane of its outline would run away.
+    beyond = np.minimum(outline, 0.6 * axes[0])
+    return centre[2] + np.where(under_root > 0, front, beyond)
+
+
+def _share_of_turn(from_middle: np.ndarray) -> np.ndarray:
+    """How much of the turn each pixel makes: all of it in the head, none far from it."""
+    t = np.clip((from_middle - STILL_HEAD) / FALL, 0, 1)
+    return 1 - t**2 * (3 - 2 * t)
+
+
+def _drawn(part: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pixels drawn where they moved to, the nearest last; and the share that nothing is drawn on.
+
+    Args:
+      part: (H, W, 3) uint8.
+      moved: (H, W, 3) new x, y and depth of each pixel.
+    """
+    height, width = part.shape[:2]
+    fine = (width * SAMPLES, height * SAMPLES)
+    places = cv2.resize(moved.astype(np.float32), fine, interpolation=cv2.INTER_LINEAR)
+    colours = cv2.resize(part, fine, interpolation=cv2.INTER_LINEAR)
+    column, row = (np.round(places[..., i]).astype(np.int64) for i in (0, 1))
+    within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    nearest_last = np.argsort(-places[..., 2][within], kind="stable")
+    pixel = (row * width + column)[within][nearest_last]
+    image = np.zeros((height * width, 3), np.uint8)
+    image[pixel] = colours[within][nearest_last]
+    hole = np.ones(height * width, np.uint8)
+    hole[pixel] = 0
+    image, hole = image.reshape(height, width, 3), hole.reshape(height, width)
+    if hole.any():
+        image = cv2.inpaint(image, hole, 3, cv2.INPAINT_TELEA)
+    return image, float(hole.mean())

@@ -1,0 +1,245 @@
+"""Photographs of a record set, their faces turned in three dimensions to where few people look.
+
+Most faces in photographs look ahead, and what face meshes say of profiles is of little use, so
+networks that learn from either read turned faces as too frontal. Here a face whose rotation is
+known is turned further by a known angle (`data_prep/own/face_turning.py`), which makes a photograph
+of a rotation that is known as well.
+
+--raw DIR: a record set. Taken are its images with one head, which knows its rotation, and on which
+one face of --landmarks lies; all others are counted and left out. Two in three are turned to the
+side, outward, to a heading of 22 to 78 degrees but by 50 at most, with a small nod; the others up
+or down by 10 to 26 degrees. The same image is always turned in the same way.
+
+--landmarks FILE: predictions of MediaPipe's face mesh with its landmarks, for the same images
+(`mtnet data images` writes them), as `benchmarks/peers.py mediapipe --landmarks` makes them: JSON
+as in docs/evaluation.md, every head with "landmarks", 468 times [x, y, z] in pixels of the image,
+z larger behind.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.heads import HeadsOfImage
+from data_prep.engine.report import Report
+from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
+from data_prep.own.record_items import RecordItem, record_items
+from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
+from mtnet_jax.evaluation.foreign import matched_names
+from mtnet_jax.places import Place, place_argument
+from mtnet_jax.rotations import axis_rotation, heading_degrees
+
+TO_THE_SIDE = 0.65  # share of the images
+HEADINGS = (22.0, 78.0)  # degrees, to which these are turned
+FURTHEST = 50.0  # degrees, by which
+NOD = 9.0  # degrees, deviation of their turn up or down
+NODS = (10.0, 26.0)  # degrees, by which the others are turned up or down
+SWAY = 8.0  # degrees, deviation of their turn to the side
+STEEPEST = 40.0  # degrees up or down that no face looks beyond
+AHEAD = 4.0  # degrees of heading, up to which a face may be turned to either side
+LEAST_FACE = 24.0  # pixels, longer side of the landmarks of a face that shows enough
+LONGEST = 400  # pixels, of the images that are written
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Face:
+    """A record, and the faces that the mesh found in its image: (468, 3) each."""
+
+    record: RecordItem
+    landmarks: tuple[np.ndarray, ...]
+
+
+def read_turned(face: Face, report: Report, *, name: str) -> Iterator[dict]:
+    """The record of an image whose face was turned."""
+    item = face.record
+    record = _source(item.folder, item.split)[item.index]
+    if reason := _unfit(record, face.landmarks):
+        report.note(f"images left out: {reason}", record["image_id"])
+        return
+    rotation = record["rotations"][0].astype(np.float64)
+    turn = chosen_turn(record["image_id"], rotation)
+    pixels = decode_image(record["image"])
+    turned = _shrunk(turn_face(pixels, face.landmarks[0], rotation, record["boxes"][0], turn))
+    size = (turned.image.shape[1], turned.image.shape[0])
+    heads = HeadsOfImage(record["image_id"], size, report)
+    heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
+    yield heads.record(_as_jpeg(turned.image), name)
+
+
+def _unfit(record: dict, faces: tuple[np.ndarray, ...]) -> str:
+    """Why an image is left out; empty where it is turned."""
+    if len(record["boxes"]) != 1:
+        return "not one head"
+    if not record["has_pose"][0] or record["ignore"][0]:
+        return "its head knows no rotation"
+    if len(faces) != 1:
+        return "not one face with landmarks"
+    low, high = faces[0][:, :2].min(axis=0), faces[0][:, :2].max(axis=0)
+    middle, box = (low + high) / 2, record["boxes"][0]
+    if not ((box[:2] < middle) & (middle < box[2:])).all():
+        return "its face lies beside the head"
+    if max(high - low) < LEAST_FACE:
+        return f"its face is smaller than {LEAST_FACE:g} pixels"
+    return ""
+
+
+def chosen_turn(image_id: str, rotation: np.ndarray) -> np.ndarray:
+    """The turn (3, 3) in camera axes that a head makes: random, and always the same for a name.
+
+    Args:
+      image_id: of the image.
+      rotation: (3, 3) of the head.
+    """
+    digest = hashlib.sha256(image_id.encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8]))
+    heading = float(heading_degrees(rotation))
+    down = float(np.degrees(np.arcsin(np.clip(-rotation[1, 2], -1, 1))))
+    side = np.sign(heading) if abs(heading) > AHEAD else rng.choice([-1.0, 1.0])
+    if rng.random() < TO_THE_SIDE:
+        outward = np.clip(rng.uniform(*HEADINGS) - abs(heading), 0, FURTHEST)
+        nod = rng.normal(0, NOD)
+    else:
+        outward = rng.normal(0, SWAY)
+        nod = rng.uniform(*NODS) * rng.choice([-1.0, 1.0])
+    if abs(down + nod) > STEEPEST:
+        nod = -nod / 2
+    nodding = rotation @ axis_rotation("x", nod) @ rotation.T  # about the axis through the ears
+    return axis_rotation("y", side * outward) @ nodding
+
+
+def _shrunk(turned: TurnedFace) -> TurnedFace:
+    """The same, at most `LONGEST` pixels long."""
+    scale = LONGEST / max(turned.image.shape[:2])
+    if scale >= 1:
+        return turned
+    image = cv2.resize(turned.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return turned._replace(image=image, box=turned.box * scale)
+
+
+def _as_jpeg(pixels: np.ndarray) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
+    assert done
+    return encoded.tobytes()
+
+
+@functools.lru_cache(maxsize=8)
+def _source(folder: str, split: str) -> RecordSource:
+    return RecordSource(folder, split, decode=False, frame="ray")
+
+
+# --- Landmarks ------------------------------------------------------------------------------------
+
+
+def read_landmarks(path: Place) -> dict[str, tuple[np.ndarray, ...]]:
+    """Name of an image -> (468, 3) landmarks of each face in it.
+
+    Raises:
+      MissingFile: no such file.
+      BadInput: it is no such file; the message names the image and the head.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        return {entry["image"]: _landmarks(entry, path) for entry in content["images"]}
+    except FileNotFoundError as error:
+        raise MissingFile(f"No landmarks at {path}.") from error
+    except NOT_JSON as error:
+        raise BadInput(f"{path} is not valid JSON: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f'{path} has no "images", a list of {{"image": ..., "heads": [...]}}: make it with '
+            "python -m benchmarks.peers mediapipe --landmarks"
+        ) from error
+
+
+def _landmarks(entry: Mapping, path: Place) -> tuple[np.ndarray, ...]:
+    faces = []
+    for number, head in enumerate(entry["heads"]):
+        points = np.zeros(0, np.float32)
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            points = np.array(head["landmarks"], np.float32)
+        if points.shape != (LANDMARKS, 3) or not np.isfinite(points).all():
+            raise BadInput(
+                f"{path}, image {entry['image']}, head {number}: it has no landmarks, which are "
+                f"{LANDMARKS} times [x, y, z] in pixels: python -m benchmarks.peers mediapipe "
+                "--landmarks writes them"
+            )
+        faces.append(points)
+    return tuple(faces)
+
+
+# --- The converter --------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mtnet data convert turned-faces`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = __doc__
+    parser.add_argument(
+        "--landmarks",
+        type=place_argument,
+        required=True,
+        metavar="FILE",
+        help="of the faces in the same images",
+    )
+    parser.add_argument("--name", help="of the record set (default: the last part of --out)")
+
+
+def from_arguments(args: argparse.Namespace) -> Conversion:
+    """The conversion that the options ask for."""
+    return conversion(args.raw, args.landmarks, name=args.name or args.out.name)
+
+
+def conversion(raw: Path, landmarks: Place, *, name: str) -> Conversion:
+    """A record set with its faces turned, as a data set to be written.
+
+    Args:
+      raw: record set.
+      landmarks: of the faces in its images.
+      name: of the record set to be written.
+
+    Raises:
+      FileNotFoundError, BadInput: see `RecordSet.open` and `read_landmarks`; or the file does not
+        know an image.
+    """
+    record_set = RecordSet.open(raw)
+    found = read_landmarks(landmarks)
+    items = record_items(record_set)
+    splits = {}
+    for split, of_split in items.items():
+        ids = [_source(i.folder, i.split)[i.index]["image_id"] for i in of_split]
+        names = matched_names(ids, found)
+        if missing := [image for image, own in zip(ids, names, strict=True) if own is None]:
+            raise BadInput(
+                f"{landmarks} says nothing of {len(missing)} of {len(ids)} images of {raw}, split "
+                f"{split}, such as {missing[0]}: mtnet data images {raw}:{split} --out DIR writes "
+                "those to be looked at"
+            )
+        splits[split] = [
+            Face(item, found[own])
+            for item, own in zip(of_split, names, strict=True)
+            if own is not None
+        ]
+    description = Description(
+        name=name,
+        version="1.0.0",
+        text=f"Faces of {record_set.name}, turned in three dimensions.",
+        box_rule=record_set.box_rule,
+        label_names=record_set.label_names,
+        homepage="",
+        citation=record_set.citation,
+        licence="",
+    )
+    return Conversion(description, splits, functools.partial(read_turned, name=name))
