@@ -26,8 +26,8 @@ FACE_OVAL = (
 # fmt: on
 BETWEEN_EARS = 150.0  # mm, of an average face
 MODEL_NOSE_TIP = np.array(FACE_POINTS[5])  # mm
-# What the mesh's depths are multiplied by: its face is a little flat. With 1.0 it reads faces turned
-# by 20 degrees to the side as turned by 17.5, with 1.15 by 19.3; of true turns up to 45 degrees it
+# What the depths of the mesh are multiplied by: its face is a little flat. With 1.0 it reads faces
+# turned by 20 degrees to the side as turned by 17.5, with 1.15 by 19.3; of true turns up to 45 it
 # reads 0.91 (docs/results.md).
 DEPTH = 1.05
 
