@@ -1,11 +1,16 @@
 r"""What `configs/release_wide.py` trained, gone on with on two CPU cores: turned faces.
 
+    mtnet data images records/congress_train --out images
+    .venv-peers/bin/python -m benchmarks.peers mediapipe --images images --face-model package \
+        --landmarks --out landmarks.json
+    mtnet data convert turned-faces --raw records/congress_train --landmarks landmarks.json \
+        --out records/congress_turned
     mtnet train --config release_turned --workdir runs/release_turned
 
 In photographs most faces look ahead, and what a face mesh says of the others is of little use
 (docs/results.md). So every second portrait of the Congress is there twice: as it is, and turned to
 the side, up or down in three dimensions. Fewer rendered people than in `configs/release_fine.py`;
-the first three stages of the backbone stay as they are, which halves the time of a step.
+the first three stages of the backbone stay as they are, which makes a step shorter.
 """
 
 from mtnet_jax.config import phase, starting_from, trained_on
