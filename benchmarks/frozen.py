@@ -9,6 +9,7 @@ Contenders, in turn:
   convolutions is differentiated, so at most 1.15 times the forward pass.
 - backbone, neck, face: a step of phase 2: no pose branch.
 - everything: a step of phase 3.
+- but three stages: the same with the first three stages of the backbone frozen (beyond the paper).
 
 The FLOPs of these programs are compared in tests/test_step.py.
 """
@@ -68,6 +69,8 @@ def main() -> None:
     contenders = {"forward": Contender(forward, shape)}
     for name, trainable in PHASES.items():
         contenders[name] = Contender(mtnet_step, {**shape, "trainable": trainable})
+    but_three = {"trainable": EVERYTHING, "frozen_stages": 3}
+    contenders["but three stages"] = Contender(mtnet_step, {**shape, **but_three})
     results = measure(contenders, turns=args.turns)
     print(shape)
     print(table(results))

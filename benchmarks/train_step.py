@@ -49,6 +49,7 @@ def prepare_step(
     *,
     dtype: str = "float32",
     trainable: tuple[str, ...] = EVERYTHING,
+    frozen_stages: int = 0,
     remat: str = "none",
 ) -> Prepared:
     """The step that `mtnet train` runs, over all devices, on one batch of noise."""
@@ -60,7 +61,8 @@ def prepare_step(
     from mtnet_jax.training.phases import make_optimizer, read_phases
     from mtnet_jax.training.step import compile_step, make_train_step
 
-    config = step_config(width, size, batch, dtype=dtype, trainable=trainable)
+    which = {"trainable": trainable, "frozen_stages": frozen_stages}
+    config = step_config(width, size, batch, dtype=dtype, **which)
     config.model.remat = remat
     system, phase = build_system(config), read_phases(config)[0]
     system = system._replace(model=fastest(system.model))
@@ -189,7 +191,13 @@ def check_agreement(path: str, width: float, size: int, batch: int) -> float:
 
 
 def step_config(
-    width: float, size: int, batch: int, *, dtype: str, trainable: tuple[str, ...]
+    width: float,
+    size: int,
+    batch: int,
+    *,
+    dtype: str,
+    trainable: tuple[str, ...],
+    frozen_stages: int = 0,
 ) -> Any:
     """The paper's configuration with one phase, in another size."""
     from ml_collections import ConfigDict
@@ -203,6 +211,7 @@ def step_config(
         epochs=1,
         batch_size=batch,
         learning_rate=LEARNING_RATE,
+        frozen_stages=frozen_stages,
         alpha=0.5 if "pose" in trainable else 1,
     )
     config.phases = ConfigDict({"only": only})
