@@ -31,7 +31,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.sets.head_model import FACE_POINTS, head_points
+from data_prep.engine.head_model import FACE_POINTS, head_points
 from mtnet_jax.data.listing import list_images
 from mtnet_jax.rotations import nearest_rotation
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from data_prep.sets import biwi, biwi_files, head_model
+from data_prep.engine import head_model
+from data_prep.sets import biwi, biwi_files
 from mtnet_jax.rotations import rotation_to_euler
 from tests.biwi_raw import CALIBRATION, pose, project, read, write_raw
 

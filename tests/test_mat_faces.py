@@ -9,8 +9,9 @@ import pytest
 import scipy.io
 from scipy.spatial.transform import Rotation
 
+from data_prep.engine import head_model
 from data_prep.engine.report import Report
-from data_prep.sets import aflw2000, head_model, mat_faces, w300_lp
+from data_prep.sets import aflw2000, mat_faces, w300_lp
 from data_prep.sets.mat_faces import Options
 from mtnet_jax.data.example import check_record
 from tests.panoptic_raw import HEAD as ANTHROPOMETRIC  # another model of a face

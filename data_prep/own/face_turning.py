@@ -1,7 +1,7 @@
 """A photographed face, turned in three dimensions: the image as it would show the turned head.
 
 A face mesh gives landmarks with their depths, an average skull stands for the rest of the head
-(`data_prep/sets/head_model.py`). So every pixel near the head is a point in space; the points of
+(`data_prep/engine/head_model.py`). So every pixel near the head is a point in space; the points of
 the head turn about the middle between the ears, those round it less and less, and are drawn again,
 the nearest last. Zhu et al. 2016 (arXiv:1511.07212, "face profiling") made 300W-LP in this way,
 with a face model fitted to each photograph. What the photograph does not show, the side of a head
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 
-from data_prep.sets.head_model import FACE_POINTS, SKULL_CENTRE, SKULL_SEMI_AXES
+from data_prep.engine.head_model import FACE_POINTS, SKULL_CENTRE, SKULL_SEMI_AXES
 
 LANDMARKS = 468  # of MediaPipe's face mesh; below are numbers of some of them
 NOSE_TIP, RIGHT_EAR, LEFT_EAR = 1, 234, 454

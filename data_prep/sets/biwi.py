@@ -18,11 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.engine import arguments
+from data_prep.engine import arguments, head_model
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
-from data_prep.sets import head_model
 from data_prep.sets.biwi_files import (
     IMAGE_END,
     Calibration,

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.engine import head_model
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import ONLY_HEAD_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
-from data_prep.sets import head_model
 from mtnet_jax.boxes import box_round
 from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import euler_to_rotation

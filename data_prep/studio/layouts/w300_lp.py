@@ -10,8 +10,8 @@ scale (R X)_xy + (x, y), as if all of it were as far away as the origin of the f
 studio has true perspective. So the camera has a long focal length, 20 times the image's width,
 and stands that far away. R is exact, it has no part in this; x, y and the scale are those of the
 origin. Points of the head (100 mm before or behind it, at some 9 m) are then off by about 1 percent
-of their distance from the origin. The origin lies where `data_prep.sets.head_model` has it: between
-the ears, 132 mm behind the tip of the nose and 6 mm above it.
+of their distance from the origin. The origin lies where `data_prep.engine.head_model` has it:
+between the ears, 132 mm behind the tip of the nose and 6 mm above it.
 """
 
 import io
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from data_prep.sets.head_model import FACE_POINTS
+from data_prep.engine.head_model import FACE_POINTS
 from data_prep.sets.mat_faces import DEFAULT_MAX_ANGLE
 from data_prep.studio.effects import random_effects
 from data_prep.studio.layouts.biwi import NOSE_TIP
