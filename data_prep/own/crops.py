@@ -70,7 +70,7 @@ def read_crops(
                 label=int(fitted["labels"][i]),
                 ignore="" if i == own else "another head has this crop",
             )
-        yield heads.record(_as_jpeg(pixels), name)
+        yield heads.record(as_jpeg(pixels), name)
 
 
 def _unfit(record: dict, head: int, options: CropOptions) -> str:
@@ -100,7 +100,8 @@ def _reordered(record: dict, order: list[int]) -> dict:
     return {**record, **{name: record[name][order] for name in per_head}}
 
 
-def _as_jpeg(pixels: np.ndarray) -> bytes:
+def as_jpeg(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 RGB as the bytes of a JPEG file."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
     assert done

@@ -31,6 +31,7 @@ import numpy as np
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
+from data_prep.own.crops import as_jpeg
 from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
 from data_prep.own.record_items import RecordItem, record_items
 from mtnet_jax.data.images import decode_image
@@ -50,7 +51,6 @@ STEEPEST = 40.0  # degrees up or down that no face looks beyond
 AHEAD = 4.0  # degrees of heading, up to which a face may be turned to either side
 LEAST_FACE = 24.0  # pixels, longer side of the landmarks of a face that shows enough
 LONGEST = 400  # pixels, of the images that are written
-_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read_turned(face: Face, report: Report, *, name: str) -> Iterator[dict]:
     size = (turned.image.shape[1], turned.image.shape[0])
     heads = HeadsOfImage(record["image_id"], size, report)
     heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
-    yield heads.record(_as_jpeg(turned.image), name)
+    yield heads.record(as_jpeg(turned.image), name)
 
 
 def _unfit(record: dict, faces: tuple[np.ndarray, ...]) -> str:
@@ -126,13 +126,6 @@ def _shrunk(turned: TurnedFace) -> TurnedFace:
         return turned
     image = cv2.resize(turned.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return turned._replace(image=image, box=turned.box * scale)
-
-
-def _as_jpeg(pixels: np.ndarray) -> bytes:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
-    assert done
-    return encoded.tobytes()
 
 
 @functools.lru_cache(maxsize=8)
