@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 
 from data_prep.engine import arguments
-from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.conversion import Conversion
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
-from data_prep.own.record_items import RecordItem, record_items
+from data_prep.own.record_items import RecordItem, description_of, record_items
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import fit_heads
@@ -150,15 +150,6 @@ def conversion(raw: Path, *, name: str, options: CropOptions) -> Conversion:
       FileNotFoundError, ValueError: see `RecordSet.open`.
     """
     record_set = RecordSet.open(raw)
-    description = Description(
-        name=name,
-        version="1.0.0",
-        text=f"Crops round the heads of {record_set.name}.",
-        box_rule=record_set.box_rule,
-        label_names=record_set.label_names,
-        homepage="",
-        citation=record_set.citation,
-        licence="",
-    )
+    description = description_of(record_set, name, f"Crops round the heads of {record_set.name}.")
     read = functools.partial(read_crops, name=name, options=options)
     return Conversion(description, record_items(record_set), read)

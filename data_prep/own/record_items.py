@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data_prep.engine.conversion import Description
 from mtnet_jax.data.records import RecordSet
 from mtnet_jax.places import Place
 
@@ -35,3 +36,17 @@ def record_items(record_set: RecordSet) -> dict[str, list[RecordItem]]:
             for index, shard in enumerate(of_records)
         ]
     return items
+
+
+def description_of(record_set: RecordSet, name: str, text: str) -> Description:
+    """The description of a record set called `name` that is made of another one."""
+    return Description(
+        name=name,
+        version="1.0.0",
+        text=text,
+        box_rule=record_set.box_rule,
+        label_names=record_set.label_names,
+        homepage="",
+        citation=record_set.citation,
+        licence="",
+    )

@@ -28,12 +28,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.engine.conversion import Conversion, Description
+from data_prep.engine.conversion import Conversion
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.crops import as_jpeg
 from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
-from data_prep.own.record_items import RecordItem, record_items
+from data_prep.own.record_items import RecordItem, description_of, record_items
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
@@ -225,14 +225,7 @@ def conversion(raw: Path, landmarks: Place, *, name: str) -> Conversion:
             for item, own in zip(of_split, names, strict=True)
             if own is not None
         ]
-    description = Description(
-        name=name,
-        version="1.0.0",
-        text=f"Faces of {record_set.name}, turned in three dimensions.",
-        box_rule=record_set.box_rule,
-        label_names=record_set.label_names,
-        homepage="",
-        citation=record_set.citation,
-        licence="",
+    description = description_of(
+        record_set, name, f"Faces of {record_set.name}, turned in three dimensions."
     )
     return Conversion(description, splits, functools.partial(read_turned, name=name))
