@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial.transform import Rotation
 
-from data_prep.own.face_turning import HEAD, turn_face
+from data_prep.own.face_turning import HEAD, mesh_depths, turn_face
 from tests.faces import BOX, ORIGIN, drawing, landmarks, surface, where
 
 SCALE = HEAD / 250  # of the drawn image: its head is 250 pixels long
@@ -87,3 +88,18 @@ def test_the_box_goes_with_the_head():
     nose = surface(np.array([0.0]), np.array([6.0]))
     lifted = (nose @ euler(20, 0).T)[0, 1] < nose[0, 1]
     assert (down.box[3] < up.box[3]) == lifted
+
+
+def test_depths_between_the_points_of_a_mesh_are_those_of_scipy():
+    """Within half a pixel of the edge of a triangle either of its neighbours may be asked."""
+    points = landmarks(Rotation.from_euler("y", 12, degrees=True).as_matrix()).astype(float)
+    low, high = points[:, :2].min(axis=0).astype(int), points[:, :2].max(axis=0).astype(int)
+    y, x = np.mgrid[low[1] : high[1], low[0] : high[0]].astype(float)
+    shifted = points - [*low, 0]
+    ours = mesh_depths(x - low[0], y - low[1], shifted)
+    theirs = LinearNDInterpolator(points[:, :2], points[:, 2])(x, y)
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    assert both.mean() > 0.99 * np.isfinite(theirs).mean()
+    difference = np.abs(ours - theirs)[both]
+    assert np.median(difference) < 1e-6 * np.ptp(points[:, 2])
+    assert np.percentile(difference, 99) < 0.03 * np.ptp(points[:, 2])

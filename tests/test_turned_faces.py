@@ -45,9 +45,11 @@ def blue_spot(image: np.ndarray) -> np.ndarray:
     return np.array([columns.mean(), rows.mean()])
 
 
-def turned(tmp_path, records, faces):
+def turned(tmp_path, records, faces, **options):
     raw = write_record_set(tmp_path / "tiny", {"train": records})
-    made = turned_faces.conversion(raw, written(tmp_path / "mesh.json", faces), name="mine")
+    made = turned_faces.conversion(
+        raw, written(tmp_path / "mesh.json", faces), name="mine", **options
+    )
     report = Report(made.description)
     return [r for face in made.splits["train"] for r in made.read(face, report)], report
 
@@ -68,6 +70,16 @@ def test_a_face_looks_where_its_label_says(tmp_path):
         np.testing.assert_allclose(blue_spot(image), nose, atol=2)
         assert (box[:2] < nose).all()
         assert (nose < box[2:]).all()
+
+
+def test_each_face_is_turned_in_as_many_ways_as_asked_for(tmp_path):
+    once, _ = turned(tmp_path / "once", [a_face("0.png", 9)], {"0.png": 9})
+    thrice, _ = turned(tmp_path / "thrice", [a_face("0.png", 9)], {"0.png": 9}, turns=3)
+    assert [r["image_id"] for r in thrice] == ["0.png", "0.png_turn2", "0.png_turn3"]
+    assert thrice[0]["image"] == once[0]["image"]
+    headings = [float(heading_degrees(r["rotations"][0])) for r in thrice]
+    downs = [float(r["rotations"][0][1, 2]) for r in thrice]
+    assert len({(round(a, 1), round(b, 3)) for a, b in zip(headings, downs, strict=True)}) == 3
 
 
 def test_turns_are_outward_or_up_and_down_and_always_the_same():

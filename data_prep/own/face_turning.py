@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import Delaunay
 
 from data_prep.engine.head_model import FACE_POINTS, SKULL_CENTRE, SKULL_SEMI_AXES
 
@@ -124,9 +124,9 @@ def _depths(
 ) -> np.ndarray:
     """The depth of each pixel (x, y), in pixels: of the face's mesh, and round it of the skull."""
     skull = _skull_depths(x, y, rotation, origin, millimetre)
-    mesh = LinearNDInterpolator(points[:, :2], points[:, 2])(x, y)
     oval = np.zeros(x.shape, np.uint8)
     cv2.fillPoly(oval, [np.round(points[list(FACE_OVAL), :2]).astype(np.int32)], 1)
+    mesh = mesh_depths(x, y, points)
     in_face = np.isfinite(mesh) & (oval > 0)
     distance, nearest = cv2.distanceTransformWithLabels(
         (~in_face).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
@@ -139,6 +139,25 @@ def _depths(
     outside = (1 - blend) * rim + blend * np.maximum(skull, rim - 10 * millimetre)
     depth = np.where(in_face, mesh, outside).astype(np.float32)
     return cv2.GaussianBlur(depth, (0, 0), max(SMOOTH * millimetre, 0.8)).astype(np.float64)
+
+
+def mesh_depths(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The depth of each pixel (x, y) between points (N, 3), linear in triangles; nan elsewhere.
+
+    Triangles are drawn, since to look for that of each pixel (as scipy's LinearNDInterpolator does)
+    takes up to a second where some are thin.
+    """
+    triangles = points[Delaunay(points[:, :2]).simplices]
+    corners = np.concatenate([triangles[..., :2], np.ones_like(triangles[..., :1])], axis=-1)
+    triangles, corners = (each[np.linalg.det(corners) != 0] for each in (triangles, corners))
+    number = np.full(x.shape, -1, np.int32)
+    for i, corner in enumerate(np.round(triangles[..., :2]).astype(np.int32)):
+        cv2.fillConvexPoly(number, corner, i)
+    planes = np.linalg.solve(corners, triangles[..., 2:])[..., 0]  # depth = plane . (x, y, 1)
+    slope_x, slope_y, constant = planes[number].transpose(2, 0, 1)
+    low, high = triangles[..., 2].min(axis=1)[number], triangles[..., 2].max(axis=1)[number]
+    depth = np.clip(slope_x * x + slope_y * y + constant, low, high)
+    return np.where(number >= 0, depth, np.nan)
 
 
 def _skull_depths(
@@ -189,7 +208,7 @@ def _drawn(part: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, float]:
     colours = cv2.resize(part, fine, interpolation=cv2.INTER_LINEAR)
     column, row = (np.round(places[..., i]).astype(np.int64) for i in (0, 1))
     within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    nearest_last = np.argsort(-places[..., 2][within], kind="stable")
+    nearest_last = _nearest_last(places[..., 2][within])
     pixel = (row * width + column)[within][nearest_last]
     image = np.zeros((height * width, 3), np.uint8)
     image[pixel] = colours[within][nearest_last]
@@ -199,3 +218,10 @@ def _drawn(part: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, float]:
     if hole.any():
         image = cv2.inpaint(image, hole, 3, cv2.INPAINT_TELEA)
     return image, float(hole.mean())
+
+
+def _nearest_last(depths: np.ndarray) -> np.ndarray:
+    """The order of depths, larger ones first, to 65,536 steps: numbers of 16 bits sort fast."""
+    low, high = depths.min(), depths.max()
+    steps = (high - depths) * (65_535 / max(high - low, 1e-6))
+    return np.argsort(steps.astype(np.uint16), kind="stable")

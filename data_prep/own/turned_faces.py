@@ -8,7 +8,8 @@ of a rotation that is known as well.
 --raw DIR: a record set. Taken are its images with one head, which knows its rotation, and on which
 one face of --landmarks lies; all others are counted and left out. Two in three are turned to the
 side, outward, to a heading of 22 to 78 degrees but by 50 at most, with a small nod; the others up
-or down by 10 to 26 degrees. The same image is always turned in the same way.
+or down by 10 to 26 degrees. The same image is always turned in the same ways, of which there are
+--turns.
 
 --landmarks FILE: predictions of MediaPipe's face mesh with its landmarks, for the same images
 (`mtnet data images` writes them), as `benchmarks/peers.py mediapipe --landmarks` makes them: JSON
@@ -38,6 +39,7 @@ from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 from mtnet_jax.evaluation.foreign import matched_names
+from mtnet_jax.option_types import positive
 from mtnet_jax.places import Place, place_argument
 from mtnet_jax.rotations import axis_rotation, heading_degrees
 
@@ -61,21 +63,27 @@ class Face:
     landmarks: tuple[np.ndarray, ...]
 
 
-def read_turned(face: Face, report: Report, *, name: str) -> Iterator[dict]:
-    """The record of an image whose face was turned."""
+def read_turned(face: Face, report: Report, *, name: str, turns: int) -> Iterator[dict]:
+    """The records of an image whose face was turned, one a turn."""
     item = face.record
     record = _source(item.folder, item.split)[item.index]
     if reason := _unfit(record, face.landmarks):
         report.note(f"images left out: {reason}", record["image_id"])
         return
     rotation = record["rotations"][0].astype(np.float64)
-    turn = chosen_turn(record["image_id"], rotation)
     pixels = decode_image(record["image"])
-    turned = _shrunk(turn_face(pixels, face.landmarks[0], rotation, record["boxes"][0], turn))
-    size = (turned.image.shape[1], turned.image.shape[0])
-    heads = HeadsOfImage(record["image_id"], size, report)
-    heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
-    yield heads.record(as_jpeg(turned.image), name)
+    for image_id in names_of_turns(record["image_id"], turns):
+        turn = chosen_turn(image_id, rotation)
+        turned = _shrunk(turn_face(pixels, face.landmarks[0], rotation, record["boxes"][0], turn))
+        size = (turned.image.shape[1], turned.image.shape[0])
+        heads = HeadsOfImage(image_id, size, report)
+        heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
+        yield heads.record(as_jpeg(turned.image), name)
+
+
+def names_of_turns(image_id: str, turns: int) -> list[str]:
+    """What the images are called that are made of one: the first as that one itself."""
+    return [image_id, *(f"{image_id}_turn{n}" for n in range(2, turns + 1))]
 
 
 def _unfit(record: dict, faces: tuple[np.ndarray, ...]) -> str:
@@ -187,21 +195,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of the faces in the same images",
     )
+    parser.add_argument(
+        "--turns",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="ways in which each face is turned, each an image (default: %(default)s)",
+    )
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
-    return conversion(args.raw, args.landmarks, name=args.name or args.out.name)
+    return conversion(args.raw, args.landmarks, name=args.name or args.out.name, turns=args.turns)
 
 
-def conversion(raw: Path, landmarks: Place, *, name: str) -> Conversion:
+def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Conversion:
     """A record set with its faces turned, as a data set to be written.
 
     Args:
       raw: record set.
       landmarks: of the faces in its images.
       name: of the record set to be written.
+      turns: images that are made of each.
 
     Raises:
       FileNotFoundError, BadInput: see `RecordSet.open` and `read_landmarks`; or the file does not
@@ -228,4 +244,4 @@ def conversion(raw: Path, landmarks: Place, *, name: str) -> Conversion:
     description = description_of(
         record_set, name, f"Faces of {record_set.name}, turned in three dimensions."
     )
-    return Conversion(description, splits, functools.partial(read_turned, name=name))
+    return Conversion(description, splits, functools.partial(read_turned, name=name, turns=turns))
