@@ -10,7 +10,7 @@ import pytest
 from data_prep.engine.builder import write_record_set as convert
 from data_prep.engine.description import Description
 from data_prep.engine.report import Report
-from data_prep.own import crops, csv_heads
+from data_prep.own import crops, csv_heads, record_items
 from data_prep.own.crops import CropOptions, read_crops
 from data_prep.own.record_items import RecordItem
 from mtnet_jax.data.images import decode_image
@@ -24,7 +24,7 @@ LEFT, RIGHT = [6.0, 10, 26, 34], [34.0, 12, 56, 30]  # of an image of 64x48
 
 def cut(monkeypatch, record, **options):
     report = Report(Description("mine", "1.0.0", "", "head", ("head",), "", "", ""))
-    monkeypatch.setattr(crops, "_source", lambda folder, split: [record])
+    monkeypatch.setattr(crops, "record_of", lambda item, frame: record)
     found = read_crops(ITEM, report, name="mine", options=CropOptions(**options))
     return list(found), report
 
@@ -107,7 +107,7 @@ def test_records_that_were_made_anew_are_read_again(tmp_path, monkeypatch):
         (tmp_path / "heads.csv").write_text(f"image,x1,y1,x2,y2\n{rows}")
         labelled = csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="set")
         convert(labelled, tmp_path / "set", overwrite=True)
-        crops._source.cache_clear()
+        record_items._source.cache_clear()
         return crops.conversion(tmp_path / "set", name="mine", options=CropOptions())
 
     read = crops.read_crops

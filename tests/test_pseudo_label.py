@@ -140,7 +140,7 @@ def records_of(tmp_path, monkeypatch, label, **heads):
         "intrinsics": np.array([100, 100, 50, 50], np.float32),
         **heads,
     }
-    monkeypatch.setattr(pseudo_label, "_source", lambda *_: [record])
+    monkeypatch.setattr(pseudo_label, "record_of", lambda item, frame: record)
     read = functools.partial(read_record, label=label, frame="ray")
     (made,) = read(RecordItem("folder", "train", 0, tmp_path), a_report())
     return made

@@ -21,12 +21,12 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
-from data_prep.own.record_items import RecordItem, description_of, record_items
+from data_prep.own.record_items import RecordItem, description_of, record_items, record_of
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import fit_heads
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.data.records import RecordSet
 
 _JPEG_QUALITY = 95
 
@@ -46,7 +46,7 @@ def read_crops(
     item: RecordItem, report: Report, *, name: str, options: CropOptions
 ) -> Iterator[dict]:
     """A record for each head of a record."""
-    record = _source(item.folder, item.split)[item.index]
+    record = record_of(item, frame="ray")
     image = None
     for head, box in enumerate(record["boxes"]):
         reason = _unfit(record, head, options)
@@ -106,11 +106,6 @@ def as_jpeg(pixels: np.ndarray) -> bytes:
     done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
     assert done
     return encoded.tobytes()
-
-
-@functools.lru_cache(maxsize=8)
-def _source(folder: str, split: str) -> RecordSource:
-    return RecordSource(folder, split, decode=False, frame="ray")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

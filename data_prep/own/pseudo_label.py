@@ -23,7 +23,8 @@ the frame is "camera", since a ray-frame rotation counts as one only without the
 
 import argparse
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,11 @@ from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.own.labelled import left_out_notes
 from data_prep.own.looks import Agreement, Labeller, Trusted, predictors, same_head, touches
-from data_prep.own.record_items import RecordItem, record_items
+from data_prep.own.record_items import RecordItem, image_ids, record_items, record_of
 from data_prep.own.teacher import TRUST, Trust, read_teacher
 from mtnet_jax.data.images import decode_image
 from mtnet_jax.data.listing import list_images
-from mtnet_jax.data.records import RecordSet, RecordSource, find_record_sets
+from mtnet_jax.data.records import RecordSet, find_record_sets
 from mtnet_jax.errors import BadInput
 from mtnet_jax.places import Place, place_argument
 from mtnet_jax.rotations import angles_apart, axis_rotation, heading_degrees
@@ -96,7 +97,7 @@ def _kind(trusted: Trusted) -> str:
 
 def read_record(item: RecordItem, report: Report, *, label: Labeller, frame: str) -> Iterator[dict]:
     """A record with what it knew, and what the looks add."""
-    record = _source(item.folder, item.split, frame)[item.index]
+    record = record_of(item, frame=frame)
     image = decode_image(record["image"])
     size, image_id = (image.shape[1], image.shape[0]), record["image_id"]
     heads = HeadsOfImage(image_id, size, report)
@@ -155,11 +156,6 @@ def _match(box: np.ndarray, predictions: Sequence[Trusted]) -> int | None:
     if not predictions:
         return None
     return same_head(box, {"boxes": np.array([p.box for p in predictions])})
-
-
-@functools.lru_cache(maxsize=8)
-def _source(folder: str, split: str, frame: str) -> RecordSource:
-    return RecordSource(folder, split, decode=False, frame=frame)
 
 
 # --- The converter --------------------------------------------------------------------------------
@@ -279,14 +275,14 @@ def conversion(
     """
     frame = predictors(weights, sizes, options.doubtful)[0].frame
 
-    def labeller(image_ids: Sequence[str]) -> Labeller:
-        learnt = read_teacher(teacher, image_ids, frame, trust) if teacher else None
+    def labeller(names: Sequence[str]) -> Labeller:
+        learnt = read_teacher(teacher, names, frame, trust) if teacher else None
         return Labeller(weights, sizes, options, learnt)
 
     if _holds_records(raw):
         record_set = RecordSet.open(raw)
         items = record_items(record_set)
-        ids = _image_ids(items, frame) if teacher else ()
+        ids = image_ids(itertools.chain(*items.values()), frame=frame) if teacher else ()
         read = functools.partial(read_record, label=labeller(ids), frame=frame)
         return Conversion(_description(name, record_set), items, read)
     from mtnet_jax.predict.files import find_images
@@ -309,14 +305,6 @@ def _holds_records(raw: Path) -> bool:
             "set itself in --raw, or move it away to label the images"
         )
     return bool(found)
-
-
-def _image_ids(items: Mapping[str, Sequence[RecordItem]], frame: str) -> list[str]:
-    return [
-        _source(item.folder, item.split, frame)[item.index]["image_id"]
-        for of_split in items.values()
-        for item in of_split
-    ]
 
 
 def _description(name: str, record_set: RecordSet | None) -> Description:

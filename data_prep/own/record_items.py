@@ -1,9 +1,11 @@
 """Records of a record set as the items of another conversion."""
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data_prep.engine.conversion import Description
-from mtnet_jax.data.records import RecordSet
+from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.places import Place
 
 
@@ -36,6 +38,21 @@ def record_items(record_set: RecordSet) -> dict[str, list[RecordItem]]:
             for index, shard in enumerate(of_records)
         ]
     return items
+
+
+def record_of(item: RecordItem, *, frame: str) -> dict:
+    """The record itself, its image in bytes and its rotations in this frame."""
+    return _source(item.folder, item.split, frame)[item.index]
+
+
+def image_ids(items: Iterable[RecordItem], *, frame: str) -> list[str]:
+    """Names of the records' images."""
+    return [record_of(item, frame=frame)["image_id"] for item in items]
+
+
+@functools.lru_cache(maxsize=8)
+def _source(folder: str, split: str, frame: str) -> RecordSource:
+    return RecordSource(folder, split, decode=False, frame=frame)
 
 
 def description_of(record_set: RecordSet, name: str, text: str) -> Description:

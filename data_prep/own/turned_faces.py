@@ -34,9 +34,15 @@ from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.crops import as_jpeg
 from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
-from data_prep.own.record_items import RecordItem, description_of, record_items
+from data_prep.own.record_items import (
+    RecordItem,
+    description_of,
+    image_ids,
+    record_items,
+    record_of,
+)
 from mtnet_jax.data.images import decode_image
-from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.data.records import RecordSet
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 from mtnet_jax.evaluation.foreign import matched_names
 from mtnet_jax.option_types import positive
@@ -66,7 +72,7 @@ class Face:
 def read_turned(face: Face, report: Report, *, name: str, turns: int) -> Iterator[dict]:
     """The records of an image whose face was turned, one a turn."""
     item = face.record
-    record = _source(item.folder, item.split)[item.index]
+    record = record_of(item, frame="ray")
     if reason := _unfit(record, face.landmarks):
         report.note(f"images left out: {reason}", record["image_id"])
         return
@@ -134,11 +140,6 @@ def _shrunk(turned: TurnedFace) -> TurnedFace:
         return turned
     image = cv2.resize(turned.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return turned._replace(image=image, box=turned.box * scale)
-
-
-@functools.lru_cache(maxsize=8)
-def _source(folder: str, split: str) -> RecordSource:
-    return RecordSource(folder, split, decode=False, frame="ray")
 
 
 # --- Landmarks ------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Con
     items = record_items(record_set)
     splits = {}
     for split, of_split in items.items():
-        ids = [_source(i.folder, i.split)[i.index]["image_id"] for i in of_split]
+        ids = image_ids(of_split, frame="ray")
         names = matched_names(ids, found)
         if missing := [image for image, own in zip(ids, names, strict=True) if own is None]:
             raise BadInput(
