@@ -12,8 +12,9 @@ its confidence, and yaw, pitch, roll (canonical) where they are known. With --co
 record sets. The split `test` is held out: Hard Hat's `valid`, persons 11 and 12 of Pointing'04, a
 fifth of masks and portraits by a hash of the file name, and all of AFLW2000. (What the weights that
 ship started from had seen that of masks, portraits and Pointing'04: weights/README.md.) Where
-records has them, two more are measured: portraits of the Congress (`benchmarks/member_photos.py`;
-a network found their heads, so AP there says how well another agrees with it) and rendered people.
+records has them, three more are measured: portraits of the Congress (`benchmarks/member_photos.py`;
+a network found their heads, so AP there says how well another agrees with it), generated faces
+(`benchmarks/generated_faces.py`; the same goes for them) and rendered people.
 """
 
 import argparse
@@ -36,8 +37,9 @@ from mtnet_jax.rotations import euler_to_rotation, rotation_to_euler
 
 LABELLED = tuple(name for name in RECORD_SETS if not name.startswith("studio"))
 MEASURED = ("hardhat", "masks", "portraits", "pointing04", "aflw2000")
-# Measured where they are: benchmarks/member_photos.py; rendered people, `configs/release_416.py`.
-MORE = ("congress_test", "studio_42")
+# Measured where they are: benchmarks/member_photos.py and generated_faces.py; rendered people,
+# `configs/release_416.py`.
+MORE = ("congress_test", "generated_test", "studio_42")
 LEAST_CONFIDENCE = 0.5  # of a heading that is used
 MESH = Trust(heading=35, outward=1.1)  # docs/results.md, What a face mesh says of turned faces
 ANGLES = ("yaw", "pitch", "roll")

@@ -14,7 +14,8 @@ always carry the name of a convention. They are in degrees, in the order yaw, pi
 Every function takes NumPy arrays or JAX arrays (also under jit) and returns the same kind.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -333,3 +334,16 @@ def _namespace(*arrays: Array) -> Any:
     import jax.numpy as jnp  # here: reading and converting data needs no JAX
 
     return jnp
+
+
+def radians_warning(angles: Iterable[tuple[float, float, float]]) -> str:
+    """Says that angles in degrees look like radians; empty where they do not."""
+    found = [angle for three in angles for angle in three]
+    largest = max(map(abs, found), default=0.0)
+    if not 0 < largest <= math.pi + 0.01 or all(angle == int(angle) for angle in found):
+        return ""
+    return (
+        f"WARNING: angles are read as degrees, and the largest of {len(found)} is {largest:g}: if "
+        f"they are radians, multiply them by 57.2958 (that one is {math.degrees(largest):.1f} "
+        "degrees)"
+    )

@@ -10,6 +10,7 @@ from data_prep.own import coco, csv_heads, dialects, yolo
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput
+from mtnet_jax.rotations import radians_warning
 
 SIZE = 64
 YOLO_LINE = "0 0.5 0.5 0.25 0.5"
@@ -223,7 +224,7 @@ def test_columns_and_cells_that_mean_something_else_are_named(tmp_path):
     ],
 )
 def test_radians_in_a_column_of_degrees_draw_a_warning(angles, warned):
-    said = dialects.radians_warning(angles)
+    said = radians_warning(angles)
     assert (warned in said) if warned else (said == "")
 
 

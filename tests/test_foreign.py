@@ -54,6 +54,16 @@ def test_angles_are_those_of_the_named_convention(tmp_path, convention, axes, si
     assert read.frame == "ray"
 
 
+@pytest.mark.parametrize(("yaw", "warned"), [(1.2, True), (68.0, False), (0, False)])
+def test_angles_that_look_like_radians_draw_a_warning(tmp_path, yaw, warned):
+    content = one(
+        {"box": BOX, "yaw": yaw, "pitch": 0.3 if yaw else 0, "roll": 0},
+        {"box": BOX, "rotation": np.eye(3).tolist()},
+        convention="canonical",
+    )
+    assert ("radians" in read_predictions(written(tmp_path, content)).warning) == warned
+
+
 @pytest.mark.parametrize("digits", [2, 3])
 def test_rotations_of_few_digits_become_the_rotations_that_they_round(tmp_path, digits):
     turns = Rotation.random(30, rng=0).as_matrix()

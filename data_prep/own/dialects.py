@@ -5,7 +5,6 @@ Every format of own data reads through here, so what is understood in one is und
 
 import codecs
 import math
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -98,19 +97,6 @@ def flag(value: Any, place: str) -> bool:
     if text not in FLAGS:
         raise BadInput(f"{place}: {value!r}, expected 0, 1, true, false or nothing")
     return FLAGS[text]
-
-
-def radians_warning(angles: Iterable[tuple[float, float, float]]) -> str:
-    """Says that angles in degrees look like radians; empty where they do not."""
-    found = [angle for three in angles for angle in three]
-    largest = max(map(abs, found), default=0.0)
-    if not 0 < largest <= math.pi + 0.01 or all(angle == int(angle) for angle in found):
-        return ""
-    return (
-        f"WARNING: angles are read as degrees, and the largest of {len(found)} is {largest:g}: if "
-        f"they are radians, multiply them by 57.2958 (that one is {math.degrees(largest):.1f} "
-        "degrees)"
-    )
 
 
 def _is_number(text: str) -> bool:

@@ -19,10 +19,10 @@ import numpy as np
 from data_prep.engine import arguments
 from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import PLACES_KEPT, Report
-from data_prep.own.dialects import file_name, radians_warning
+from data_prep.own.dialects import file_name
 from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
 from mtnet_jax.errors import BadInput, MissingFile
-from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation
+from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation, radians_warning
 
 LABEL_SUFFIXES = (".txt", ".json", ".csv", ".yaml", ".yml", ".xml", ".cache")
 

@@ -31,6 +31,7 @@ from mtnet_jax.rotations import (
     CONVENTIONS,
     euler_to_rotation,
     nearest_rotation,
+    radians_warning,
     rotation_faults,
 )
 
@@ -52,6 +53,7 @@ class ForeignPredictions:
       heads: name of an image -> "boxes" (m, 4), "scores" (m,), "labels" (m,), "rotations"
         (m, 3, 3), which are NaN for a head without a pose.
       sizes: name of an image -> width and height of what was looked at, where the file says it.
+      warning: where its angles look like radians; else empty.
     """
 
     path: Place
@@ -60,6 +62,7 @@ class ForeignPredictions:
     labelled: bool
     heads: Mapping[str, Mapping[str, np.ndarray]]
     sizes: Mapping[str, tuple[Any, Any]]
+    warning: str
 
     def among(self, label_names: Sequence[str]) -> "ForeignPredictions":
         """These predictions by the classes of a record set, where it has all of their labels, also
@@ -147,7 +150,13 @@ def read_predictions(path: Any) -> ForeignPredictions:
         for entry in entries
         if entry.get("width") is not None and entry.get("height") is not None
     }
-    return ForeignPredictions(path, class_names, frame, bool(labels), found, sizes)
+    warning = radians_warning(
+        tuple(float(head[angle]) for angle in ANGLES)
+        for _, heads in images
+        for head in heads
+        if head.get("rotation") is None and any(head.get(a) is not None for a in ANGLES)
+    )
+    return ForeignPredictions(path, class_names, frame, bool(labels), found, sizes, warning)
 
 
 def _image(entry: Any, number: int, path: Place) -> tuple[str, list[dict]]:

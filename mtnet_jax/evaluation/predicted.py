@@ -126,6 +126,8 @@ def truth_of(record: Record) -> dict:
 
 def _look_up(file: Any, data: Any, split: str, limit: int) -> Predicted:
     found = read_predictions(file).among(RecordSet.open(data).label_names)
+    if found.warning:
+        print(f"{file}: {found.warning}")
     source = source_of(data, split, found.class_names, found.frame, decode=False)
     truths = [truth_of(source[i]) for i in spread(len(source), limit)]
     heads = found.of_images(
