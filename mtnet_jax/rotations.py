@@ -336,7 +336,7 @@ def _namespace(*arrays: Array) -> Any:
     return jnp
 
 
-def radians_warning(angles: Iterable[tuple[float, float, float]]) -> str:
+def radians_warning(angles: Iterable[Iterable[float]]) -> str:
     """Says that angles in degrees look like radians; empty where they do not."""
     found = [angle for three in angles for angle in three]
     largest = max(map(abs, found), default=0.0)

@@ -103,6 +103,8 @@ def test_a_batch_may_be_one_array(rng, predictor):
     images = np.stack([noise_image(rng, 60, 40) for _ in range(2)])
     found = predictor.predict_batch(images)
     assert [len(heads) for heads in found] == [len(predictor(image)) for image in images]
+    one_by_one = predictor.predict_batch(image for image in images)
+    assert [len(heads) for heads in one_by_one] == [len(heads) for heads in found]
 
 
 # --- arrays --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ heads = predictor("image.jpg")
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -132,7 +132,7 @@ class Predictor:
         """
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images: Sequence[Image]) -> list[list[Head]]:
+    def predict_batch(self, images: Iterable[Image]) -> list[list[Head]]:
         """Finds the heads of several images, each of any size, each look at all in one call.
 
         JAX compiles once for each number of images up to the largest so far: fewer are filled up.
@@ -140,9 +140,9 @@ class Predictor:
         """
         if isinstance(images, str | os.PathLike | bytes):
             raise BadInput("Several images are a list: for one take the predictor itself.")
-        if not len(images):  # an array of images (B, H, W, 3) has no truth value
-            return []
         pixels = [as_rgb(image) for image in images]
+        if not pixels:
+            return []
         inputs, matrices = zip(*(letterboxed(image, self.size) for image in pixels), strict=True)
         found = look_at(
             lambda inputs: self._detect(self._filled_up(inputs)),
