@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mtnet_jax.errors import MissingFile, MtnetError, Unavailable
+from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile, MtnetError, Unavailable
 from mtnet_jax.places import (
     Address,
     addresses_below,
@@ -64,7 +64,11 @@ def mirrored(workdir: Any, every: float = _EVERY) -> Iterator[Path]:
     local = Path(tempfile.mkdtemp(prefix="mtnet-")) / (target.name or "run")
     try:
         owner = _take(target, every)
-        pull(target, local)
+        try:
+            pull(target, local)
+        except BaseException:
+            _leave(target)
+            raise
         with _copying(_Mirror(local, target, owner), every):
             yield local
     except _NotCopied:
@@ -108,7 +112,7 @@ def pull(target: Address, local: Path, *, latest: bool = False) -> None:
     """
     names = addresses_below(target)
     if MANIFEST in names:
-        steps = set(json.loads((target / MANIFEST).read_text())["checkpoints"])
+        steps = _complete_steps(target)
     else:
         steps = {step for name in names if (step := _step_of(name))}
     if latest:
@@ -152,10 +156,6 @@ class _Mirror:
             (self._target / MANIFEST).write_bytes(manifest.encode())
             self._named = steps
             self._remove_but(steps)
-
-    def release(self) -> None:
-        """Says that nobody writes there any more."""
-        (self._target / OWNER).unlink(missing_ok=True)
 
     def _steps(self) -> list[str]:
         folder = self._local / CHECKPOINTS
@@ -208,7 +208,7 @@ def _copying(mirror: _Mirror, every: float) -> Iterator[None]:
         thread.join()
         try:
             mirror.copy()
-            mirror.release()
+            _leave(mirror._target)
         except _Taken as error:
             raise _NotCopied(f"{error}; its last state lies in {mirror._local}") from error
         except Exception as error:
@@ -236,6 +236,17 @@ def _take(target: Address, every: float) -> str:
     return owner
 
 
+def _complete_steps(target: Address) -> set[str]:
+    """Steps of the checkpoints that are whole in a copy, as its manifest has them."""
+    try:
+        return set(json.loads((target / MANIFEST).read_text())["checkpoints"])
+    except (*NOT_JSON, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{target / MANIFEST} does not say which checkpoints are complete ({error}): remove "
+            "it, and all that are there count as complete"
+        ) from error
+
+
 def _owner_of(target: Address) -> tuple[str, float]:
     try:
         said = json.loads((target / OWNER).read_text())
@@ -248,6 +259,11 @@ def _say_owner(target: Address, owner: str) -> None:
     said = json.dumps({"owner": owner, "time": time.time()})
     (target / OWNER).parent.mkdir(parents=True, exist_ok=True)
     (target / OWNER).write_bytes(said.encode())
+
+
+def _leave(target: Address) -> None:
+    """Says that nobody writes there any more."""
+    (target / OWNER).unlink(missing_ok=True)
 
 
 def _is_copied(name: str) -> bool:

@@ -323,6 +323,19 @@ def test_an_upload_that_was_cut_short_is_not_taken(address):
         assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2"]
 
 
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}"])
+def test_a_damaged_list_of_checkpoints_is_said_and_its_cure_works(address, damaged):
+    with mirrored(address, every=60) as workdir:
+        (workdir / "checkpoints/2").mkdir(parents=True)
+        (workdir / "checkpoints/2/data").write_bytes(b"whole")
+    (address / "mirror.json").write_text(damaged)
+    with pytest.raises(BadInput, match=r"mirror.json does not say .* remove it"), mirrored(address):
+        pass
+    (address / "mirror.json").unlink()
+    with mirrored(address, every=60) as workdir:
+        assert (workdir / "checkpoints/2/data").read_bytes() == b"whole"
+
+
 def test_two_runs_at_one_address(address):
     second = mirrored(address, every=0.2)
     with mirrored(address, every=0.1), pytest.raises(Unavailable, match="writes to memory://"):
