@@ -5,8 +5,8 @@ r"""What `configs/release_turned.py` began, gone on with: faces of every kind, m
     mtnet train --config release_generated --workdir runs/release_generated
 
 Portraits of members of a parliament are of few ages, in few lights, and seldom laugh: on them
-`release_wide` is twice as good as on AFLW2000. `benchmarks/generated_faces.py` brings faces of every
-kind, labelled like the portraits (`records/generated_train`), and turned, each in three ways
+`release_wide` is twice as good as on AFLW2000. `benchmarks/generated_faces.py` brings faces of
+every kind, labelled like the portraits (`records/generated_train`), and turned, each in three ways
 (`records/generated_turned`, `mtnet data convert turned-faces --turns 3`). It begins as the mean of
 what `release_wide` and `release_turned` trained (docs/results.md).
 """
