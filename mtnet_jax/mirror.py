@@ -214,7 +214,8 @@ def _copying(mirror: _Mirror, every: float) -> Iterator[None]:
         except Exception as error:
             raise _NotCopied(
                 f"the run cannot be copied to {mirror._target} ({error}): it lies in "
-                f"{mirror._local}; copy that folder there, without its file lock"
+                f"{mirror._local}; copy that folder there, without its file lock, and remove "
+                f"{MANIFEST} there: then all checkpoints that are there count as complete"
             ) from error
 
 

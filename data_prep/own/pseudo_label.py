@@ -9,8 +9,8 @@ training takes them neither for heads nor for background.
 
 --raw DIR of a record set: its boxes and poses stay as they are. A head without a pose gets
 one from a trusted prediction on it, unless its own heading disagrees; where it has one, the
-prediction is turned about the vertical until it looks that way. Predictions on no head of the
-record are marked to be ignored.
+prediction is turned about the vertical until it looks that way. Trusted predictions on no head of
+the record are marked to be ignored.
 
 --teacher PLAIN FLIPPED: predictions of another program (JSON, docs/evaluation.md) for the images as
 they are and flipped horizontally. Where they agree on a trusted head that looks to the front, its

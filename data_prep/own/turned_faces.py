@@ -9,7 +9,7 @@ of a rotation that is known as well.
 one face of --landmarks lies; all others are counted and left out. Two in three are turned to the
 side, outward, to a heading of 22 to 78 degrees but by 50 at most, with a small nod; the others up
 or down by 10 to 26 degrees. The same image is always turned in the same ways, of which there are
---turns.
+--turns. It is scaled until the head is some 170 pixels long, and is at most 400 pixels long.
 
 --landmarks FILE: predictions of MediaPipe's face mesh with its landmarks, for the same images
 (`mtnet data images` writes them), as `benchmarks/peers.py mediapipe --landmarks` makes them: JSON

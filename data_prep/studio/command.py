@@ -76,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wide-share", type=arguments.share, default=0.35, metavar="P",
         help="share of heads from the wide distributions")  # fmt: skip
     add("--pose-limit", type=float, metavar="DEG",
-        help="of |pitch| and |roll| (default: 75; biwi, w300lp: 60)")  # fmt: skip
+        help="of nod and tilt, in the world and as the camera sees them "
+        "(default: 75; biwi, w300lp: 60)")  # fmt: skip
     add("--cameras", type=arguments.positive, default=_UNASKED["cameras"], metavar="N",
         help="of --layout panoptic")  # fmt: skip
     add("--every", type=arguments.positive, metavar="N",

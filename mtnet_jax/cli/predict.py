@@ -35,8 +35,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="overlays and videos go here (default: heads, where no --json is asked for); a camera "
-        "without it: a window",
+        help="overlays and videos go here (default: heads, where neither --json nor --jsonl is "
+        "asked for); a camera without it: a window",
     )
     parser.add_argument(
         "--json",
@@ -115,7 +115,8 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="PIXELS|auto|none",
         help="look at larger images in overlapping tiles of this side too (default: auto for "
-        "images, which takes at most nine where there are small heads; none for videos)",
+        "images, which takes at most nine where there are small heads, and none beside "
+        "--one-look; none for videos)",
     )
     arguments.add_one_look(parser)
     camera = parser.add_mutually_exclusive_group()

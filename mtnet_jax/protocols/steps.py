@@ -80,7 +80,9 @@ def run_protocol(
         more = tuple((options or {}).get(each.name, ()))
         _make(each, folder, records[each], workdir / MADE, more, processes)
     run = workdir / "run"
-    _say(f"mtnet train --config {config or protocol.config} --workdir {run} {' '.join(overrides)}")
+    places = [f"--config.data.{name}.path={folder}" for name, folder in trained.items()]
+    command = ["--config", config or protocol.config, "--workdir", str(run), *places, *overrides]
+    _say(f"mtnet train {shlex.join(map(str, command))}")
     train(chosen, run)
     outputs = Outputs("protocol")
     measured = [
@@ -162,7 +164,10 @@ def _note(path: Path, name: str, command: Sequence[str]) -> None:
 
 
 def _measure(run: Path, records: Path, test: EvalSet, out: Path, outputs: Outputs) -> Measured:
-    _say(f"mtnet eval --weights {run} --data {records}:{test.split}")
+    _say(
+        f"mtnet eval --weights {run} --data {records}:{test.split} --out {out}, and with "
+        f"--protocol authors --out {out / 'authors'}"
+    )
     of = f"{records.resolve()}:{test.split}"
     predicted = predict_split(run, records, test.split)
     name = f"{records.name}-{test.split}"

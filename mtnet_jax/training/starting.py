@@ -205,8 +205,9 @@ def start_warnings(found: ConfigDict, config: ConfigDict) -> list[str]:
     if old.shape == new.shape and not np.allclose(old, new, rtol=0.01):
         warnings.append(
             f"its anchors are others, in pixels of the input {_listed(old)}, here {_listed(new)}: "
-            "it has to learn boxes anew. Anchors are written for an input of 416: scale them with "
-            "config.input.size to keep them"
+            "it has to learn boxes anew. Anchors are written for an input of 416: to keep them, "
+            f"multiply those that it had by {found.input.size / config.input.size:.6g}, its input "
+            "size by this one"
         )
     return warnings
 
