@@ -36,7 +36,7 @@ from mtnet_jax.places import (
 )
 
 MANIFEST = "mirror.json"
-OWNER = "owner.json"  # who writes there; it is written anew with every copy
+OWNER = "owner.json"  # who writes there; written anew at each interval
 CHECKPOINTS = "checkpoints"
 _EVERY = 20.0  # seconds between two copies
 _SILENT = 3  # so many intervals without a word, and an owner counts as gone
@@ -63,14 +63,10 @@ def mirrored(workdir: Any, every: float = _EVERY) -> Iterator[Path]:
         return
     local = Path(tempfile.mkdtemp(prefix="mtnet-")) / (target.name or "run")
     try:
-        owner = _take(target, every)
-        try:
+        with _owning(target, every) as owner:
             pull(target, local)
-        except BaseException:
-            _leave(target)
-            raise
-        with _copying(_Mirror(local, target, owner), every):
-            yield local
+            with _copying(_Mirror(local, target, owner), every):
+                yield local
     except _NotCopied:
         raise
     except MtnetError as error:
@@ -143,7 +139,6 @@ class _Mirror:
         """Copies what is new; raises _Taken where another run has taken the address."""
         if _owner_of(self._target)[0] != self._owner:
             raise _Taken(f"another run has begun to write to {self._target}: this one ends")
-        _say_owner(self._target, self._owner)
         # Looked up before the log is read: what is checkpointed has been logged.
         steps = self._steps()
         self._send([n for n in files_below(self._local) if _is_copied(n)])
@@ -205,18 +200,41 @@ def _copying(mirror: _Mirror, every: float) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
         try:
+            thread.join()
             mirror.copy()
-            _leave(mirror._target)
         except _Taken as error:
             raise _NotCopied(f"{error}; its last state lies in {mirror._local}") from error
-        except Exception as error:
+        except BaseException as error:  # also a second Ctrl-C: the folder here is all there is
+            why = str(error) or type(error).__name__
             raise _NotCopied(
-                f"the run cannot be copied to {mirror._target} ({error}): it lies in "
+                f"the run cannot be copied to {mirror._target} ({why}): it lies in "
                 f"{mirror._local}; copy that folder there, without its file lock, and remove "
                 f"{MANIFEST} there: then all checkpoints that are there count as complete"
             ) from error
+
+
+@contextlib.contextmanager
+def _owning(target: Address, every: float) -> Iterator[str]:
+    """Owns an address while the block runs, and says so in a thread: a copy may take minutes."""
+    owner, ended = _take(target, every), threading.Event()
+
+    def keep_saying() -> None:
+        while not ended.wait(every):
+            with contextlib.suppress(Exception):  # the network may come back
+                if _owner_of(target)[0] == owner:
+                    _say_owner(target, owner)
+
+    thread = threading.Thread(target=keep_saying, daemon=True)
+    thread.start()
+    try:
+        yield owner
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(Exception):
+            if _owner_of(target)[0] == owner:
+                (target / OWNER).unlink(missing_ok=True)
 
 
 def _take(target: Address, every: float) -> str:
@@ -260,11 +278,6 @@ def _say_owner(target: Address, owner: str) -> None:
     said = json.dumps({"owner": owner, "time": time.time()})
     (target / OWNER).parent.mkdir(parents=True, exist_ok=True)
     (target / OWNER).write_bytes(said.encode())
-
-
-def _leave(target: Address) -> None:
-    """Says that nobody writes there any more."""
-    (target / OWNER).unlink(missing_ok=True)
 
 
 def _is_copied(name: str) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -362,6 +363,37 @@ def test_what_cannot_be_copied_at_the_end_stays_here(address, monkeypatch):
     kept = Path(str(it.value).partition("it lies in ")[2].partition(";")[0])
     assert (kept / "note").read_text() == "dear"
     shutil.rmtree(kept.parent)
+
+
+def test_ctrl_c_during_the_last_copy_keeps_the_only_one(address, monkeypatch):
+    run = mirrored(address, every=60)
+    (run.__enter__() / "note").write_text("dear")
+
+    def ctrl_c(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mirror, "copy_there", ctrl_c)
+    with pytest.raises(Unavailable, match=r"KeyboardInterrupt.* it lies in ") as it:
+        run.__exit__(None, None, None)
+    kept = Path(str(it.value).partition("it lies in ")[2].partition(";")[0])
+    assert (kept / "note").read_text() == "dear"
+    shutil.rmtree(kept.parent)
+
+
+def test_a_run_that_copies_for_long_is_not_taken_for_dead(address, monkeypatch):
+    copies = mirror.copy_there
+
+    def slowly(*args):
+        time.sleep(2)
+        copies(*args)
+
+    monkeypatch.setattr(mirror, "copy_there", slowly)
+    second = mirrored(address, every=0.2)
+    with mirrored(address, every=0.2) as workdir:
+        (workdir / "note").write_text("long")
+        time.sleep(0.5)  # a copy has begun
+        with pytest.raises(Unavailable, match="writes to memory://"):
+            second.__enter__()
 
 
 def test_a_run_whose_address_another_takes_ends_at_once_and_leaves_it_alone(address):
