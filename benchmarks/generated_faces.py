@@ -40,7 +40,7 @@ def main() -> None:
     sheets = sorted(args.raw.glob(SHEETS))
     if not sheets:
         raise SystemExit(f"{args.raw} has no {SHEETS}: --raw is a clone of SFHQ-T2I-dataset")
-    found = [(path, *cell) for path in sheets for cell in images_of(cv2.imread(str(path)))]
+    found = [(path, *cell) for path in sheets for cell in images_of(read(path))]
     found.sort(key=lambda each: -len(each[3]))
     counts = Counter(images=len(found))
     for path, row, column, image in once_each(found):
@@ -53,10 +53,20 @@ def main() -> None:
     print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
 
 
+def read(path: Path) -> np.ndarray:
+    """The pixels of a sheet."""
+    sheet = cv2.imread(str(path))
+    if sheet is None:
+        raise SystemExit(f"{path} is no image: clone the repository anew")
+    return sheet
+
+
 def images_of(sheet: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
     """Row, column and pixels of each image of a sheet: a grid of squares on black."""
     bright = sheet.max(axis=2) > BLACK
     rows = _runs(bright.mean(axis=1) > FULL)
+    if not rows:
+        return []
     bright_rows = np.concatenate([bright[start:stop] for start, stop in rows])
     return [
         (row, column, sheet[top:bottom, left:right])

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.training.starting import start_from
+from mtnet_jax.training.starting import means_otherwise, start_from, start_warnings
 from mtnet_jax.weights import load_weights, write_weights
 
 
@@ -34,6 +35,13 @@ def mean_of(later: dict[str, Any], earlier: dict[str, Any], share: float) -> dic
     return unflatten_dict(mean)
 
 
+def check_same(found: ConfigDict, config: ConfigDict, variables: dict[str, Any]) -> None:
+    """Raises BadInput where the numbers of two networks mean something else in each."""
+    otherwise = means_otherwise(found, config, variables["params"]).values()
+    if reasons := [*otherwise, *start_warnings(found, config)]:
+        raise BadInput(f"the two have no mean: {'; '.join(reasons)}")
+
+
 def main() -> None:
     """Reads two, writes their mean with the configuration of the first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,7 +53,8 @@ def main() -> None:
     if not 0 <= args.share <= 1:
         parser.error(f"--share {args.share}: from 0 to 1")
     config, later = load_weights(args.later)
-    _, earlier = load_weights(args.earlier)
+    found, earlier = load_weights(args.earlier)
+    check_same(found, config, later)
     print(write_weights(args.out, config, mean_of(later, earlier, args.share)))
 
 

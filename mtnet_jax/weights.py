@@ -123,9 +123,6 @@ def export_weights(
     """
     if Path(out).resolve() == Path(workdir).resolve():
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
-    outputs = outputs or Outputs("export")
-    for name in (CONFIG, WEIGHTS, SUMS):
-        outputs.check(Path(out) / name)
     config, variables = load_weights(workdir, step)
     if size is not None:
         config = at_size(config, size)
@@ -142,6 +139,8 @@ def write_weights(
 ) -> Path:
     """Writes an exported folder; see `export_weights`."""
     outputs = outputs or Outputs("export")
+    for name in (CONFIG, WEIGHTS, SUMS):
+        outputs.check(Path(out) / name)
     arrays: dict[str, Any] = flat_arrays(variables)
     if half:
         arrays = {name: _halve(name, value) for name, value in arrays.items()}

@@ -14,6 +14,7 @@ from mtnet_jax.evaluation.comparison import (
     differences_of,
     format_comparison,
     format_differences,
+    group_of,
     names_of,
 )
 from mtnet_jax.evaluation.metrics import Settings, evaluate, image_state
@@ -180,3 +181,16 @@ def test_weights_beside_a_program(tmp_path, capsys, weights):
     peer.write_text(json.dumps(entries[:-1]))
     assert main([*command, "--out", str(out)]) == 1
     assert "says nothing of 1 of 6 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "group"),
+    [
+        ("p1_a", r"(p\d+)_|(q\d+)_", "p1"),
+        ("q2_a", r"(p\d+)_|(q\d+)_", "q2"),
+        ("q2_a", r"q\d", "q2"),
+        ("q2_a", "", "q2_a"),
+    ],
+)
+def test_the_group_of_an_image(name, pattern, group):
+    assert group_of(name, pattern) == group

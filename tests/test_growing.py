@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from benchmarks.mean_weights import mean_of
+from benchmarks.mean_weights import check_same, mean_of
+from mtnet_jax.config import flatten as flatten_config
 from mtnet_jax.network import GROUPS, MultitaskNet
 from mtnet_jax.training.growing import grow
-from tests.tiny import QUICK, random_variables, run
+from tests.tiny import QUICK, random_variables, run, tiny_config
 
 SMALL = {"width": 0.02, "depth": 0.1, "pose_blocks": 1}
 WIDER = {"width": 0.4, "depth": 0.3, "pose_width": 0.05}
@@ -96,6 +97,22 @@ def test_what_differs_in_more_than_size_does_not_grow(change, group):
         change = {**change, "aggregate": "none", "pose_blocks": 0}
     stored = random_variables(MultitaskNet(**{**options, **change}), seed=1)
     assert grow(group, fresh, stored) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("frame", "ray"), ("class_names", ("hat", "head")), ("model.pose_activation", "tanh")],
+)
+def test_weights_whose_numbers_mean_something_else_have_no_mean(option, value):
+    found, config = tiny_config(), tiny_config()
+    found.class_names = config.class_names = ("head", "hat")
+    variables = {"params": dict.fromkeys(GROUPS)}
+    check_same(found, config, variables)
+    with found.unlocked():
+        found.update_from_flattened_dict({option: value})
+    assert flatten_config(found) != flatten_config(config)
+    with pytest.raises(ValueError, match="no mean"):
+        check_same(found, config, variables)
 
 
 def test_the_mean_of_two_weights():

@@ -355,3 +355,15 @@ def test_a_teacher_of_other_images_or_another_frame(tmp_path, frame, field, mess
     file = predictions(tmp_path / "plain.json", turned(0), [1, 2, 30, 40], **field)
     with pytest.raises(BadInput, match=message):
         read_teacher([file, file], ["a.png"], frame, TRUST)
+
+
+def test_a_teacher_in_radians_labels_nothing(tmp_path):
+    head = {"box": [1, 2, 30, 40], "yaw": 0.52, "pitch": 0.1, "roll": 0.0}
+    content = {
+        "convention": "canonical",
+        "frame": "ray",
+        "images": [{"image": "a", "heads": [head]}],
+    }
+    (tmp_path / "plain.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="if they are radians, multiply them"):
+        read_teacher([tmp_path / "plain.json"] * 2, ["a"], "ray", TRUST)

@@ -17,6 +17,7 @@ from tests.faces import BOX, SIZE, drawing, landmarks, mesh
 from tests.record_sets import a_record, write_record_set
 
 SPOTS = mesh()[[1]]  # the tip of the nose
+EMPTY = '{"image": "a", "heads": []}'
 
 
 def a_face(name: str, heading: float, **more) -> dict:
@@ -103,6 +104,48 @@ def test_turns_are_outward_or_up_and_down_and_always_the_same():
     assert np.mean(np.array(others) < -25) > 0.5
 
 
+def test_a_steep_head_is_turned_no_steeper():
+    """Beyond what is steepest too."""
+    for nod in (-55.0, 45.0):
+        base = axis_rotation("x", nod)
+        down = abs(np.degrees(np.arcsin(base[1, 2])))
+        for number in range(100):
+            turned_rotation = chosen_turn(f"{number}", base) @ base
+            assert abs(np.degrees(np.arcsin(turned_rotation[1, 2]))) <= max(down, 40) + 1e-6
+
+
+def test_splits_are_chosen_and_need_no_landmarks_of_others(tmp_path):
+    records = {"train": [a_face("a", 0.0)], "test": [a_face("b", 0.0)]}
+    raw = write_record_set(tmp_path / "tiny", records)
+    mesh_file = written(tmp_path / "mesh.json", {"a": 0.0})
+    made = turned_faces.conversion(raw, mesh_file, name="mine", splits=("train",))
+    assert list(made.splits) == ["train"]
+    with pytest.raises(MtnetError, match="has no split valid, but train, test"):
+        turned_faces.conversion(raw, mesh_file, name="mine", splits=("valid",))
+
+
+def test_a_face_is_small_that_would_be_so_in_what_is_written(tmp_path):
+    record = a_face("far", 0.0)
+    canvas = np.zeros((1600, 1600, 3), np.uint8)
+    record["image"] = cv2.imencode(".png", canvas)[1].tobytes()
+    face = landmarks(np.eye(3))
+    little = face.mean(axis=0) + 0.4 * (face - face.mean(axis=0))  # 76 pixels long, then 19
+    _, report = turned(tmp_path, [record], {"far": [little]})
+    assert "1 images left out: its face is smaller than 24 pixels where" in report.text()
+
+
+def test_landmarks_of_an_image_of_another_size_are_not_used(tmp_path):
+    raw = write_record_set(tmp_path / "tiny", {"train": [a_face("a", 0.0)]})
+    path = written(tmp_path / "mesh.json", {"a": 0.0})
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"width": 2 * SIZE[1], "height": 2 * SIZE[0]}
+    path.write_text(json.dumps(content))
+    made = turned_faces.conversion(raw, path, name="mine")
+    report = Report(made.description)
+    assert not [r for face in made.splits["train"] for r in made.read(face, report)]
+    assert "1 images left out: its landmarks are of an image of another size" in report.text()
+
+
 def test_a_profile_is_turned_no_further_to_the_side():
     base = axis_rotation("y", 78.0)
     for number in range(100):
@@ -155,6 +198,8 @@ def test_what_is_left_out_is_counted(tmp_path):
         ('{"images": [{"image": "a", "heads": [{"landmarks": [[1, 2, 3]]}]}]}', "468 times"),
         ('{"images": [{"image": "a", "heads": [{"landmarks": [[1], [2, 3]]}]}]}', "468 times"),
         ('{"images": []}', "says nothing of 1 of 1 images"),
+        ('{"images": [{"image": 7, "heads": []}]}', "says nothing of 1 of 1 images"),
+        (f'{{"images": [{", ".join(2 * [EMPTY])}]}}', "names the image a twice"),
     ],
 )
 def test_files_of_landmarks_that_are_none(tmp_path, content, said):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from mtnet_jax.errors import BadInput
-from mtnet_jax.weights import export_weights, load_weights
+from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.weights import export_weights, load_weights, write_weights
 
 
 def copy_of(weights: Path, folder: Path) -> SimpleNamespace:
@@ -31,6 +31,14 @@ def test_damaged_weights_are_named(weights, tmp_path):
         copy.npz.write_bytes(bad)
         with pytest.raises(ValueError, match=r"weights\.npz is damaged"):
             load_weights(copy.folder)
+
+
+def test_weights_are_not_written_where_something_is_in_their_way(weights, tmp_path):
+    config, variables = load_weights(weights)
+    (tmp_path / "config.json").write_text("of a run")
+    with pytest.raises(FileInTheWay, match=r"config\.json"):
+        write_weights(tmp_path, config, variables)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_weights_of_another_network_are_refused_by_name(weights, tmp_path):

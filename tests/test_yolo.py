@@ -178,6 +178,7 @@ def test_yolo_names(tmp_path, text, names):
     [
         ("nc: 2", "no usable 'names'"),
         ("names: {1: head}", "no usable 'names'"),
+        ("names: {0: head, 1: helmet, nc: 2}", "no usable 'names'"),
         ("names: []", "no usable 'names'"),
         ("names: [", "not valid YAML"),
         ("just words", "no usable 'names'"),

@@ -10,7 +10,7 @@ The image_id is that of the whole image, `#`, and the number of the head there.
 import argparse
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,13 @@ from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
-from data_prep.own.record_items import RecordItem, description_of, record_items, record_of
+from data_prep.own.record_items import (
+    RecordItem,
+    add_splits,
+    description_of,
+    record_items,
+    record_of,
+)
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.fitting import fit_heads
@@ -124,27 +130,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="longer side of the smallest head that gets a crop (default: %(default)g)",
     )
     parser.add_argument("--posed", action="store_true", help="leave out heads without a pose")
+    add_splits(parser)
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
     options = CropOptions(size=args.size, smallest=args.smallest, posed=args.posed)
-    return conversion(args.raw, name=args.name or args.out.name, options=options)
+    name = args.name or args.out.name
+    return conversion(args.raw, name=name, options=options, splits=args.splits)
 
 
-def conversion(raw: Path, *, name: str, options: CropOptions) -> Conversion:
+def conversion(
+    raw: Path, *, name: str, options: CropOptions, splits: Sequence[str] = ()
+) -> Conversion:
     """The crops of a record set, as a data set to be written.
 
     Args:
       raw: record set.
       name: of the record set to be written.
       options: how heads are cut out.
+      splits: of the record set that are taken; none: all.
 
     Raises:
-      FileNotFoundError, ValueError: see `RecordSet.open`.
+      FileNotFoundError, ValueError: see `RecordSet.open` and `record_items`.
     """
     record_set = RecordSet.open(raw)
     description = description_of(record_set, name, f"Crops round the heads of {record_set.name}.")
     read = functools.partial(read_crops, name=name, options=options)
-    return Conversion(description, record_items(record_set), read)
+    return Conversion(description, record_items(record_set, splits), read)

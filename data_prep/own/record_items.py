@@ -1,11 +1,14 @@
 """Records of a record set as the items of another conversion."""
 
+import argparse
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from data_prep.engine import arguments
 from data_prep.engine.conversion import Description
 from mtnet_jax.data.records import RecordSet, RecordSource
+from mtnet_jax.errors import BadInput
 from mtnet_jax.places import Place
 
 
@@ -27,10 +30,35 @@ class RecordItem:
     shard: Place
 
 
-def record_items(record_set: RecordSet) -> dict[str, list[RecordItem]]:
-    """Split -> its records, in order."""
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses the splits of `record_items`."""
+    parser.add_argument(
+        "--splits",
+        type=arguments.names,
+        default=(),
+        metavar="A,B",
+        help="of --raw that are taken (default: all)",
+    )
+
+
+def record_items(record_set: RecordSet, splits: Sequence[str] = ()) -> dict[str, list[RecordItem]]:
+    """Split -> its records, in order.
+
+    Args:
+      record_set: whose records they are.
+      splits: that are taken; none: all.
+
+    Raises:
+      BadInput: there is no such split.
+    """
     items: dict[str, list[RecordItem]] = {}
-    for split, lengths in record_set.shard_lengths.items():
+    if unknown := sorted(set(splits) - set(record_set.shard_lengths)):
+        raise BadInput(
+            f"{record_set.path} has no split {', '.join(unknown)}, but "
+            f"{', '.join(record_set.shard_lengths)}."
+        )
+    for split in splits or record_set.shard_lengths:
+        lengths = record_set.shard_lengths[split]
         shards = zip(record_set.shard_paths(split), lengths, strict=True)
         of_records = [shard for shard, count in shards for _ in range(count)]
         items[split] = [

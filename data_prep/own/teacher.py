@@ -64,7 +64,8 @@ def read_teacher(
 
     Raises:
       MissingFile: no such file.
-      BadInput: not of the format, an image is missing, or the frame is another one.
+      BadInput: not of the format, an image is missing, the frame is another one, or angles look
+        like radians.
     """
     looks = []
     for file in files:
@@ -79,6 +80,8 @@ def read_teacher(
                 f"{file} has rotations in the frame {predictions.frame!r} and the network in "
                 f"{frame!r}. {cure} (docs/conventions.md)."
             )
+        if predictions.warning:  # what it says becomes labels
+            raise BadInput(f"{file}: {predictions.warning}")
         found = predictions.of_images(image_ids)
         looks.append(dict(zip(image_ids, found, strict=True)))
     return Teacher(looks[0], looks[1], trust)

@@ -22,7 +22,8 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +37,13 @@ from data_prep.own.crops import as_jpeg
 from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
 from data_prep.own.record_items import (
     RecordItem,
+    add_splits,
     description_of,
     image_ids,
     record_items,
     record_of,
 )
-from mtnet_jax.data.images import decode_image
+from mtnet_jax.data.images import decode_image, image_size
 from mtnet_jax.data.records import RecordSet
 from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
 from mtnet_jax.evaluation.foreign import matched_names
@@ -57,30 +59,38 @@ NODS = (10.0, 26.0)  # degrees, by which the others are turned up or down
 SWAY = 8.0  # degrees, deviation of their turn to the side
 STEEPEST = 40.0  # degrees up or down that no face looks beyond
 AHEAD = 4.0  # degrees of heading, up to which a face may be turned to either side
-LEAST_FACE = 24.0  # pixels, longer side of the landmarks of a face that shows enough
+LEAST_FACE = 24.0  # pixels of what is written, longer side of a face that shows enough
 LONGEST = 400  # pixels, of the images that are written
 
 
 @dataclass(frozen=True)
+class Meshes:
+    """The faces that the mesh found in an image, (468, 3) each, and its size where that is said."""
+
+    landmarks: tuple[np.ndarray, ...]
+    size: tuple[int, int] | None  # width, height
+
+
+@dataclass(frozen=True)
 class Face:
-    """A record, and the faces that the mesh found in its image: (468, 3) each."""
+    """A record, and what the mesh found in its image."""
 
     record: RecordItem
-    landmarks: tuple[np.ndarray, ...]
+    found: Meshes
 
 
 def read_turned(face: Face, report: Report, *, name: str, turns: int) -> Iterator[dict]:
     """The records of an image whose face was turned, one a turn."""
     item = face.record
     record = record_of(item, frame="ray")
-    if reason := _unfit(record, face.landmarks):
+    if reason := _unfit(record, face.found):
         report.note(f"images left out: {reason}", record["image_id"])
         return
     rotation = record["rotations"][0].astype(np.float64)
-    pixels = decode_image(record["image"])
+    pixels, (landmarks,) = decode_image(record["image"]), face.found.landmarks
     for image_id in names_of_turns(record["image_id"], turns):
         turn = chosen_turn(image_id, rotation)
-        turned = _shrunk(turn_face(pixels, face.landmarks[0], rotation, record["boxes"][0], turn))
+        turned = _shrunk(turn_face(pixels, landmarks, rotation, record["boxes"][0], turn))
         size = (turned.image.shape[1], turned.image.shape[0])
         heads = HeadsOfImage(image_id, size, report)
         heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
@@ -92,8 +102,11 @@ def names_of_turns(image_id: str, turns: int) -> list[str]:
     return [image_id, *(f"{image_id}_turn{n}" for n in range(2, turns + 1))]
 
 
-def _unfit(record: dict, faces: tuple[np.ndarray, ...]) -> str:
+def _unfit(record: dict, found: Meshes) -> str:
     """Why an image is left out; empty where it is turned."""
+    size, faces = image_size(record["image"]), found.landmarks
+    if found.size not in (None, size):
+        return "its landmarks are of an image of another size"
     if len(record["boxes"]) != 1:
         return "not one head"
     if not record["has_pose"][0] or record["ignore"][0]:
@@ -104,8 +117,8 @@ def _unfit(record: dict, faces: tuple[np.ndarray, ...]) -> str:
     middle, box = (low + high) / 2, record["boxes"][0]
     if not ((box[:2] < middle) & (middle < box[2:])).all():
         return "its face lies beside the head"
-    if max(high - low) < LEAST_FACE:
-        return f"its face is smaller than {LEAST_FACE:g} pixels"
+    if max(high - low) * min(1, LONGEST / max(size)) < LEAST_FACE:
+        return f"its face is smaller than {LEAST_FACE:g} pixels where the image is {LONGEST} long"
     return ""
 
 
@@ -128,7 +141,7 @@ def chosen_turn(image_id: str, rotation: np.ndarray) -> np.ndarray:
         outward = rng.normal(0, SWAY)
         nod = rng.uniform(*NODS) * rng.choice([-1.0, 1.0])
     if abs(down + nod) > STEEPEST:
-        nod = -nod / 2
+        nod = -np.sign(down) * abs(nod) / 2
     nodding = rotation @ axis_rotation("x", nod) @ rotation.T  # about the axis through the ears
     return axis_rotation("y", side * outward) @ nodding
 
@@ -145,8 +158,8 @@ def _shrunk(turned: TurnedFace) -> TurnedFace:
 # --- Landmarks ------------------------------------------------------------------------------------
 
 
-def read_landmarks(path: Place) -> dict[str, tuple[np.ndarray, ...]]:
-    """Name of an image -> (468, 3) landmarks of each face in it.
+def read_landmarks(path: Place) -> dict[str, Meshes]:
+    """Name of an image -> the faces in it.
 
     Raises:
       MissingFile: no such file.
@@ -154,7 +167,11 @@ def read_landmarks(path: Place) -> dict[str, tuple[np.ndarray, ...]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-        return {entry["image"]: _landmarks(entry, path) for entry in content["images"]}
+        entries = [(str(entry["image"]), entry) for entry in content["images"]]
+        names = Counter(name for name, _ in entries)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise BadInput(f"{path} names the image {twice[0]} twice.")
+        return {name: _meshes(entry, path) for name, entry in entries}
     except FileNotFoundError as error:
         raise MissingFile(f"No landmarks at {path}.") from error
     except NOT_JSON as error:
@@ -166,8 +183,9 @@ def read_landmarks(path: Place) -> dict[str, tuple[np.ndarray, ...]]:
         ) from error
 
 
-def _landmarks(entry: Mapping, path: Place) -> tuple[np.ndarray, ...]:
+def _meshes(entry: Mapping, path: Place) -> Meshes:
     faces = []
+    width, height = entry.get("width"), entry.get("height")
     for number, head in enumerate(entry["heads"]):
         points = np.zeros(0, np.float32)
         with contextlib.suppress(KeyError, ValueError, TypeError):
@@ -179,7 +197,7 @@ def _landmarks(entry: Mapping, path: Place) -> tuple[np.ndarray, ...]:
                 "--landmarks writes them"
             )
         faces.append(points)
-    return tuple(faces)
+    return Meshes(tuple(faces), None if width is None or height is None else (width, height))
 
 
 # --- The converter --------------------------------------------------------------------------------
@@ -203,15 +221,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="ways in which each face is turned, each an image (default: %(default)s)",
     )
+    add_splits(parser)
     parser.add_argument("--name", help="of the record set (default: the last part of --out)")
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
-    return conversion(args.raw, args.landmarks, name=args.name or args.out.name, turns=args.turns)
+    return conversion(
+        args.raw,
+        args.landmarks,
+        name=args.name or args.out.name,
+        turns=args.turns,
+        splits=args.splits,
+    )
 
 
-def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Conversion:
+def conversion(
+    raw: Path, landmarks: Place, *, name: str, turns: int = 1, splits: Sequence[str] = ()
+) -> Conversion:
     """A record set with its faces turned, as a data set to be written.
 
     Args:
@@ -219,6 +246,7 @@ def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Con
       landmarks: of the faces in its images.
       name: of the record set to be written.
       turns: images that are made of each.
+      splits: of the record set that are taken; none: all.
 
     Raises:
       FileNotFoundError, BadInput: see `RecordSet.open` and `read_landmarks`; or the file does not
@@ -226,9 +254,8 @@ def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Con
     """
     record_set = RecordSet.open(raw)
     found = read_landmarks(landmarks)
-    items = record_items(record_set)
-    splits = {}
-    for split, of_split in items.items():
+    faces = {}
+    for split, of_split in record_items(record_set, splits).items():
         ids = image_ids(of_split, frame="ray")
         names = matched_names(ids, found)
         if missing := [image for image, own in zip(ids, names, strict=True) if own is None]:
@@ -237,7 +264,7 @@ def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Con
                 f"{split}, such as {missing[0]}: mtnet data images {raw}:{split} --out DIR writes "
                 "those to be looked at"
             )
-        splits[split] = [
+        faces[split] = [
             Face(item, found[own])
             for item, own in zip(of_split, names, strict=True)
             if own is not None
@@ -245,4 +272,4 @@ def conversion(raw: Path, landmarks: Place, *, name: str, turns: int = 1) -> Con
     description = description_of(
         record_set, name, f"Faces of {record_set.name}, turned in three dimensions."
     )
-    return Conversion(description, splits, functools.partial(read_turned, name=name, turns=turns))
+    return Conversion(description, faces, functools.partial(read_turned, name=name, turns=turns))

@@ -171,7 +171,7 @@ def read_names(path: Path) -> list[str]:
     """Label names of a data.yaml, in order of their class number."""
     content = _read_yaml(path)
     names = content.get("names")
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     scalars = isinstance(names, list) and not any(isinstance(n, list | dict) for n in names)
     if not scalars or not names:

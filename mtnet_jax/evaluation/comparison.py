@@ -123,7 +123,7 @@ def group_of(name: str, pattern: str) -> str:
     found = re.search(pattern, name)
     if found is None:
         raise BadInput(f"The group {pattern!r} finds nothing in the image name {name!r}.")
-    return found.group((found.lastindex and 1) or 0)
+    return next((group for group in found.groups() if group is not None), found.group())
 
 
 def format_comparison(evaluations: Evaluations) -> str:
