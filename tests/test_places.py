@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
+from data_prep.engine import elsewhere
 from data_prep.engine.builder import write_record_set as write_converted
 from data_prep.engine.elsewhere import write_record_set_anywhere
 from mtnet_jax import mirror
@@ -310,6 +311,23 @@ def test_a_run_at_an_address_goes_on_and_ends_like_one_here(tmp_path, address, m
         lines = [(line["kind"], line["step"]) for line in read_metrics(copy)]
     assert [step for kind, step in lines if kind == "train"] == [1, 2, 3, 4, 5, 6]
     assert [step for kind, step in lines if kind == "eval/demo"] == [3, 6]
+
+
+def test_a_record_set_whose_copying_was_cut_short_is_copied_anew(address, monkeypatch):
+    def no_network(*_):
+        raise OSError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(elsewhere, "copy_there", no_network)
+        with pytest.raises(OSError, match="no network"):
+            write_record_set_anywhere(tiny(), address)
+    with pytest.raises(MissingFile):
+        RecordSet.open(address)
+    write_record_set_anywhere(tiny(), address)
+    assert RecordSet.open(address).shard_lengths
+    assert "unfinished" not in [path.name for path in address.iterdir()]
+    with pytest.raises(FileInTheWay, match="give --overwrite"):
+        write_record_set_anywhere(tiny(), address)
 
 
 def test_an_upload_that_was_cut_short_is_not_taken(address):
