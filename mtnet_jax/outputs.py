@@ -55,7 +55,10 @@ class Outputs:
           BadInput: an input stands there.
           Unavailable: the folder cannot be written to.
         """
-        _check_folder(path.parent)
+        if not is_device(path):
+            _check_folder(path.parent)
+        elif not os.access(path, os.W_OK):
+            raise Unavailable(f"{path} cannot be written to: choose another place for the output.")
         if not path.exists():
             return
         if path.is_dir() and path.name not in self._made_in(path.parent):
@@ -113,7 +116,7 @@ class Outputs:
             whole.
         """
         self.check(path, of)
-        if path.exists() and not path.is_file():  # a pipe or a device has no place beside it
+        if is_device(path):  # which has no place beside it
             with path.open("wb") as file:
                 yield file
             return
@@ -319,6 +322,11 @@ def _read_made(folder: Path) -> dict[str, list[dict]]:
                 entry = json.loads(line)
                 made.setdefault(entry["file"], []).append(entry)
     return made
+
+
+def is_device(path: Path) -> bool:
+    """Whether a path is a pipe, a terminal or the like."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _check_folder(folder: Path) -> None:

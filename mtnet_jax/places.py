@@ -146,8 +146,10 @@ def published(path: Any) -> Iterator[Path]:
         copy_here(target, local)
         before = {name: digest_of(local / name) for name in files_below(local)}
         yield local
-        changed = [n for n in files_below(local) if before.get(n) != digest_of(local / n)]
-        copy_there(local, target, changed)
+        there = files_below(local)
+        copy_there(local, target, [n for n in there if before.get(n) != digest_of(local / n)])
+        for name in set(before) - set(there):
+            (target / name).unlink(missing_ok=True)
 
 
 def copy_here(source: Address, folder: Path, names: Iterable[str] | None = None) -> None:

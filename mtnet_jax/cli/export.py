@@ -6,7 +6,7 @@ from pathlib import Path
 from mtnet_jax.cli import arguments
 from mtnet_jax.errors import BadInput
 from mtnet_jax.export.formats import CALIBRATED, FORMATS, NETWORK
-from mtnet_jax.places import Place, place_argument, published
+from mtnet_jax.places import Place, fetched, place_argument, published
 from mtnet_jax.run_metrics import LAST
 
 
@@ -95,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
         for path in earlier:
             if not path.exists():
                 print(f"{args.out / path.name} was of other weights or options, and is gone")
-        if sets:
-            _compare(out, [path for path in written if path.suffix == ".onnx"], sets)
+    if sets:  # it is written, whatever becomes of this
+        with fetched(args.out) as out:
+            _compare(out, [out / path.name for path in written if path.suffix == ".onnx"], sets)
     return 0
 
 

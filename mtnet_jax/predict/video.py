@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, Terminated
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
 from mtnet_jax.predict.following import Following, summary_files, write_summary
@@ -123,7 +124,7 @@ def predict_video(
         for sink in (window, files):
             if sink is not None:
                 closing.callback(sink.close)
-        start, count = time.perf_counter(), 0
+        start, count, ended = time.perf_counter(), 0, None
         progress = tqdm(total=reader.announced or None, unit="frame", desc=_stem(source))
         closing.callback(progress.close)
         try:
@@ -144,13 +145,16 @@ def predict_video(
                     files.take(drawn, entry, seconds)
                 if window is not None and not window.show(drawn):
                     break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if isinstance(source, Path):
                 raise
+            ended = interrupt
         elapsed = time.perf_counter() - start
         persons = following.persons() if following is not None else None
         if persons is not None and files is not None:
             files.summarise(persons)
+        if isinstance(ended, Terminated):  # it ends the command, and Ctrl-C this camera alone
+            raise ended
         fault = files.fault if files is not None else ""
         return Played(count, elapsed, reader.lacks(), fault, persons)
 
@@ -205,7 +209,12 @@ class _Files:
     """JSON lines and an annotated video. What becomes of the video never stops the lines."""
 
     def __init__(self, outputs: Outputs, out: Path, source: Source, summarised: bool):
-        of = str(source.resolve()) if isinstance(source, Path) else named(source)
+        # What a camera or stream showed cannot be recorded again: each run has a name of its own.
+        of = (
+            str(source.resolve())
+            if isinstance(source, Path)
+            else f"{named(source)}, {time.strftime('%F %T')}, {uuid.uuid4().hex[:8]}"
+        )
         lines = outputs.own_name(out, _stem(source), ".jsonl", of)
         self._video_path = lines.with_suffix(".mp4")
         for path in (self._video_path, *(summary_files(self._video_path) if summarised else ())):

@@ -1,5 +1,6 @@
 """Videos read and written with PyAV: frames as players show them, each with its own time."""
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -68,6 +69,8 @@ class VideoReader:
         self.rate = float(self._stream.average_rate or USUAL_RATE)  # frames a second, on average
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
         self.damaged = 0  # packets that could not be decoded
+        self._broken = False  # the file or the stream itself
+        self._may_hide_frames = "mp4" in self._container.format.name  # by its edit list
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
         began = self._container.start_time
         self._start = None if began is None else began / av.time_base
@@ -85,16 +88,26 @@ class VideoReader:
 
     def lacks(self) -> str:
         """What of the video could not be read, in words; empty where nothing lacks."""
+        said = [self._ends_early()]
         if self.damaged:
-            return f"{self.damaged} damaged packets are left out"
-        if self.announced:
-            if self._count < self.announced - ANNOUNCED_TOO_MANY:
-                return f"ends early: {self._count} of {self.announced} frames could be read"
-            return ""  # the last frame may be shown for long, so the length says nothing
+            said.append(f"{self.damaged} damaged packets are left out")
+        return ", ".join(filter(None, said))
+
+    def _ends_early(self) -> str:
+        if self._broken:  # what comes after cannot be found
+            return f"breaks off after {self._count} frames, {self._last:.1f} seconds"
         length = self._length()
-        if length is not None and length - self._last > max(LEAST_GAP, 2 * self._longest_gap):
-            return f"ends early: after {self._last:.1f} of {length:.1f} seconds"
-        return ""
+        lacking = math.inf if length is None else length - self._last
+        if self.announced:
+            # A last frame may be shown for long, so the length alone says nothing. A QuickTime or
+            # mp4 file that was trimmed announces frames that are not to be shown: both must lack.
+            few = self._count < self.announced - ANNOUNCED_TOO_MANY
+            whole = self._may_hide_frames and lacking <= 2 * self._longest_gap
+            said = f"ends early: {self._count} of {self.announced} frames could be read"
+            return said if few and not whole else ""
+        if length is None or lacking <= max(LEAST_GAP, 2 * self._longest_gap):
+            return ""
+        return f"ends early: after {self._last:.1f} of {length:.1f} seconds"
 
     def close(self) -> None:
         """Closes the file."""
@@ -125,7 +138,7 @@ class VideoReader:
             except StopIteration:
                 return
             except av.FFmpegError:
-                self.damaged += 1  # the container itself: what comes after cannot be found
+                self._broken = True
                 return
             try:
                 yield from packet.decode()

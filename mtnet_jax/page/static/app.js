@@ -104,11 +104,14 @@ function list(heads) {
 
 async function open(file) {
   stopCamera();
+  const mine = wish;
   try {
     // As the file has its colours, upright as its EXIF entry says: what Python reads.
     const image = await createImageBitmap(file, {imageOrientation: "from-image", colorSpaceConversion: "none"});
+    if (mine !== wish) return;  // something else was chosen meanwhile
     source = {image, width: image.width, height: image.height};
   } catch {
+    if (mine !== wish) return;
     say(`${file.name} is no image that this browser can read: try JPEG or PNG.`);
     return;
   }

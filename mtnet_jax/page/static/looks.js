@@ -291,17 +291,19 @@ function mean(heads, weights) {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const of = (name) =>
     heads[0][name].map((_, k) => heads.reduce((sum, head, i) => sum + (weights[i] / total) * head[name][k], 0));
-  const rotation = nearestRotation(of("rotation"));
+  const rotation = nearestRotation(of("rotation")) ?? heads[0].rotation;
   return {box: of("box"), rotation, ...euler(rotation)};
 }
 
 // The rotation nearest to a mean of rotations, nine numbers row by row: Newton's iteration for the
-// polar decomposition, X <- (X + X^-T) / 2. The determinant of such a mean is positive.
+// polar decomposition, X <- (X + X^-T) / 2. Looks that disagree about everything may have a mean to
+// which a mirror image is nearest: undefined then.
 function nearestRotation(matrix) {
   let r = matrix;
   for (let step = 0; step < 30; step++) {
     const cofactors = [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => cofactor(r, i, j)));
     const determinant = r[0] * cofactors[0] + r[1] * cofactors[1] + r[2] * cofactors[2];
+    if (step === 0 && determinant <= 0) return undefined;
     const next = r.map((value, k) => (value + cofactors[k] / determinant) / 2);
     const change = Math.max(...next.map((value, k) => Math.abs(value - r[k])));
     r = next;
