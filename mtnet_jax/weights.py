@@ -85,8 +85,8 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
 
 
 def number_of_step(folder: Path, step: Step) -> int | None:
-    """The number of the checkpoint that `load_weights` takes, where the last one is whole; None of
-    what is no work directory."""
+    """The number of the checkpoint that is asked for, to be loaded by; None of what is no work
+    directory."""
     if folder.is_file() or _is_orbax(folder) or (folder / WEIGHTS).exists():
         return None
     from mtnet_jax.checkpoints import number_of  # orbax takes a second to import

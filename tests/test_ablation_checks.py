@@ -1,10 +1,14 @@
 """Faults of a specification are said before anything is trained."""
 
+import json
+
 import pytest
 
 from mtnet_jax.ablation.checks import check_runs
 from mtnet_jax.ablation.spec import HeldOut, load_ablation
 from mtnet_jax.cli import main
+from mtnet_jax.config import load_config
+from mtnet_jax.data.records import RecordSet
 from mtnet_jax.errors import BadInput
 from tests.ablations import ablation, written
 from tests.tiny import DEMO_RECORDS
@@ -94,3 +98,18 @@ def test_the_command_says_it_before_it_begins(tmp_path, capsys):
         assert "test set 'demo': No record set at nowhere" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert main([*command, "--list"]) == 0
+
+
+def test_runs_on_records_that_were_made_anew_are_not_compared(tmp_path):
+    """A finished run is not begun again, so it does not look for itself."""
+    grid = ablation(test_sets={"demo": HeldOut(DEMO)})
+    run = tmp_path / "vectors-seed0"
+    run.mkdir()
+    name = next(iter(load_config("quickstart", ()).data))
+    (run / "records.json").write_text(json.dumps({name: "of others"}))
+    with pytest.raises(BadInput, match=rf"vectors-seed0 was trained on other .*data\.{name}"):
+        check_runs(grid, tmp_path, ())
+    chosen = load_config("quickstart", ()).data[name]
+    same = RecordSet.open(chosen.path).identity(chosen.train_split, whole=False)
+    (run / "records.json").write_text(json.dumps({name: same}))
+    check_runs(grid, tmp_path, ())

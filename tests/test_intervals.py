@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mtnet_jax.evaluation.intervals import Interval, paired_bootstrap, seed_interval
+from mtnet_jax.evaluation.intervals import (
+    Interval,
+    paired_bootstrap,
+    resampled_counts,
+    seed_interval,
+    weighed,
+)
 
 
 def test_seeds_by_the_table_of_t():
@@ -65,3 +71,13 @@ def test_excluding_zero():
     assert Interval(2.0, 1.0, 3.0, 5).excludes_zero()
     assert Interval(-2.0, -3.0, -1.0, 5).excludes_zero()
     assert not Interval(1.0, -1.0, 3.0, 5).excludes_zero()
+
+
+def test_resamples_are_those_of_one_large_draw():
+    """Drawn row by row, which takes less memory, with the same numbers."""
+    drawn = np.random.default_rng(3).integers(50, size=(40, 50))
+    expected = np.stack([np.bincount(row, minlength=50) for row in drawn])
+    counts = resampled_counts(50, 40, 3)
+    np.testing.assert_array_equal(counts, expected)
+    values = np.random.default_rng(0).normal(size=50)
+    np.testing.assert_allclose(weighed(counts, values), expected @ values, rtol=1e-12)

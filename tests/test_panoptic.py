@@ -144,6 +144,8 @@ def test_mirrored_points_never_give_a_reflection():
 def test_points_on_a_line_have_no_fit():
     line = np.outer(np.arange(8.0), [1, 2, 3])
     assert head_fit.fit_similarity(head_fit.REFERENCE_POINTS[:8], line) is None
+    few = head_fit.REFERENCE_POINTS[:1]
+    assert head_fit.fit_similarity(few, few) is None
     assert head_fit.fit_similarity(line, head_fit.REFERENCE_POINTS[:8]) is None
     assert head_fit.fit_similarity(head_fit.REFERENCE_POINTS[:8], np.ones((8, 3))) is None
 

@@ -92,6 +92,10 @@ def test_a_listing_cannot_write_outside(tmp_path, address):
     assert not (tmp_path / "a").exists()
 
 
+def files_of(address) -> list[str]:
+    return [path.name for path in address.rglob("*") if path.is_file()]
+
+
 def test_fetched_and_published(tmp_path, address):
     with fetched(tmp_path) as here:
         assert here == tmp_path
@@ -102,7 +106,9 @@ def test_fetched_and_published(tmp_path, address):
     with published(address) as here:
         assert (here / "folder/kept").read_bytes() == b"old"
         (here / "new").write_bytes(b"new")
+        (here / "folder/kept").unlink()
     assert (address / "new").read_bytes() == b"new"
+    assert files_of(address) == ["new"]
     with pytest.raises(ZeroDivisionError), published(address) as here:
         (here / "new").write_bytes(b"half" * (1 // 0))
     assert (address / "new").read_bytes() == b"new"

@@ -114,6 +114,8 @@ def test_what_is_missing_or_does_not_belong_is_said(tmp_path, capsys):
     assert "needs raw folders: --raw300wlp DIR --rawbiwi DIR" in fails("1")
     assert "no part for panoptic" in fails("2", "--rawbiwi", str(raw), "--rawpanoptic", str(raw))
     assert "belongs to protocol 2" in fails("3", "--subject-disjoint")
+    twice = ("--convert=biwi=--x 1", "--convert=biwi=--y 1")
+    assert "names a set twice" in fails("2", "--rawbiwi", str(raw), *twice)
     convert = "--convert=other=--x 1"
     assert "the sets here are biwi" in fails("2", "--rawbiwi", str(raw), convert)
     assert "'wide'" in fails("2", "--rawbiwi", str(raw), "--config.model.wide=1")

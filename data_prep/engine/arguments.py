@@ -14,11 +14,11 @@ from mtnet_jax.places import Place, place_argument
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Reads "11,12" -> (11, 12)."""
+    """Reads "11,12" -> (11, 12); one that is named twice counts once."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text} is not a row of whole numbers: 11,12")
-    return tuple(map(int, words))
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def names(text: str) -> tuple[str, ...]:

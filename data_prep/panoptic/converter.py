@@ -19,6 +19,7 @@ from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.panoptic import layout
 from data_prep.panoptic.calibration import Camera, read_calibration
+from data_prep.panoptic.head_fit import LEAST_POINTS, REFERENCE_LANDMARKS
 from data_prep.panoptic.labels import (
     Head,
     HeadRule,
@@ -97,6 +98,9 @@ class Item:
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
+    known = len(REFERENCE_LANDMARKS)
+    if not LEAST_POINTS <= args.min_points <= known:
+        raise BadInput(f"--min-points {args.min_points}: from {LEAST_POINTS} to {known}.")
     rule = HeadRule(args.sphere_radius, args.min_score, args.min_points, args.max_residual)
     options = Options(
         heads=rule,

@@ -31,6 +31,7 @@ REFERENCE_HEAD = {
     57: (0.000000, -3.116408, 6.097667),  # lower lip, middle of its lower edge
     8: (0.000000, -7.415691, 4.070434),  # chin
 }
+LEAST_POINTS = 3  # that have a rotation
 REFERENCE_LANDMARKS = np.array(list(REFERENCE_HEAD))
 REFERENCE_POINTS = np.array(list(REFERENCE_HEAD.values()))
 
@@ -85,9 +86,11 @@ def fit_similarity(reference: np.ndarray, data: np.ndarray) -> Fit | None:
       data: (n, 3), finite.
 
     Returns:
-      The fit with the least sum of squared distances; None where the points lie on a line, which
-      leaves the rotation open.
+      The fit with the least sum of squared distances; None where the points are too few or lie on
+      a line, which leaves the rotation open.
     """
+    if len(reference) < LEAST_POINTS:
+        return None
     reference_mean, data_mean = reference.mean(axis=0), data.mean(axis=0)
     a, b = reference - reference_mean, data - data_mean
     for points in (a, b):

@@ -217,10 +217,22 @@ def read_texture(path: Path) -> np.ndarray:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadInput(f"{path} is not an image")
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     scale = _TEXTURE_SIZE / image.shape[1]
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def read_hair_texture(path: Path | None) -> np.ndarray:
+    """(H, W, 4) uint8 RGBA of hair, transparent between its strands."""
+    if path is None:
+        raise BadInput("Hair needs a texture, a PNG that is transparent between its strands")
+    texture = read_texture(path)
+    if texture.shape[2] != 4:
+        raise BadInput(f"{path} has no transparency, which hair needs between its strands: a PNG")
+    return texture
 
 
 def _texture(mhclo: Path) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from data_prep.studio.assets import BODY, LEFT_EYE, RIGHT_EYE, Assets, Garment, read_texture
+from data_prep.studio.assets import BODY, LEFT_EYE, RIGHT_EYE, Assets, Garment, read_hair_texture
 from data_prep.studio.targets import Targets
 
 # The middle of the skull of the base mesh: the origin of head axes.
@@ -331,7 +331,7 @@ def _simplified(assets: Assets) -> tuple[np.ndarray, np.ndarray]:
 
 def opacity(garment: Garment) -> np.ndarray:
     """(n,) from 0 to 1: how opaque the texture is round each vertex."""
-    alpha = cv2.blur(read_texture(garment.texture)[..., 3].astype(np.float32) / 255, (7, 7))
+    alpha = cv2.blur(read_hair_texture(garment.texture)[..., 3].astype(np.float32) / 255, (7, 7))
     mesh = garment.mesh
     uv = np.zeros((len(mesh.vertices), 2))
     for group, faces in mesh.faces.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.studio.assets import Assets, read_texture
+from data_prep.studio.assets import Assets, read_hair_texture, read_texture
 
 # RGB from 0 to 1; the shares of people follow below.
 HAIR_COLOURS = np.array(
@@ -89,7 +89,7 @@ def _skin(path: Path) -> np.ndarray:
 
 def _hair(path: Path) -> np.ndarray:
     """Grey hair of a middle brightness: the colour comes from the person."""
-    image = read_texture(path)
+    image = read_hair_texture(path)
     grey = image[..., :3].astype(np.float32).mean(axis=2)
     opaque = image[..., 3] > 128
     # Strands keep their contrast round a common level.

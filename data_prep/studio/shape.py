@@ -116,9 +116,9 @@ def _deformed(
     for _ in range(5):
         centre = rng.uniform((0.0, 6.2, 0.0), (0.8, 8.4, 1.5))
         move, lopsided = strength * rng.normal(0, 0.025, 3), rng.uniform(0.75, 1.0)
-        for side, strength in ((-1, 1.0), (1, lopsided)):
+        for side, part in ((-1, 1.0), (1, lopsided)):
             bump = bump_at(base, centre * [side, 1, 1], 0.45)
-            v += strength * (bump * share)[:, None] * move * [side, 1, 1]
+            v += part * (bump * share)[:, None] * move * [side, 1, 1]
 
     neck = 4 * share * (1 - share)
     thick = draw(0.08) - 0.06 * young

@@ -1,5 +1,6 @@
 """What would end a grid late, or make its numbers no comparison, is said before it is trained."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from mtnet_jax.ablation.spec import Ablation, config_of, runs_of
 from mtnet_jax.config import load_config
 from mtnet_jax.data.mixture import class_ids
 from mtnet_jax.data.records import RecordSet, RecordSource
-from mtnet_jax.errors import BadInput, MtnetError
+from mtnet_jax.errors import BadInput, MissingFile, MtnetError
 from mtnet_jax.evaluation.comparison import group_of
 from mtnet_jax.system import build_system
 from mtnet_jax.training.config_changes import differences
 from mtnet_jax.training.option_checks import check_values
 from mtnet_jax.training.phases import read_phases
+from mtnet_jax.training.workdir import records_of
 
 
 def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> None:
@@ -26,6 +28,7 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
       overrides: `--config.KEY=VALUE` for all runs.
     """
     _check_overrides(ablation, overrides)
+    check_records(ablation, workdir, overrides)
     class_names = set()
     for run in runs_of(ablation):
         config = config_of(ablation, run, workdir, overrides)
@@ -47,6 +50,25 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
                 group_of(source[index]["image_id"], test_set.group)
         except MtnetError as error:
             raise BadInput(f"test set {name!r}: {error}") from error
+
+
+def check_records(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> None:
+    """Raises BadInput where a run was begun with other records than those that lie there now.
+
+    A run that goes on looks for itself; one that is finished does not, and would be compared.
+    """
+    for run in runs_of(ablation):
+        known, config = records_of(workdir / run.name), config_of(ablation, run, workdir, overrides)
+        for name in set(known) & set(config.data):
+            chosen = config.data[name]
+            with contextlib.suppress(MissingFile):  # a report needs no records
+                there = RecordSet.open(chosen.path).identity(chosen.train_split, whole=False)
+                if there != known[name]:
+                    raise BadInput(
+                        f"{workdir / run.name} was trained on other records than {chosen.path} "
+                        f"holds now (config.data.{name}): give those, or choose another --workdir "
+                        "and train all runs anew."
+                    )
 
 
 def _check_overrides(ablation: Ablation, overrides: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from mtnet_jax.evaluation.intervals import (
     percentile_limits,
     resampled_counts,
     seed_interval,
+    weighed,
 )
 from mtnet_jax.evaluation.metrics import YAW_BINS, summarise
 
@@ -250,7 +251,7 @@ def average_precision(run: Measured, counts: np.ndarray, group: np.ndarray) -> n
     total, classes = np.zeros(len(counts)), np.zeros(len(counts))
     for label in np.unique(run.state.rows["label"]):
         of_class = run.image_of_row[run.state.rows["label"] == label]
-        truths = counts @ np.bincount(group[of_class], minlength=counts.shape[1])
+        truths = weighed(counts, np.bincount(group[of_class], minlength=counts.shape[1]))
         total += np.where(truths > 0, _precision_of_class(run, label, counts, group, truths), 0)
         classes += truths > 0
     return total / np.maximum(classes, 1)
@@ -268,7 +269,7 @@ def _precision_of_class(
     last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # of each group of ties
     values = []
     for drawn, of_drawn in zip(counts, truths, strict=True):
-        weights = drawn[of_prediction]
+        weights = drawn[of_prediction].astype(np.int64)
         hits = np.cumsum(weights * true)
         precision = (hits / np.maximum(np.cumsum(weights), 1e-12))[last]
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from mtnet_jax.ablation.checks import check_records
 from mtnet_jax.ablation.comparing import compare
 from mtnet_jax.ablation.costs import cost_of_run, run_log
 from mtnet_jax.ablation.measure import SETTINGS, Measured, measure, measured_path, read_measured
@@ -77,6 +78,7 @@ def gather(
     Raises:
       Failed: no run is finished.
     """
+    check_records(ablation, workdir, overrides)
     finished: dict[Run, ConfigDict] = {}
     missing: list[Run] = []
     for run in (Run(arm, seed) for arm in ablation.arms for seed in ablation.seeds):

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
                 from mtnet_jax.cpu.compilation_cache import keep_compiled_programs
 
                 keep_compiled_programs()
-                if args.command != "train" or not (args.distributed or args.coordinator):
+                if not _others_compute(args):
                     _check_platform()
             code = args.run(args, rest) if args.command in CONFIGURED else args.run(args)
             sys.stdout.flush()
@@ -106,6 +106,14 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _others_compute(args: argparse.Namespace) -> bool:
+    """Whether other processes must find the devices first: those of a run on several hosts, and the
+    runs of a grid, from which this one would take a TPU."""
+    if args.command == "ablate":
+        return not args.number
+    return args.command == "train" and bool(args.distributed or args.coordinator)
 
 
 def _check_platform() -> None:

@@ -79,6 +79,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     for number, folder in enumerate(args.rawdirectmhp, 1):
         raw[plan.directmhp(number)] = folder
     options = dict(args.convert)
+    if len(options) < len(args.convert):
+        raise BadInput("--convert names a set twice: give all of its options in one.")
     strangers = sorted(set(options) - {each.name for each in raw})
     if strangers:
         raise BadInput(

@@ -89,18 +89,23 @@ def paired_bootstrap(
         return Interval(value, None, None, len(names))
     counts = resampled_counts(len(names), resamples, seed)
     # Groups differ in size, so both sums are resampled: every resample has a head or more.
-    low, high = percentile_limits((counts @ sums) / (counts @ sizes), level)
+    low, high = percentile_limits(weighed(counts, sums) / weighed(counts, sizes), level)
     return Interval(value, low, high, len(names))
 
 
 @functools.lru_cache(maxsize=2)  # many figures of the same heads are resampled one after another
 def resampled_counts(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(resamples, groups) float64: how often each group is drawn, of as many draws as groups."""
-    drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
-    drawn += groups * np.arange(resamples)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=resamples * groups).astype(np.float64)
+    """(resamples, groups) uint16: how often each group is drawn, of as many draws as groups."""
+    rng, counts = np.random.default_rng(seed), np.empty((resamples, groups), np.uint16)
+    for row in counts:  # all at once would take several gigabytes of a large set
+        row[:] = np.bincount(rng.integers(groups, size=groups), minlength=groups)
     counts.flags.writeable = False  # it is kept
-    return counts.reshape(resamples, groups)
+    return counts
+
+
+def weighed(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(resamples,): the sum of the values (groups,) in each resample."""
+    return np.array([row.astype(np.float64) @ values for row in counts])
 
 
 def percentile_limits(resampled: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

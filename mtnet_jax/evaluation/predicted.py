@@ -78,13 +78,15 @@ def predict_split(
         return _look_up(weights, data, split, limit)
     path = place(weights)
     path = lone_file(path) if isinstance(path, Path) else path
+    # Once: a run that still trains saves others while its images are predicted.
+    number = number_of_step(path, step) if isinstance(path, Path) else None
     wanted = Wanted(
         score_threshold=EVAL_SCORE_THRESHOLD,
         iou_threshold=None,
         runtime="auto" if path.suffix == ".onnx" else "jax",
         size=size,
         device=None,
-        step=step,
+        step=step if number is None else number,
     )
     opened = open_weights(path, wanted)
     class_names = tuple(opened.config.class_names)
@@ -103,7 +105,7 @@ def predict_split(
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
     measured = {
         "weights": str(weights),
-        "step": number_of_step(path, step) if isinstance(path, Path) else None,
+        "step": number,
         "size": opened.config.input.size,
         "second_look": looks,
     }

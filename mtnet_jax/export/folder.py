@@ -60,6 +60,8 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
+    number = number_of_step(source, step)  # once: a run that still trains saves others meanwhile
+    step = step if number is None else number
     before = _state(out)
     written = [export_weights(source, out, half=half, size=size, step=step, outputs=outputs)]
     if before != _state(out):
@@ -75,7 +77,7 @@ def export(
             writer.write(partial, config, variables, **options, **stated)
     # A folder says by itself what it holds.
     write_sums(outputs, out, [path.name for path in written if path.is_file()])
-    evaluations = evaluations_of(source, number_of_step(source, step), config.input.size)
+    evaluations = evaluations_of(source, number, config.input.size)
     there = [name for name, form in FORMATS.items() if (out / form.file).exists()]
     outputs.write(out / CARD, _card_of(source, config, license, there, evaluations))
     return written

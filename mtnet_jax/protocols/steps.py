@@ -79,6 +79,14 @@ def run_protocol(
     for each, folder in raw.items():
         more = tuple((options or {}).get(each.name, ()))
         _make(each, folder, records[each], workdir / MADE, more, processes)
+    tests = {each: test for each in raw if (test := test_of(each, records[each])) is not None}
+    for each, test in tests.items():
+        there = RecordSet.open(records[each]).splits
+        if test.split not in there:  # before days of training
+            raise BadInput(
+                f"{records[each]} has no split {test.split!r} to test on, but {', '.join(there)}: "
+                f"complete the raw data of {raw_option(each.converter)}, and remove that folder."
+            )
     run = workdir / "run"
     places = [f"--config.data.{name}.path={folder}" for name, folder in trained.items()]
     command = ["--config", config or protocol.config, "--workdir", str(run), *places, *overrides]
@@ -87,8 +95,7 @@ def run_protocol(
     outputs = Outputs("protocol")
     measured = [
         _measure(run, records[each], test, workdir / "eval", outputs)
-        for each in raw
-        if (test := test_of(each, records[each])) is not None
+        for each, test in tests.items()
     ]
     text = "\n\n".join(format_table(each) for each in measured)
     outputs.write(workdir / "table.txt", text + "\n", "protocol")

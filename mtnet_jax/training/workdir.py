@@ -155,18 +155,23 @@ def _identities(sources: Mapping[str, RecordSource]) -> dict[str, str]:
     return {n: s.record_set.identity(s.split, whole=False) for n, s in sources.items()}
 
 
-def _check_records(workdir: Path, records: Mapping[str, str], found: ConfigDict) -> None:
-    """Raises BadInput where a set holds other records than the run was begun with."""
-    path = workdir / RECORDS
-    if not path.is_file():
-        return  # begun before records were noted: it is taken at its word
+def records_of(workdir: Path) -> dict[str, str]:
+    """Name in `config.data` -> digest of the records that a run was begun with; empty where none
+    are noted."""
     try:
-        known = dict(json.loads(path.read_bytes()))
+        return dict(json.loads((workdir / RECORDS).read_bytes()))
+    except FileNotFoundError:
+        return {}  # begun before records were noted: it is taken at its word
     except (*NOT_JSON, TypeError, ValueError) as error:
         raise BadInput(
-            f"{path} is damaged ({error}): remove it, if the records are still those that the run "
-            "was begun with"
+            f"{workdir / RECORDS} is damaged ({error}): remove it, if the records are still those "
+            "that the run was begun with"
         ) from error
+
+
+def _check_records(workdir: Path, records: Mapping[str, str], found: ConfigDict) -> None:
+    """Raises BadInput where a set holds other records than the run was begun with."""
+    known = records_of(workdir)
     for name, identity in records.items():
         if known.get(name, identity) != identity:
             raise BadInput(

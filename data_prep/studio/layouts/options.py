@@ -1,6 +1,7 @@
 """From the options of `mtnet studio` to a layout and its folder."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from data_prep.studio.layouts import biwi, panoptic, w300_lp
@@ -81,8 +82,9 @@ def _next(layout: Layout, out: Path) -> str:
             for split in ("train", "test")
         }
         return (
-            f"mtnet data convert panoptic --raw {out} --out DIR --every {layout.every} "
+            f"mtnet data convert panoptic --raw {shlex.quote(str(out))} --out DIR "
+            f"--every {layout.every} --min-file-size 0 "  # small images, none damaged
             f"--train-sequences {by_split['train']} --test-sequences '{by_split['test']}'"
         )
     name = "biwi" if isinstance(layout, Biwi) else "300w_lp"
-    return f"mtnet data convert {name} --raw {out} --out DIR"
+    return f"mtnet data convert {name} --raw {shlex.quote(str(out))} --out DIR"
