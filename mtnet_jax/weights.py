@@ -89,9 +89,9 @@ def number_of_step(folder: Path, step: Step) -> int | None:
     directory."""
     if folder.is_file() or _is_orbax(folder) or (folder / WEIGHTS).exists():
         return None
-    from mtnet_jax.checkpoints import number_of  # orbax takes a second to import
+    from mtnet_jax.checkpoints import CHECKPOINTS, number_of  # orbax takes a second to import
 
-    return number_of(folder, step)
+    return number_of(folder, step) if (folder / CHECKPOINTS).is_dir() else None
 
 
 def export_weights(
