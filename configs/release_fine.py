@@ -9,8 +9,8 @@ portraits, every second was used, twice as often. Inputs of 320 pixels cost half
 them are 50 to 110 pixels long: the sizes at which second looks show heads (`mtnet_jax/predict`).
 Anchors keep their pixels. Level with what it began from, so it does not ship (docs/results.md).
 
-bfloat16, for processors that multiply it (Intel's AMX, docs/performance.md); on others
-`--config.model.dtype=float32` is faster.
+bfloat16, for processors that multiply it (Intel's with AMX, AMD's since Zen 4:
+docs/performance.md); on others `--config.model.dtype=float32` is faster.
 """
 
 from mtnet_jax.config import phase, starting_from, trained_on
