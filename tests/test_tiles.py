@@ -9,6 +9,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.data.geometry import BORDER_GREY
 from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE
+from mtnet_jax.predict.far_look import PLAIN
 from mtnet_jax.predict.placing import input_of_views, letterboxed
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.predict.second_look import merge
@@ -196,9 +197,18 @@ def test_a_part_of_a_head_goes_where_another_tile_shows_the_whole():
 def test_what_is_doubtful_hides_nothing():
     """A doubtful large box of the whole image, and a sure small head inside it in a tile."""
     large, small = square(0, 0, 400), square(100, 100, 50)
-    for score, kept in ((FOUND_SCORE - 0.1, 2), (FOUND_SCORE + 0.1, 1)):
+    for score, kept in ((PLAIN - 0.1, 2), (PLAIN + 0.1, 1)):
         whole = heads_of(large, scores=(score,))
         found = join(whole, [heads_of(small, scores=(0.9,))], (1000, 1000), 400, 0.5)
+        assert len(found["boxes"]) == kept
+
+
+def test_a_doubtful_box_round_several_plain_heads_is_none():
+    crowd_box, one, other = square(0, 0, 400), square(100, 100, 50), square(200, 200, 50)
+    whole = heads_of(crowd_box, scores=(PLAIN - 0.1,))
+    for scores, kept in (((0.9, 0.9), 2), ((0.9, PLAIN - 0.1), 3), ((0.9,), 2)):
+        inside = heads_of(*(one, other)[: len(scores)], scores=scores)
+        found = join(whole, [inside], (1000, 1000), 400, 0.5)
         assert len(found["boxes"]) == kept
 
 

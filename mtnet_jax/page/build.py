@@ -129,6 +129,7 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
     }
     in_tiles = {
         "sure": FOUND_SCORE,
+        "plain": far_look.PLAIN,
         "small": tiles.SMALL,
         "worth": tiles.WORTH,
         "three": tiles.THREE,
@@ -136,6 +137,7 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "largest": tiles.LARGEST,
         "mostOverlap": tiles.MOST_OVERLAP,
         "inside": tiles.INSIDE,
+        "crowd": tiles.CROWD,
         "larger": tiles.LARGER,
         "border": tiles.BORDER,
     }

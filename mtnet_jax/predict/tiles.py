@@ -18,7 +18,7 @@ from mtnet_jax.boxes import area_xyxy, intersection_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE, Heads
-from mtnet_jax.predict.far_look import extents
+from mtnet_jax.predict.far_look import PLAIN, extents
 from mtnet_jax.predict.placing import Found, View, chosen
 from mtnet_jax.predict.second_look import look_again, merge
 
@@ -37,6 +37,7 @@ LARGEST = 0.2  # is taken from the whole image too, and beyond this from it alon
 MOST_OVERLAP = 0.5  # of a tile's side, by which neighbours overlap: very small tiles show less
 
 INSIDE, LARGER = 0.7, 1.3  # of a cut head's box, inside the whole one; their areas, at least
+CROWD = 2  # plain heads in a doubtful box, from which on it is none
 BORDER = 2.0  # pixels; a box that comes so near to where a tile was cut is taken as cut too
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
@@ -166,10 +167,19 @@ def join(
     smallest = _overlap(shape, side) * side / max(shape[:2])  # what tiles may cut
     large = chosen(whole, extents(whole, shape) > smallest)
     small = [chosen(heads, extents(heads, shape) < LARGEST) for heads in tiles]
-    # A doubtful box must not hide what lies inside it.
-    sure = large["scores"] >= FOUND_SCORE
+    # A doubtful box must not hide what lies inside it: false ones round a crowd reach 0.4.
+    sure = large["scores"] >= PLAIN
     parts = without_cut_ones([chosen(large, sure), *small])
-    return merge([*parts, chosen(large, ~sure)], iou_threshold)
+    heads = merge(parts, iou_threshold)
+    return merge([heads, without_crowds(chosen(large, ~sure), heads)], iou_threshold)
+
+
+def without_crowds(doubtful: Found, heads: Found) -> Found:
+    """Doubtful boxes but for those that hold several plain heads: a crowd may look like one."""
+    plain = heads["boxes"][heads["scores"] >= PLAIN]
+    shared = intersection_xyxy(doubtful["boxes"][:, None], plain[None])
+    held = (shared > INSIDE * area_xyxy(plain)[None]).sum(axis=1)
+    return chosen(doubtful, held < CROWD)
 
 
 def without_cut_ones(parts: list[Found]) -> list[Found]:

@@ -215,11 +215,18 @@ export function tileView({left, top, right, bottom}, size) {
 export function joinTiles(heads, windows, found, image, side, tiles, iouThreshold) {
   const smallest = (tileOverlap(image, side, tiles) * side) / Math.max(image.width, image.height);
   const large = heads.filter((head) => extent(head, image) > smallest);
-  const [sure, doubtful] = [true, false].map((is) => large.filter(({score}) => score >= tiles.sure === is));
+  const [sure, doubtful] = [true, false].map((is) => large.filter(({score}) => score >= tiles.plain === is));
   const small = found.map((each, number) =>
     each.filter((head) => isWhole(head, windows[number], image, tiles) && extent(head, image) < tiles.largest),
   );
-  return eachOnce([...withoutCutOnes([sure, ...small], tiles).flat(), ...doubtful], iouThreshold);
+  const joined = eachOnce(withoutCutOnes([sure, ...small], tiles).flat(), iouThreshold);
+  return eachOnce([...joined, ...withoutCrowds(doubtful, joined, tiles)], iouThreshold);
+}
+
+// Doubtful boxes but for those that hold several plain heads: a crowd may look like one.
+function withoutCrowds(doubtful, heads, {inside, plain, crowd}) {
+  const isHeldBy = (large) => ({box, score}) => score >= plain && shared(large.box, box) > inside * area(box);
+  return doubtful.filter((large) => heads.filter(isHeldBy(large)).length < crowd);
 }
 
 // Whether the border of a tile does not cut a head; where the tile ends with the image nothing is.
