@@ -1,10 +1,12 @@
 """Where the real data lies, and JAX settings that turn silent surprises into errors."""
 
 import os
+import uuid
 from pathlib import Path
 
 import jax
 import pytest
+from upath import UPath
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -103,3 +105,12 @@ def predictor(weights):
     from tests.tiny import SCORE
 
     return Predictor.load(weights, score_threshold=SCORE)
+
+
+@pytest.fixture
+def address():
+    """An address of its own for every test."""
+    root = UPath(f"memory://{uuid.uuid4().hex}")
+    yield root
+    if root.exists():
+        root.fs.rm(root.path, recursive=True)

@@ -118,6 +118,7 @@ def test_an_overflow_at_a_save_step_is_not_kept(monkeypatch, tmp_path, where):
         assert checkpoints.steps() == []
 
 
+@pytest.mark.slow
 def test_every_cure_of_a_diverged_run_works(tmp_path):
     # Nothing was saved: the same work directory begins anew.
     config = tiny_config()

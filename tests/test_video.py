@@ -17,7 +17,6 @@ from mtnet_jax.predict import video_files, window
 from mtnet_jax.predict.files import predict_files
 from mtnet_jax.predict.predictor import Predictor
 from mtnet_jax.predict.video import as_video, predict_video
-from mtnet_jax.predict.video_files import VideoReader
 from tests.conftest import REPOSITORY
 from tests.image_files import written
 
@@ -342,23 +341,6 @@ def test_a_video_that_lacks_its_end_says_so(tmp_path):
     played = predict_video(Nobody(), ODD / "tail.mkv", out=tmp_path)
     assert "ends early: after 0.0 of 1.2 seconds" in played.lacks
     assert times_of(tmp_path / "tail.jsonl") == [0.0]
-
-
-def test_what_a_video_lacks():
-    """Numbers of frames alone say nothing: a trimmed file may announce more than it shows."""
-    reader = object.__new__(VideoReader)
-    reader._live, reader._longest_gap, reader._may_hide_frames = False, 0.04, True
-    reader._length = lambda: 15.0
-    for count, last, damaged, broken, said in (
-        (375, 14.96, 0, False, ""),
-        (375, 14.96, 2, False, "2 damaged packets are left out"),
-        (250, 10.0, 1, False, "ends early: 250 of 500 frames could be read, 1 damaged packets"),
-        (250, 10.0, 0, True, "breaks off after 250 frames, 10.0 seconds"),
-    ):
-        reader.announced, reader._count, reader._last = 500, count, last
-        reader.damaged, reader._broken = damaged, broken
-        assert reader.lacks().startswith(said)
-        assert bool(reader.lacks()) == bool(said)
 
 
 def test_without_an_encoder_the_numbers_are_written(tmp_path, monkeypatch):

@@ -137,3 +137,20 @@ def test_pixels_that_are_no_squares_are_made_squares(tmp_path, shape, width):
     assert image.shape == (48, width, 3)
     assert (image[:, : width // 2 - 4] < 30).all()
     assert (image[:, width // 2 + 4 :] > 170).all()
+
+
+def test_what_a_video_lacks():
+    """Numbers of frames alone say nothing: a trimmed file may announce more than it shows."""
+    reader = object.__new__(VideoReader)
+    reader._live, reader._longest_gap, reader._may_hide_frames = False, 0.04, True
+    reader._length = lambda: 15.0
+    for count, last, damaged, broken, said in (
+        (375, 14.96, 0, False, ""),
+        (375, 14.96, 2, False, "2 damaged packets are left out"),
+        (250, 10.0, 1, False, "ends early: 250 of 500 frames could be read, 1 damaged packets"),
+        (250, 10.0, 0, True, "breaks off after 250 frames, 10.0 seconds"),
+    ):
+        reader.announced, reader._count, reader._last = 500, count, last
+        reader.damaged, reader._broken = damaged, broken
+        assert reader.lacks().startswith(said)
+        assert bool(reader.lacks()) == bool(said)
