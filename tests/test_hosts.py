@@ -175,7 +175,12 @@ def test_a_signal_to_one_ends_both_after_the_same_step(two, tmp_path):
     assert max(saved) == int(steps.pop()) < 8
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
+FOUR = pytest.param(
+    4, marks=pytest.mark.skipif((os.cpu_count() or 1) < 4, reason="takes minutes on few processors")
+)
+
+
+@pytest.mark.parametrize("processes", [1, 2, FOUR])
 def test_another_number_of_processes_goes_on(two, tmp_path, processes):
     shutil.copytree(two / "preempted", tmp_path / "preempted")
     run(tmp_path, processes, "resumed")
