@@ -1,6 +1,7 @@
 """What would end a grid late, or make its numbers no comparison, is said before it is trained."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,13 +58,18 @@ def check_records(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -
 
     A run that goes on looks for itself; one that is finished does not, and would be compared.
     """
+
+    @functools.cache  # runs of a grid train on the same sets
+    def identity(path: str, split: str) -> str:
+        return RecordSet.open(path).identity(split, whole=False)
+
     for run in runs_of(ablation):
-        known, config = records_of(workdir / run.name), config_of(ablation, run, workdir, overrides)
-        for name in set(known) & set(config.data):
-            chosen = config.data[name]
+        known = records_of(workdir / run.name)
+        data = config_of(ablation, run, workdir, overrides).data
+        for name in set(known) & set(data):
+            chosen = data[name]
             with contextlib.suppress(MissingFile):  # a report needs no records
-                there = RecordSet.open(chosen.path).identity(chosen.train_split, whole=False)
-                if there != known[name]:
+                if identity(chosen.path, chosen.train_split) != known[name]:
                     raise BadInput(
                         f"{workdir / run.name} was trained on other records than {chosen.path} "
                         f"holds now (config.data.{name}): give those, or choose another --workdir "
