@@ -6,7 +6,7 @@ import pytest
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial.transform import Rotation
 
-from data_prep.own.face_turning import HEAD, mesh_depths, turn_face
+from data_prep.own.face_turning import HEAD, face_in_space, mesh_depths, turn_face
 from tests.faces import BOX, ORIGIN, drawing, landmarks, surface, where
 
 SCALE = HEAD / 250  # of the drawn image: its head is 250 pixels long
@@ -30,7 +30,7 @@ def euler(x: float, y: float) -> np.ndarray:
     ],
 )
 def test_points_of_the_face_are_where_the_turn_takes_them(base, turn):
-    found = turn_face(drawing(base, SPOTS), landmarks(base), base, BOX, turn)
+    found = turn_face(face_in_space(drawing(base, SPOTS), landmarks(base), base, BOX), turn)
     expected = (SPOTS @ (turn @ base).T + ORIGIN)[:, :2] * SCALE
     moved = np.linalg.norm(expected - (SPOTS @ base.T + ORIGIN)[:, :2] * SCALE, axis=1)
     assert moved.max() > 10
@@ -46,7 +46,7 @@ def test_what_a_turn_hides_is_hidden():
     base, turn = np.eye(3), euler(0, -40)
     # Beside the nose, and near the rims, where the surface falls off by 70 degrees.
     spots = surface(np.array([0.0, 70, -70]), np.array([30.0, 6, 6]))
-    found = turn_face(drawing(base, spots), landmarks(base), base, BOX, turn)
+    found = turn_face(face_in_space(drawing(base, spots), landmarks(base), base, BOX), turn)
     turned = spots @ turn.T
     near, far = (1, 2) if turned[1, 2] < turned[2, 2] else (2, 1)
     assert where(found.image, 0) is not None
@@ -57,7 +57,7 @@ def test_what_a_turn_hides_is_hidden():
 def test_no_turn_is_the_image_itself_enlarged_or_reduced():
     rng = np.random.default_rng(0)
     rough = cv2.resize(rng.integers(0, 256, (22, 20, 3), np.uint8), (400, 440))
-    found = turn_face(rough, landmarks(np.eye(3)), np.eye(3), BOX, np.eye(3))
+    found = turn_face(face_in_space(rough, landmarks(np.eye(3)), np.eye(3), BOX), np.eye(3))
     plain = cv2.resize(rough, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
     assert found.image.shape == plain.shape
     assert np.abs(found.image.astype(int) - plain).mean() < 2
@@ -69,7 +69,7 @@ def test_far_from_the_head_nothing_moves():
     wide = np.pad(drawing(np.eye(3), SPOTS), ((0, 0), (300, 300), (0, 0)))
     wide[:, :280] = rng.integers(0, 256, (440, 280, 3), np.uint8)
     mesh, box = landmarks(np.eye(3)) + [300, 0, 0], BOX + [300, 0, 300, 0]
-    found = turn_face(wide, mesh, np.eye(3), box, euler(10, 45))
+    found = turn_face(face_in_space(wide, mesh, np.eye(3), box), euler(10, 45))
     plain = cv2.resize(wide, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
     end = int(200 * SCALE)
     np.testing.assert_array_equal(found.image[:, :end], plain[:, :end])
@@ -77,8 +77,8 @@ def test_far_from_the_head_nothing_moves():
 
 def test_the_box_goes_with_the_head():
     """Chin and crown of a head that nods, in the measure of an average one."""
-    down = turn_face(drawing(np.eye(3), SPOTS), landmarks(np.eye(3)), np.eye(3), BOX, euler(20, 0))
-    up = turn_face(drawing(np.eye(3), SPOTS), landmarks(np.eye(3)), np.eye(3), BOX, euler(-20, 0))
+    face = face_in_space(drawing(np.eye(3), SPOTS), landmarks(np.eye(3)), np.eye(3), BOX)
+    down, up = turn_face(face, euler(20, 0)), turn_face(face, euler(-20, 0))
     for found in (down, up):
         spots = [where(found.image, number) for number in range(len(SPOTS))]
         for spot in (s for s in spots if s is not None):

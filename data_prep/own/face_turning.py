@@ -58,14 +58,30 @@ class TurnedFace(NamedTuple):
     unseen: float
 
 
-def turn_face(
-    image: np.ndarray,
-    landmarks: np.ndarray,
-    rotation: np.ndarray,
-    box: np.ndarray,
-    turn: np.ndarray,
-) -> TurnedFace:
-    """Turns the head of a face.
+class FaceInSpace(NamedTuple):
+    """A face, each pixel near it a point in space: once for all the ways in which it is turned.
+
+    Attributes:
+      image: (H, W, 3) uint8 RGB, scaled until the head is about `HEAD` pixels long.
+      part: the rows and columns of it near the head.
+      at: (h, w, 3) of these, in pixels: x and y from their corner, z larger behind.
+      from_middle: (h, w) distance of each from the middle of the box, which lies at 1.
+      origin: (3,) of the head, where it turns.
+      millimetre: in pixels.
+    """
+
+    image: np.ndarray
+    part: tuple[slice, slice]
+    at: np.ndarray
+    from_middle: np.ndarray
+    origin: np.ndarray
+    millimetre: float
+
+
+def face_in_space(
+    image: np.ndarray, landmarks: np.ndarray, rotation: np.ndarray, box: np.ndarray
+) -> FaceInSpace:
+    """Where the pixels of a face are in space.
 
     Args:
       image: (H, W, 3) uint8 RGB.
@@ -73,7 +89,6 @@ def turn_face(
         unit, larger behind.
       rotation: (3, 3) of the head, head to camera.
       box: (4,) xyxy of the head.
-      turn: (3, 3) in camera axes; the head's rotation is then `turn @ rotation`.
     """
     box = np.asarray(box, np.float64)
     scale = float(np.clip(HEAD / max(box[2:] - box[:2]), MOST_REDUCED, MOST_ENLARGED))
@@ -82,30 +97,41 @@ def turn_face(
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
     left, top = np.maximum(middle - REACH * half, 0).astype(int)
     right, bottom = np.minimum(middle + REACH * half, image.shape[1::-1]).astype(int)
-    part = image[top:bottom, left:right]
-    corner = np.array([left, top])
     points = landmarks.astype(np.float64) * scale - [left, top, 0]
     points[:, 2] = points[NOSE_TIP, 2] + DEPTH * (points[:, 2] - points[NOSE_TIP, 2])
 
     # In pixels.
     millimetre = float(np.linalg.norm(points[LEFT_EAR] - points[RIGHT_EAR])) / BETWEEN_EARS
     origin = points[NOSE_TIP] - millimetre * rotation @ MODEL_NOSE_TIP
-    y, x = np.mgrid[: part.shape[0], : part.shape[1]].astype(np.float64)
+    y, x = np.mgrid[: bottom - top, : right - left].astype(np.float64)
     depth = _depths(x, y, points, rotation, origin, millimetre)
     from_middle = np.hypot((x + left - middle[0]) / half[0], (y + top - middle[1]) / half[1])
-    share = _share_of_turn(from_middle)
+    part = (slice(top, bottom), slice(left, right))
     at = np.stack([x, y, depth], axis=-1)
+    return FaceInSpace(image, part, at, from_middle, origin, millimetre)
+
+
+def turn_face(face: FaceInSpace, turn: np.ndarray) -> TurnedFace:
+    """Turns the head of a face.
+
+    Args:
+      face: as `face_in_space` gives it.
+      turn: (3, 3) in camera axes; the head's rotation is then `turn @ rotation`.
+    """
+    share = _share_of_turn(face.from_middle)
     # Not as a product of matrices: BLAS's threads would wait for each other in several processes,
     # which took 13 times as long.
-    way = np.einsum("ij,yxj->yxi", turn - np.eye(3), at - origin)
-    moved = at + share[..., None] * way
-    in_head = from_middle <= 1
+    way = np.einsum("ij,yxj->yxi", turn - np.eye(3), face.at - face.origin)
+    moved = face.at + share[..., None] * way
+    in_head = face.from_middle <= 1
     box = np.concatenate([moved[in_head, :2].min(axis=0), moved[in_head, :2].max(axis=0)])
-    moved[..., 2] += (1 - share) * BEHIND * millimetre
-    drawn, unseen = _drawn(part, moved)
-    image = image.copy()
-    image[top:bottom, left:right] = drawn
-    box = np.clip(box + np.tile(corner, 2), 0, [image.shape[1], image.shape[0]] * 2)
+    moved[..., 2] += (1 - share) * BEHIND * face.millimetre
+    drawn, unseen = _drawn(face.image[face.part], moved)
+    image = face.image.copy()
+    image[face.part] = drawn
+    rows, columns = face.part
+    height, width = image.shape[:2]
+    box = np.clip(box + [columns.start, rows.start] * 2, 0, [width, height] * 2)
     return TurnedFace(image, box, unseen)
 
 

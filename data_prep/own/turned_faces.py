@@ -34,7 +34,7 @@ from data_prep.engine.conversion import Conversion
 from data_prep.engine.heads import HeadsOfImage
 from data_prep.engine.report import Report
 from data_prep.own.crops import as_jpeg
-from data_prep.own.face_turning import LANDMARKS, TurnedFace, turn_face
+from data_prep.own.face_turning import LANDMARKS, TurnedFace, face_in_space, turn_face
 from data_prep.own.record_items import (
     RecordItem,
     add_splits,
@@ -88,9 +88,10 @@ def read_turned(face: Face, report: Report, *, name: str, turns: int) -> Iterato
         return
     rotation = record["rotations"][0].astype(np.float64)
     pixels, (landmarks,) = decode_image(record["image"]), face.found.landmarks
+    in_space = face_in_space(pixels, landmarks, rotation, record["boxes"][0])
     for image_id in names_of_turns(record["image_id"], turns):
         turn = chosen_turn(image_id, rotation)
-        turned = _shrunk(turn_face(pixels, landmarks, rotation, record["boxes"][0], turn))
+        turned = _shrunk(turn_face(in_space, turn))
         size = (turned.image.shape[1], turned.image.shape[0])
         heads = HeadsOfImage(image_id, size, report)
         heads.add(turned.box, turn @ rotation, label=int(record["labels"][0]))
