@@ -65,6 +65,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "vectors, geodesic loss": {"name": "vectors", "vector_loss": "geodesic"},
 }
 REFERENCE = "vectors"
+OF_BOXES = ("ap50", "ap50_95", "recall", "mean_iou_all")  # figures that say nothing of poses
 
 
 class Seen(NamedTuple):
@@ -332,12 +333,12 @@ def without_detection(sets: dict[str, Any]) -> dict[str, Any]:
     """What `compare` gave, without the figures of boxes, which nothing was asked about."""
     for of_set in sets.values():
         for arm in of_set["arms"].values():
-            for key in ("ap50", "ap50_95"):
+            for key in OF_BOXES:
                 arm["overall"][key] = {**Interval(None, None, None, 0)._asdict(), "by_seed": {}}
         for apart in of_set["differences"].values():
-            for key in ("ap50", "ap50_95"):
-                nothing = Interval(None, None, None, 0)._asdict()
-                apart["overall"][key] = {"over_seeds": nothing, "over_groups": None}
+            for key in OF_BOXES:
+                nothing = {"over_seeds": Interval(None, None, None, 0)._asdict()}
+                apart["overall"][key] = {**nothing, "over_groups": None, "seeds": 0, "heads": None}
     return sets
 
 

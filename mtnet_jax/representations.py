@@ -51,7 +51,8 @@ def make_representation(
       vector_loss: for "vectors" only. "squared": eq. 2 of the paper; "norm": its square root for
         each vector; "geodesic": the angle in radians between the truth and the rotation that
         Gram-Schmidt makes of the first two vectors (the SVD is kept out of the loss, its gradient
-        is unstable).
+        is unstable), and the squared distance of the third vector, which the decoder reads as
+        well, to that of this rotation.
       orthogonality: weight of eq. 3 with its three unordered pairs of vectors; 2.0 is the same as
         counting ordered pairs.
 
@@ -130,10 +131,14 @@ def vectors_loss(
     """Eq. 4: distance of each vector to its truth, plus the orthogonality of the three (eq. 3)."""
     predicted = _columns(raw, 3)
     if kind == "geodesic":
+        of_two = gram_schmidt(predicted[..., 0], predicted[..., 1])
         # |A - B|_F = 2 sqrt(2) sin(angle / 2): no acos, whose slope is infinite at the truth.
-        difference = gram_schmidt(predicted[..., 0], predicted[..., 1]) - rotation
-        half_sine = _safe_sqrt(jnp.sum(difference**2, axis=(-2, -1)) / 8)
-        distance = 2 * jnp.arcsin(jnp.clip(half_sine, 0, 1 - 1e-6))
+        half_sine = _safe_sqrt(jnp.sum((of_two - rotation) ** 2, axis=(-2, -1)) / 8)
+        angle = 2 * jnp.arcsin(jnp.clip(half_sine, 0, 1 - 1e-6))
+        # The angle says nothing of the third vector, and orthogonality neither its sign nor its
+        # length. It is taught by the other two, and does not pull at them.
+        third = jax.lax.stop_gradient(of_two[..., 2])
+        distance = angle + jnp.sum((predicted[..., 2] - third) ** 2, axis=-1)
     else:
         squared = jnp.sum((predicted - rotation) ** 2, axis=-2)  # (..., 3), one a column
         distance = jnp.sum(squared if kind == "squared" else _safe_sqrt(squared), axis=-1)

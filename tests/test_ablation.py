@@ -218,6 +218,37 @@ def test_a_difference_is_that_of_the_means_with_both_intervals():
     assert verdict(ap) == "lower"
 
 
+def test_an_arm_that_misses_the_hard_heads_is_no_better_for_it():
+    def hard_and_easy(easy, hard, *, seed, missed=0):
+        """40 heads, the first 20 of them hard; the first `missed` are not found."""
+        runs = [measured(hard, seed=seed, missed=missed), measured(easy, seed=seed)]
+        rows = np.where(np.arange(40) < 20, *(run.state.rows for run in runs))
+        return runs[0]._replace(state=runs[0].state._replace(rows=rows))
+
+    seeds = range(3)
+    runs = {
+        "finds all": {s: {"demo": hard_and_easy(10, 50, seed=s)} for s in seeds},
+        "finds easy": {s: {"demo": hard_and_easy(12, 50, seed=s, missed=20)} for s in seeds},
+    }
+    found = compare(runs, "finds all", {"demo": ""})["demo"]
+    means = [arm["overall"]["geodesic_mean"]["value"] for arm in found["arms"].values()]
+    assert means == pytest.approx([30, 12], abs=0.2)
+    apart = found["differences"]["finds easy"]["overall"]
+    for interval in ("over_seeds", "over_groups"):
+        assert apart["geodesic_mean"][interval]["value"] == pytest.approx(2, abs=0.2)
+    assert verdict(apart["geodesic_mean"]) == "higher"
+    assert apart["geodesic_mean"]["heads"] == 20
+    assert apart["recall"]["over_groups"]["value"] == pytest.approx(-0.5)
+    assert apart["recall"]["heads"] == 40
+
+
+def test_seeds_without_a_number_are_counted():
+    seeds = {s: {"demo": measured(10, seed=s, missed=40 if s < 2 else 0)} for s in range(5)}
+    result = {**RESULT, "sets": compare({"vectors": seeds}, "vectors", {"demo": ""})}
+    assert "(3 of 5)" in as_text(result)
+    assert "(3 of 5 seeds)" in as_latex(result)
+
+
 def test_two_seeds_are_said_to_be_too_few():
     result = result_of(seeds=(0, 1))
     text = as_text(result)
@@ -237,7 +268,8 @@ def test_csv_has_what_the_result_has():
     assert float(row["seed_1"]) == euler["by_seed"]["1"]
     assert float(row["t_low"]) < float(row["difference"]) < float(row["t_high"])
     assert float(row["bootstrap_low"]) < float(row["bootstrap_high"])
-    assert len(rows) == 2 * (10 + 6 * 8)  # arms; figures, and those by bins of yaw
+    assert row["heads"] == "20"  # of 40, which one arm missed half of
+    assert len(rows) == 2 * (12 + 6 * 10)  # arms; figures, and those by bins of yaw
 
 
 def test_what_is_written_is_whole():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mtnet_jax.ablation.checks import check_runs
-from mtnet_jax.ablation.spec import HeldOut, load_ablation
+from mtnet_jax.ablation.spec import HeldOut, grid, load_ablation
 from mtnet_jax.cli import main
 from mtnet_jax.config import load_config
 from mtnet_jax.data.records import RecordSet
@@ -59,6 +59,19 @@ def test_what_a_specification_holds_is_checked(tmp_path, changes, said):
         ),
         ({"arms": {"vectors": {"ema_decay": 2.0}}}, (), r"vectors-seed0: config\.ema_decay is 2"),
         ({"arms": {"vectors": {"model.representation": "six"}}}, (), "Unknown representation"),
+        (
+            {
+                "arms": grid(
+                    {
+                        "model.representation": ("vectors", "sixd"),
+                        "pose_loss.vectors": ("squared", "geodesic"),
+                    }
+                ),
+                "reference": "vectors squared",
+            },
+            (),
+            r"sixd_squared-seed0: pose_loss\.vectors means nothing .* 'sixd'",
+        ),
         (
             {"detector_phases": ("phase1", "phase2", "phase3")},
             (),

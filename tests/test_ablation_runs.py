@@ -1,5 +1,6 @@
 """Single runs of an ablation: what they see, and when their measurements are old."""
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -9,9 +10,10 @@ import pytest
 from mtnet_jax.ablation import measure as module
 from mtnet_jax.ablation import running
 from mtnet_jax.ablation.measure import measure
+from mtnet_jax.ablation.report import gather
 from mtnet_jax.ablation.spec import HeldOut, Run, config_of
 from mtnet_jax.config import load_config
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, Failed, MissingFile
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training import loop
 from tests.ablations import ablation
@@ -52,6 +54,11 @@ def test_measurements_count_for_the_same_labels_and_decoding(monkeypatch, tmp_pa
     assert measured(test_set, *otherwise, "--config.log_every_steps=3") == 3
     assert measured(test_set, *otherwise, "--config.input.second_look=True") == 4
     assert thresholds == [0.5, 0.5, 0.25, 0.25]
+    # Copied without its records a grid is still reported, but not decoded in another way.
+    shutil.rmtree(test_set.path)
+    assert measured(test_set, *otherwise, "--config.input.second_look=True") == 4
+    with pytest.raises(MissingFile, match="No record set"):
+        measured(test_set)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,17 @@ def test_a_grid_may_be_moved(tmp_path):
     # One that has not begun takes the detector from where it lies now.
     other = config_of(SHARED, Run("vectors", 0), tmp_path / "new")
     assert other.init.weights == str(tmp_path / "new" / "detector-seed0")
+
+
+def test_runs_that_are_finished_with_other_options_are_said_to_be(tmp_path):
+    workdir = tmp_path / "runs"
+    folder = begun(workdir)
+    (folder / running.FINISHED).write_text("{}")
+    said = r"clip_norm \(.* there, 7\.0 here\)"
+    states = {r.name: s for _, r, s in running.status(SHARED, workdir, ["--config.clip_norm=7"])}
+    assert re.search(f"finished with other options: {said}", states[ARM.name])
+    with pytest.raises(Failed, match=rf"{ARM.name} is with others: {said}\. Give the --config"):
+        gather(SHARED, "demo", workdir, ["--config.clip_norm=7"])
 
 
 def test_runs_of_a_grid_do_not_go_on_for_longer_than_they_were_begun_for(monkeypatch, tmp_path):

@@ -94,6 +94,18 @@ def test_euler_errors_of_named_angles_through_the_package():
     assert errors == pytest.approx(np.array([[4, 3, 2], [4, 3, 2]]), abs=1e-9)
 
 
+def test_a_steep_and_tilted_head_has_the_nearer_of_its_two_triples():
+    labelled = np.array([-75.0, -91.1, 79.2])  # image03283 of AFLW2000: beyond 90 degrees of pitch
+    by_scipy = Rotation.from_euler("XYZ", labelled[[1, 0, 2]] * [-1, 1, 1], degrees=True)
+    nearby = canonical(-70, -80, 75)
+    assert canonical(*labelled) == pytest.approx(by_scipy.as_matrix(), abs=1e-6)
+    assert euler_errors(nearby, canonical(*labelled)) == pytest.approx([5, 11.1, 4.2], abs=1e-6)
+    far = canonical(-105, 85, -98)  # nearer to the other one: -105, 88.9, -100.8
+    assert euler_errors(far, canonical(*labelled)).max() < 5
+    # A head that is upright has one triple, however far off the prediction is.
+    assert euler_errors(canonical(-105, 85, -98), canonical(-75, -80, 79)).max() > 150
+
+
 def test_an_upside_down_head_is_kept():
     turned = canonical(0, 0, 180)
     result = evaluate([(a_pred([[0, 0, 9, 9]], [1], [turned]), a_truth([[0, 0, 9, 9]], [turned]))])

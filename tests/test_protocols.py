@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.sets import biwi
@@ -102,6 +103,22 @@ def test_the_table_shows_both_pairings_beside_the_published_rows():
     assert "boxes by the rule 'head', rotations in the frame 'camera'" in text
     assert "3 of its 8 show people who are trained on" in " ".join(text.split())
     assert json.loads(as_json([measured]))[0]["published"][0]["method"] == "FSA-Net"
+
+
+def test_the_table_says_how_many_images_the_authors_pairing_left_out():
+    found = {"boxes": np.array([[0.0, 0, 9, 9]]), "rotations": np.eye(3)[None]}
+    truth = {**found, "has_pose": np.ones(1, bool), "ignore": np.zeros(1, bool)}
+    missed = {"boxes": np.zeros((0, 4)), "rotations": np.zeros((0, 3, 3)), "scores": np.zeros(0)}
+    pairs = [({**found, "scores": np.ones(1)}, truth), *[(missed, truth)] * 9]
+    results = {name: evaluate(pairs, protocol=name) for name in ("matched", "authors")}
+    test = plan.protocol(2).needed[0].test
+    matched, authors = (
+        line.rstrip()
+        for line in format_table(Measured(test, results, "head", "camera")).splitlines()
+        if line.startswith("this run")
+    )
+    assert matched.endswith(" 10.0")
+    assert authors.endswith("100.0; 9 images left out")
 
 
 def test_what_is_missing_or_does_not_belong_is_said(tmp_path, capsys):

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -35,6 +36,7 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
         config = config_of(ablation, run, workdir, overrides)
         try:
             check_values(config)
+            _check_pose_loss(ablation.arms.get(run.arm, {}), config)
             build_system(config)
             read_phases(config)
             if not run.arm:
@@ -89,6 +91,16 @@ def _check_overrides(ablation: Ablation, overrides: Sequence[str]) -> None:
                 f"--config.{option} would change nothing in {', '.join(map(repr, arms))}: the "
                 "specification says what it is there. Leave it out, or change the specification."
             )
+
+
+def _check_pose_loss(options: Mapping[str, Any], config: ConfigDict) -> None:
+    """Raises BadInput where an arm sets what only the loss of vectors reads: two arms were one."""
+    named = [option for option in options if option.startswith("pose_loss.")]
+    if named and config.model.representation != "vectors":
+        raise BadInput(
+            f"{named[0]} means nothing where model.representation is "
+            f"{config.model.representation!r}: it is of vectors alone. Leave it out of the arm."
+        )
 
 
 def _check_detector(ablation: Ablation, config: ConfigDict) -> None:

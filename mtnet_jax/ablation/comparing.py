@@ -1,9 +1,9 @@
 """The numbers of a comparison: every figure of every arm with its interval, and differences.
 
 Figures are those of `evaluation.metrics`, per run; what stands for an arm is the mean over its
-seeds with Student's t interval. A difference from the reference has two intervals: t over the
-differences seed by seed, and a bootstrap over images (or persons) of the errors of the same heads,
-each averaged over the seeds.
+seeds with Student's t interval. A difference from the reference is that of the heads that all runs
+of the two arms found, so that an arm which misses the hard ones does not look better for it. It has
+two intervals: t over the differences seed by seed, and a bootstrap over images (or persons).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +69,8 @@ FIGURES = (
         "detection",
         lambda rows: np.where(rows["matched"], rows["iou"], np.nan),
     ),
+    Figure("mean_iou_all", "IoU of all", "%", "detection", lambda rows: rows["iou"]),
+    Figure("recall", "found", "%", "detection", lambda rows: rows["matched"].astype(float)),
 )
 BY_KEY = {figure.key: figure for figure in FIGURES}
 
@@ -89,7 +91,8 @@ def compare(
       Test set -> {"images", "groups", "arms": arm -> {"overall", "yaw_bins", "fine_yaw_bins"},
       "differences": arm -> {"overall", "yaw_bins"}}, ready for JSON. In "arms" each figure has
       `Interval` and the values of the seeds; in "differences" one interval "over_seeds" and one
-      "over_groups", None for a figure that is no mean over heads.
+      "over_groups", None for a figure that is no mean over heads, "seeds" that both arms have, and
+      "heads" that it is of, None for such a figure.
     """
     found = {}
     for name, pattern in groups.items():
@@ -174,19 +177,29 @@ def _difference(
     ours, theirs = [arm[seed] for seed in shared], [reference[seed] for seed in shared]
 
     def both(figure: Figure, place: tuple[str, int], inside: np.ndarray) -> dict[str, Any]:
-        values = zip(
-            *(_of_seeds(v[place][figure.key], shared) for v in (arm_values, reference_values)),
-            strict=True,
-        )
-        pairs = [None if a is None or b is None else a - b for a, b in values]
-        over_groups = None
-        if figure.of_row is not None and shared:
+        over_groups = heads = None
+        if figure.of_row is not None:
             apart = _of_heads(ours, figure.of_row) - _of_heads(theirs, figure.of_row)
-            groups = group_of_image[ours[0].image_of_row]
-            over_groups = paired_bootstrap(apart[inside], groups[inside])._asdict()
-        elif figure.key == "ap50" and shared:
-            over_groups = _ap_difference(ours, theirs, group_of_image)._asdict()
-        return {"over_seeds": seed_interval(pairs)._asdict(), "over_groups": over_groups}
+            kept = inside & np.isfinite(apart).all(axis=0)
+            apart, heads = apart[:, kept], int(kept.sum())
+            pairs = [float(each.mean()) if heads else None for each in apart]
+            groups = group_of_image[ours[0].image_of_row][kept]
+            over_groups = paired_bootstrap(apart.mean(axis=0), groups)._asdict()
+        else:
+            values = zip(
+                *(_of_seeds(v[place][figure.key], shared) for v in (arm_values, reference_values)),
+                strict=True,
+            )
+            pairs = [None if a is None or b is None else a - b for a, b in values]
+            if figure.key == "ap50":
+                over_groups = _ap_difference(ours, theirs, group_of_image)._asdict()
+        over_seeds = seed_interval(pairs)._asdict()
+        return {
+            "over_seeds": over_seeds,
+            "over_groups": over_groups,
+            "seeds": len(shared),
+            "heads": heads,
+        }
 
     if not shared:
         return {"overall": {}, "yaw_bins": []}
@@ -212,8 +225,8 @@ def _of_seeds(figure: Mapping[str, Any], seeds: Sequence[int]) -> list[float | N
 
 
 def _of_heads(runs: Sequence[Measured], of_row: Callable[[Rows], np.ndarray]) -> np.ndarray:
-    """(heads,) mean over runs of the figure of each head; NaN where any of them has none."""
-    return np.mean([of_row(run.state.rows) for run in runs], axis=0)
+    """(runs, heads) the figure of each head; NaN where a run has none."""
+    return np.array([of_row(run.state.rows) for run in runs])
 
 
 def _ap_difference(

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.ablation.spec import HeldOut
 from mtnet_jax.config import flatten
 from mtnet_jax.data.records import RecordSet
+from mtnet_jax.errors import MissingFile
 from mtnet_jax.evaluation.metrics import (
     EMPTY,
     Settings,
@@ -39,7 +40,8 @@ class Measured(NamedTuple):
       image_of_row: (truths,) index of the image of each row of the state.
       image_of_prediction: (predictions,) the same for its predictions.
       image_ids: (images,) str.
-      identity: of records, split, and how predictions are made, see `identity_of`.
+      identity: of records, split, and how predictions are made, see `identity_of` and
+        `decoding_of`.
     """
 
     state: State
@@ -57,6 +59,9 @@ def measured_path(run_folder: Path, name: str) -> Path:
 def measure(run_folder: Path, name: str, test_set: HeldOut, config: ConfigDict) -> None:
     """Predicts a test set with a trained run and keeps what it says; done already, does nothing.
 
+    Where the records are not there any more, as in a work directory that was copied without them,
+    what was kept stands, if heads are decoded as then.
+
     Args:
       run_folder: its work directory.
       name: of the test set.
@@ -64,8 +69,16 @@ def measure(run_folder: Path, name: str, test_set: HeldOut, config: ConfigDict) 
       config: of the run as it is asked for now: how it decodes may have changed since it was
         trained, and is what the work directory says afterwards.
     """
-    path, identity = measured_path(run_folder, name), identity_of(test_set, config)
-    if path.is_file() and read_measured(path).identity == identity:
+    path, decoding = measured_path(run_folder, name), decoding_of(test_set, config)
+    kept = read_measured(path).identity if path.is_file() else ""
+    try:
+        identity = f"{identity_of(test_set)} {decoding}"
+    except MissingFile:
+        if not kept.endswith(f" {decoding}"):
+            raise
+        print(f"{test_set.path} is not there: {path} is taken, as it was measured.")
+        return
+    if kept == identity:
         return
     write_config(run_folder, config)
     pairs = predict_split(
@@ -102,12 +115,16 @@ def read_measured(path: Path) -> Measured:
     )
 
 
-def identity_of(test_set: HeldOut, config: ConfigDict) -> str:
-    """Of the records that a test set holds, wherever they lie, and of how heads are decoded."""
-    records = RecordSet.open(test_set.path).identity(test_set.split, whole=True)
+def identity_of(test_set: HeldOut) -> str:
+    """Of the records that a test set holds, wherever they lie."""
+    return RecordSet.open(test_set.path).identity(test_set.split, whole=True)
+
+
+def decoding_of(test_set: HeldOut, config: ConfigDict) -> str:
+    """What of a test set is looked at, and how heads are decoded."""
     options = flatten(config.to_dict())
     decoding = {name: options[name] for name in sorted(options) if _is_of_predictions(name)}
-    return f"{records} {test_set.split} {test_set.limit} {json.dumps(decoding)}"
+    return f"{test_set.split} {test_set.limit} {json.dumps(decoding)}"
 
 
 def _is_of_predictions(option: str) -> bool:

@@ -15,11 +15,12 @@ from mtnet_jax.ablation.costs import cost_of_run, run_log
 from mtnet_jax.ablation.measure import SETTINGS, Measured, measure, measured_path, read_measured
 from mtnet_jax.ablation.page import as_page
 from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
-from mtnet_jax.ablation.running import is_finished
+from mtnet_jax.ablation.running import finished_otherwise, is_finished
 from mtnet_jax.ablation.spec import Ablation, Run, config_of
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text
 from mtnet_jax.errors import Failed
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.training.workdir import named_changes
 
 TEXT, CSV, JSON, LATEX, PAGE = (f"report.{kind}" for kind in ("txt", "csv", "json", "tex", "html"))
 
@@ -81,13 +82,21 @@ def gather(
     check_records(ablation, workdir, overrides)
     finished: dict[Run, ConfigDict] = {}
     missing: list[Run] = []
+    others: dict[Run, dict[str, tuple[Any, Any]]] = {}
     for run in (Run(arm, seed) for arm in ablation.arms for seed in ablation.seeds):
         config = config_of(ablation, run, workdir, overrides)
         if is_finished(workdir / run.name, config):
             finished[run] = config
         else:
             missing.append(run)
+        if changed := finished_otherwise(workdir / run.name, config):
+            others[run] = changed
     if not finished:
+        for run, changed in others.items():
+            raise Failed(
+                f"no run is finished with these options; {run.name} is with others: "
+                f"{named_changes(changed)}. Give the --config... options that it was trained with."
+            )
         raise Failed("no run is finished yet: `mtnet ablate` without --report trains them")
     runs: dict[str, dict[int, dict[str, Measured]]] = {}
     for run, config in finished.items():
@@ -103,7 +112,12 @@ def gather(
         "seeds": list(ablation.seeds),
         "reference": ablation.reference,
         "settings": SETTINGS._asdict(),
-        "missing": [run.name for run in missing],
+        "missing": [
+            f"{run.name} (trained with other options: {named_changes(others[run])})"
+            if run in others
+            else run.name
+            for run in missing
+        ],
         "costs": {arm: _cost(arm, sorted(seeds), workdir) for arm, seeds in runs.items()},
         "curves": {
             arm: {str(seed): _curves(workdir / Run(arm, seed).name) for seed in sorted(seeds)}

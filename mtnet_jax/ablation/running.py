@@ -21,7 +21,7 @@ from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
-from mtnet_jax.training.workdir import LOCK, has_checkpoint, is_locked, refuse
+from mtnet_jax.training.workdir import LOCK, has_checkpoint, is_locked, named_changes, refuse
 
 FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 OUTPUT = "output.txt"  # what a run says, where several run at once
@@ -62,10 +62,13 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
 
 def is_finished(folder: Path, config: Any) -> bool:
     """Whether a run is trained with this configuration; one of another raises when it is begun."""
-    found = read_config(folder)
-    if found is None or not (folder / FINISHED).is_file():
-        return False
-    return not _learned_otherwise(found, config)
+    return (folder / FINISHED).is_file() and not finished_otherwise(folder, config)
+
+
+def finished_otherwise(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Option -> value there and here, of a run that is trained, but with another configuration."""
+    found = read_config(folder) if (folder / FINISHED).is_file() else None
+    return {} if found is None else _learned_otherwise(found, config)
 
 
 def _learned_otherwise(found: Any, config: Any) -> dict[str, tuple[Any, Any]]:
@@ -237,12 +240,18 @@ def run_of_number(ablation: Ablation, number: int) -> Run:
 def status(
     ablation: Ablation, workdir: Path, overrides: Sequence[str]
 ) -> list[tuple[int, Run, str]]:
-    """Number, run and state of all runs: finished, running, stopped, or not begun."""
+    """Number, run and state of all runs.
+
+    The state is finished, finished with other options, running, stopped, or not begun.
+    """
     lines = []
     for number, run in enumerate(runs_of(ablation), start=1):
         folder = workdir / run.name
-        if is_finished(folder, config_of(ablation, run, workdir, overrides)):
+        config = config_of(ablation, run, workdir, overrides)
+        if is_finished(folder, config):
             state = "finished"
+        elif changed := finished_otherwise(folder, config):
+            state = f"finished with other options: {named_changes(changed)}"
         elif is_locked(folder):
             state = "running"
         else:

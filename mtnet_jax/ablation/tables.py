@@ -12,7 +12,7 @@ from mtnet_jax.evaluation.tables import cell
 
 Result = Mapping[str, Any]
 BY_YAW = ("geodesic_mean", "yaw", "pitch", "roll")  # of the tables by |yaw| in the text
-COMPARED = ("geodesic_mean", "maev", "mae", "ap50", "mean_iou_matched")
+COMPARED = ("geodesic_mean", "maev", "mae", "ap50", "mean_iou_matched", "recall")
 TABLE2 = ("mean_iou_matched", "yaw", "pitch", "roll")  # columns of the paper's Table 2
 
 
@@ -33,7 +33,9 @@ def _head(result: Result) -> str:
         f"protocol {settings['protocol']}, score >= {settings['score_threshold']:g}, IoU >= "
         f"{settings['iou_threshold']:g} (AP uses all scores)",
         "mean +- half of Student's t 95 % interval over seeds; (n) follows a mean of fewer than "
-        f"{ENOUGH_SEEDS} seeds, which has none",
+        f"{ENOUGH_SEEDS} seeds, which has none, (n of m) one that other seeds have no number of",
+        "errors of an arm are of the heads that it found; differences of those that all runs of "
+        "both arms found",
     ]
     if result["missing"]:
         lines.append(f"not done: {', '.join(result['missing'])}")
@@ -90,7 +92,7 @@ def _differences(of_set: Result, result: Result) -> str:
     if not of_set["differences"]:
         return ""
     lines: list[list[str] | None] = [
-        [f"minus {result['reference']}", "difference", "t over seeds", "over groups", ""],
+        [f"minus {result['reference']}", "difference", "t over seeds", "over groups", "heads", ""],
         None,
     ]
     for arm, differences in of_set["differences"].items():
@@ -104,10 +106,12 @@ def _differences(of_set: Result, result: Result) -> str:
 
 def _difference_cells(difference: Result, key: str) -> list[str]:
     unit, seeds, groups = BY_KEY[key].unit, difference["over_seeds"], difference["over_groups"]
+    few = _few(seeds["support"], difference["seeds"])
     return [
-        cell(seeds["value"], unit),
+        cell(seeds["value"], unit) + (f" ({few})" if few else ""),
         limits(seeds, unit, "seed"),
         limits(groups, unit, "group") if groups else "-",
+        "-" if difference["heads"] is None else str(difference["heads"]),
         verdict(difference),
     ]
 
@@ -129,12 +133,17 @@ def limits(interval: Result, unit: str, support: str) -> str:
 
 
 def with_interval(figure: Result, unit: str) -> str:
-    """The mean with half of its interval, or with the number of seeds where that is too small."""
-    if figure["low"] is None:
-        few = f" ({figure['support']})" if figure["support"] else ""
-        return cell(figure["value"], unit) + few
-    half = (figure["high"] - figure["low"]) / 2
-    return f"{cell(figure['value'], unit)} +-{cell(half, unit)}"
+    """The mean with half of its interval, and of how many seeds it is where these are too few."""
+    few = _few(figure["support"], len(figure["by_seed"]))
+    half = "" if figure["low"] is None else f" +-{cell((figure['high'] - figure['low']) / 2, unit)}"
+    return cell(figure["value"], unit) + half + (f" ({few})" if few else "")
+
+
+def _few(support: int, seeds: int) -> str:
+    """How many seeds a mean is of: where others have no number, or fewer than an interval needs."""
+    if support < seeds:
+        return f"{support} of {seeds}"
+    return str(support) if 0 < support < ENOUGH_SEEDS else ""
 
 
 # --- CSV ------------------------------------------------------------------------------------------
@@ -148,7 +157,7 @@ def as_csv(result: Result) -> str:
     writer.writerow(
         ["set", "arm", "abs_yaw", "figure", "unit", "mean", "low", "high", "seeds"]
         + [f"seed_{seed}" for seed in seeds]
-        + ["difference", "t_low", "t_high", "bootstrap_low", "bootstrap_high", "groups"]
+        + ["difference", "t_low", "t_high", "bootstrap_low", "bootstrap_high", "groups", "heads"]
     )
     for place, key, figure, difference in _figures(result):
         numbers = [figure["value"], figure["low"], figure["high"], figure["support"]]
@@ -176,11 +185,12 @@ def _figures(result: Result) -> Iterator[tuple[tuple[str, str, str], str, Result
 
 def _difference_numbers(difference: Result | None) -> list[float | None]:
     if difference is None:
-        return [None] * 6
+        return [None] * 7
     seeds, groups = difference["over_seeds"], difference["over_groups"] or {}
     return [
         *(seeds[name] for name in ("value", "low", "high")),
         *(groups.get(name) for name in ("low", "high", "support")),
+        difference["heads"],
     ]
 
 
@@ -255,6 +265,7 @@ def _latex_figure(figure: Result, unit: str) -> str:
     if figure["value"] is None:
         return "--"
     mean = f"{factor * figure['value']:.{digits}f}"
-    if figure["low"] is None:
-        return rf"{mean} ({figure['support']} seeds)"
-    return rf"{mean} $\pm$ {factor * (figure['high'] - figure['low']) / 2:.{digits}f}"
+    if figure["low"] is not None:
+        mean += rf" $\pm$ {factor * (figure['high'] - figure['low']) / 2:.{digits}f}"
+    few = _few(figure["support"], len(figure["by_seed"]))
+    return f"{mean} ({few} seeds)" if few else mean

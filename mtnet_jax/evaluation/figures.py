@@ -46,19 +46,27 @@ def interpolated_precision(
     return highest[np.searchsorted(recall, RECALL_POINTS, side="left")]
 
 
-def euler_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def euler_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Absolute differences of canonical Euler angles, wrapped (179 and -179 differ by 2).
 
+    A rotation has two triples of angles. Upright ones have one with pitch and roll within 90
+    degrees, which is taken. Of a truth that has none (a steep head that is tilted far, whose label
+    may be either: image03283 of AFLW2000 has a pitch of -91), that one counts which is nearer to
+    what is predicted.
+
     Args:
-      a: (..., 3, 3) rotations.
-      b: (..., 3, 3) rotations.
+      predicted: (..., 3, 3) rotations.
+      true: (..., 3, 3) rotations.
 
     Returns:
       (..., 3) degrees within 0..180, of yaw, pitch, roll.
     """
-    return angles_apart(
-        rotation_to_euler(a, convention="canonical"), rotation_to_euler(b, convention="canonical")
-    )
+    found, angles = (rotation_to_euler(r, convention="canonical") for r in (predicted, true))
+    errors = angles_apart(found, angles)
+    other = angles_apart(found, angles * [-1, 1, 1] + 180)
+    nearer = other.sum(axis=-1) < errors.sum(axis=-1)
+    tilted = np.abs(angles[..., 2]) > 90  # pitch is within 90 degrees wherever roll is not
+    return np.where((tilted & nearer)[..., None], other, errors)
 
 
 def vector_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:

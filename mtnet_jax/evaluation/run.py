@@ -122,7 +122,7 @@ def report(
     if constant is not None:
         truths = [truth for _, truth in pairs]
         whole = [(constant.heads(t["width"], t["height"]), t) for t in truths]
-        posed = [(constant.on_boxes(t["boxes"], t["labels"]), t) for t in truths]
+        posed = [(constant.on_boxes(*_counted(t)), t) for t in truths]
         results["constant"] = evaluate(whole, **named)
         results["constant pose"] = evaluate(posed, **named)
     for result in results.values():
@@ -151,6 +151,12 @@ def measure(weights: Any, data: Any, split: str) -> dict[str, Any]:
     """Evaluates weights, or an exported file that gives heads, on a split; writes nothing."""
     predicted = predict_split(weights, data, split)
     return evaluate(predicted.pairs, class_names=predicted.class_names)
+
+
+def _counted(truth: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) and classes (n,) of the heads of an image that count."""
+    counts = ~np.asarray(truth["ignore"], bool)
+    return truth["boxes"][counts], truth["labels"][counts]
 
 
 def _constant_of(source: RecordSource, class_names: tuple[str, ...]) -> ConstantPredictor | None:

@@ -72,5 +72,5 @@ AFLW2000 = (
     Row("DirectMHP-M", None, None, None, 4.04, "", _DIRECT, crops=False),
     Row("6DRepNet", 3.63, 4.91, 3.37, 3.97, "", _SIXD),
 )
-CMU_HPE = (Row("DirectMHP-M", None, None, None, 7.76, "AP 82.5", _DIRECT, crops=False),)
+CMU_HPE = (Row("DirectMHP-M", None, None, None, 7.76, "AP50:95 82.5", _DIRECT, crops=False),)
 AGORA_HPE: tuple[Row, ...] = ()

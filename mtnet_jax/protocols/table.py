@@ -79,11 +79,12 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
     matched, everything = (
         cell(detection[key], "%").rstrip("%") for key in ("mean_iou_matched", "mean_iou_all")
     )
-    average = cell(detection["ap50"], "%").rstrip("%")
+    ap50, ap = (cell(detection[key], "%").rstrip("%") for key in ("ap50", "ap50_95"))
+    found, skipped = cell(pose["coverage"], "%").rstrip("%"), result["counts"]["images_skipped"]
     return [
         *(_degrees(pose[angle]) for angle in _ANGLES),
-        f"IoU {matched} ({everything} of all), AP50 {average}",
-        cell(pose["coverage"], "%").rstrip("%"),
+        f"IoU {matched} ({everything} of all), AP50 {ap50}, AP50:95 {ap}",
+        f"{found}; {skipped} images left out" if skipped else found,
     ]
 
 

@@ -123,12 +123,16 @@ def claim(
 def refuse(workdir: str | os.PathLike, changed: Mapping[str, tuple[Any, Any]]) -> None:
     """Raises BadInput for options (name -> value there, value here) in which a run differs."""
     if changed:
-        named = ", ".join(f"{n} ({old!r} there, {new!r} here)" for n, (old, new) in changed.items())
         raise BadInput(
             f"{Path(workdir)} holds a run that learns something else; these options differ: "
-            f"{named}. Choose another --workdir; --config.init.weights={workdir} starts from its "
-            "weights."
+            f"{named_changes(changed)}. Choose another --workdir; --config.init.weights={workdir} "
+            "starts from its weights."
         )
+
+
+def named_changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Options (name -> value there, value here) in words."""
+    return ", ".join(f"{n} ({old!r} there, {new!r} here)" for n, (old, new) in changed.items())
 
 
 def _lengths(config: ConfigDict) -> list[str]:
