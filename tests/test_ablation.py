@@ -107,7 +107,7 @@ def test_an_unknown_option_of_an_arm_is_named(tmp_path):
         config_of(wrong, Run("vectors", 0), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["representations", "table2", "recipe"])
+@pytest.mark.parametrize("name", ["representations", "equal_weight", "table2", "recipe"])
 def test_the_specs_that_ship(name, tmp_path):
     spec = load_ablation(name)
     assert len(spec.seeds) >= 3
