@@ -31,5 +31,5 @@ def get_config():
     config = starting_from("release_generated")
     config.init.weights = "weights/release"
     config.data = trained_on(WEIGHTS)
-    config.phases.phase3.epochs = 3.55
+    config.phases.phase3.epochs = 3.2
     return config
