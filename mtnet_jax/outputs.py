@@ -23,6 +23,7 @@ from mtnet_jax.places import digest_of
 
 MADE = ".mtnet-made.jsonl"
 PARTIAL = ".partial"
+_ASIDE = ".mtnet-replaced-"  # before the name of a folder while a new one takes it
 PATIENCE = 1.0  # seconds that another command may take to end a file of the same name
 _NOT_EMPTIED = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
@@ -145,6 +146,7 @@ class Outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + PARTIAL)
         _remove(partial)
+        _settle(path)
         try:
             yield partial
             self._put_in_place(partial, path, of)
@@ -179,9 +181,10 @@ class Outputs:
         self._made_in(path.parent).setdefault(path.name, []).append(entry)
         with (path.parent / MADE).open("a", encoding="utf-8") as made:
             made.write(json.dumps(entry) + "\n")
-        if path.is_dir():
-            _remove(path)
+        if path.is_dir():  # which nothing can replace in one go
+            path.replace(_aside(path))
         partial.replace(path)
+        _settle(path)
         self._written.add(path)
 
     def _made_in(self, folder: Path) -> dict[str, list[dict]]:
@@ -360,6 +363,19 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(_ASIDE + path.name)
+
+
+def _settle(path: Path) -> None:
+    """Removes a folder that another one has replaced, or gives it its name back where none has: a
+    kill in between leaves it so."""
+    aside = _aside(path)
+    if aside.exists() and not path.exists():
+        aside.replace(path)
+    _remove(aside)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -94,6 +94,44 @@ def test_every_input_has_a_folder_of_its_own(tmp_path):
     assert (tmp_path / "heads-test_2" / "table.txt").read_text() == "/b/heads:test"
 
 
+def place_folder(path: Path, content: str) -> None:
+    with Outputs("export").placing(path) as folder:
+        folder.mkdir()
+        (folder / "a.txt").write_text(content)
+
+
+def test_a_folder_is_there_until_a_new_one_has_its_name(monkeypatch, tmp_path):
+    path = tmp_path / "folder"
+    place_folder(path, "old")
+    with monkeypatch.context() as patch:  # as if killed where an old folder is removed
+        patch.setattr(outputs.shutil, "rmtree", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            place_folder(path, "new")
+    assert (path / "a.txt").read_text() == "new"
+    place_folder(path, "newer")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [MADE, "folder"]
+    assert (path / "a.txt").read_text() == "newer"
+
+
+def test_a_folder_between_two_names_gets_its_own_back(monkeypatch, tmp_path):
+    path, replace = tmp_path / "folder", Path.replace
+    place_folder(path, "old")
+
+    def killed(self, target):
+        if self.name == "folder.partial":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            place_folder(path, "new")
+    assert not path.exists()
+    with pytest.raises(OSError, match="no room"), Outputs("export").placing(path):
+        raise OSError("no room")
+    assert (path / "a.txt").read_text() == "old"
+
+
 def test_an_error_or_a_full_disk_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "a.txt"
     Outputs("predict").write(path, "old")
