@@ -1,7 +1,8 @@
 """`SHA256SUMS` of an exported folder: what its files were when they were written.
 
 Most formats of weights have no checksum, and a flipped bit in them is another network. The file is
-that of `sha256sum --check SHA256SUMS`. Files that lie without it are taken as they are.
+that of `sha256sum --check SHA256SUMS`. Files that lie without it are taken as they are, and so are
+those inside of folders, which are noted too: an orbax folder has fingerprints of its own.
 """
 
 import contextlib
@@ -10,15 +11,17 @@ from pathlib import Path
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.places import digest_of
+from mtnet_jax.places import digest_of, files_below
 
 SUMS = "SHA256SUMS"
 
 
 def write_sums(outputs: Outputs, folder: Path, names: Iterable[str]) -> None:
-    """Notes these files of a folder, beside others that were noted before and are still there."""
+    """Notes these files of a folder, and what is inside of those that are folders, beside what was
+    noted before and is still there."""
+    files = [file for name in names for file in _files_of(folder, name)]
     there = {name: digest for name, digest in _read(folder).items() if (folder / name).exists()}
-    sums = there | {name: sha256_of(folder / name) for name in names}
+    sums = there | {name: sha256_of(folder / name) for name in files}
     lines = (f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     outputs.write(folder / SUMS, "".join(lines))
 
@@ -31,6 +34,11 @@ def check_sum(path: Path) -> None:
             f"{path} is not the file that was exported ({SUMS} beside it has another checksum): "
             "copy it or export it again; if it was changed on purpose, remove its line there."
         )
+
+
+def _files_of(folder: Path, name: str) -> list[str]:
+    inside = folder / name
+    return [f"{name}/{file}" for file in files_below(inside)] if inside.is_dir() else [name]
 
 
 def _read(folder: Path) -> dict[str, str]:

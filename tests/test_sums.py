@@ -20,11 +20,15 @@ def weights(tmp_path_factory):
     return folder / "exported"
 
 
+def checked(folder) -> list[str]:
+    command = ["sha256sum", "--check", "--strict", SUMS]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
 def test_the_system_reads_it_too(weights):
-    checked = subprocess.run(
-        ["sha256sum", "--check", "--strict", SUMS], cwd=weights, capture_output=True, text=True
-    )
-    assert checked.stdout.splitlines() == ["config.json: OK", "weights.npz: OK"]
+    assert checked(weights) == ["config.json: OK", "weights.npz: OK"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights.npz"])
@@ -46,6 +50,17 @@ def test_the_cure_for_a_change_on_purpose(weights, tmp_path):
     lines = (folder / SUMS).read_text().splitlines()
     (folder / SUMS).write_text("\n".join(line for line in lines if "config" not in line))
     load_weights(folder)
+
+
+def test_files_inside_of_folders_are_noted_as_they_are(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "model" / "inside").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / "inside" / name).write_text(name)
+    write_sums(Outputs("export"), tmp_path, ["model"])
+    (tmp_path / "model" / "inside" / "two").unlink()
+    (tmp_path / "model" / "inside" / "one").write_text("anew")
+    write_sums(Outputs("export"), tmp_path, ["model"])
+    assert checked(tmp_path) == ["model/inside/one: OK"]
 
 
 def test_files_that_were_noted_before_stay_noted(tmp_path):

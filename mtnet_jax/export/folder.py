@@ -67,6 +67,7 @@ def export(
     if before != _state(out):
         # At once: if what follows is cut short, the next export would take them for its own.
         outputs.remove_outdated(out, [""])
+        write_sums(outputs, out, ())  # without what is gone
     stated = {"weights_sha256": sha256_of(written[0]), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:
@@ -75,8 +76,7 @@ def export(
         options = {"calibration": calibration} if name == CALIBRATED else {}
         with outputs.placing(written[-1]) as partial:
             writer.write(partial, config, variables, **options, **stated)
-    # A folder says by itself what it holds.
-    write_sums(outputs, out, [path.name for path in written if path.is_file()])
+        write_sums(outputs, out, [FORMATS[name].file])  # whatever becomes of the next one
     evaluations = evaluations_of(source, number, config.input.size)
     there = [name for name, form in FORMATS.items() if (out / form.file).exists()]
     outputs.write(out / CARD, _card_of(source, config, license, there, evaluations))
