@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
+from mtnet_jax.places import place
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import (
     CONFIG,
@@ -118,15 +119,41 @@ def export_weights(
       The weights file.
 
     Raises:
-      ValueError: `out` is the work directory (what it trains later would be hidden by the export),
-        or a parameter is too large for float16, by name.
+      ValueError: see `check_apart`, or a parameter is too large for float16, by name.
     """
-    if Path(out).resolve() == Path(workdir).resolve():
-        raise BadInput(f"{out} is the work directory itself: export to another folder.")
+    check_apart(workdir, out)
     config, variables = load_weights(workdir, step)
     if size is not None:
         config = at_size(config, size)
     return write_weights(out, config, variables, half=half, outputs=outputs)
+
+
+def check_apart(source: Any, out: Any) -> None:
+    """Raises BadInput where an export would hide or replace what it is made of.
+
+    In a work directory it would hide what is trained later. In the folder of the file or orbax
+    folder that it is made of, which are exports themselves, it would round or remove them.
+
+    Args:
+      source: weights, or their address.
+      out: folder to export to, or its address.
+    """
+    folder, (name, parent) = _named(out)[0], _named(source)
+    if folder == name:
+        raise BadInput(f"{out} is the work directory itself: export to another folder.")
+    if folder == parent and not (place(source) / CONFIG).exists():
+        raise BadInput(
+            f"{source} lies in {out}, where the export would replace it: export to another folder."
+        )
+
+
+def _named(path: Any) -> tuple[str, str]:
+    """The name of a place and that of the folder that it lies in, by which places are compared."""
+    found = place(path)
+    if isinstance(found, Path):
+        return str(found.resolve()), str(found.resolve().parent)
+    name = str(found).rstrip("/")
+    return name, name.rpartition("/")[0]
 
 
 def write_weights(

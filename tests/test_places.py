@@ -296,6 +296,10 @@ def test_export_and_evaluation_at_addresses(tmp_path, address, capsys):
     assert "memory://" in capsys.readouterr().out
     config, _ = load_weights(address / "out")
     assert config.input.size == 64
+    for source in ("out", "out/weights.npz"):
+        words = ["export", "--workdir", str(address / source), "--out", f"{address}/out/"]
+        assert main([*words, "--half"]) == 1
+        assert "export to another folder" in capsys.readouterr().err
     # The rules of outputs hold there: what is ours is replaced, what is not is not.
     assert main(["export", "--workdir", str(there), "--out", str(address / "out")]) == 0
     (address / "out/weights.npz").write_bytes(b"of somebody")

@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from mtnet_jax.errors import BadInput, FileInTheWay
+from mtnet_jax.export.folder import export
 from mtnet_jax.weights import export_weights, load_weights, write_weights
 
 
@@ -144,3 +145,16 @@ def test_export_over_its_own_source_is_refused(weights, tmp_path):
     copy = copy_of(weights, tmp_path / "copy")
     with pytest.raises(ValueError, match="export to another folder"):
         export_weights(copy.folder, copy.folder / ".." / "copy", half=False)
+    export_weights(copy.folder, tmp_path, half=False)  # beside it nothing is lost
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "orbax"])
+def test_export_to_the_folder_of_its_own_source_is_refused(weights, tmp_path, name):
+    """In half precision it would leave no copy of the numbers that it rounds."""
+    out = tmp_path / "out"
+    export(weights, out, formats=["safetensors", "orbax"])
+    before = (out / "weights.npz").read_bytes()
+    with pytest.raises(BadInput, match=rf"{name} lies in .*out, .* export to another folder"):
+        export(out / name, out, half=True)
+    assert (out / "weights.npz").read_bytes() == before
+    assert (out / name).exists()

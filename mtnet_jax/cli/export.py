@@ -68,15 +68,17 @@ def run(args: argparse.Namespace) -> int:
     from mtnet_jax.export.folder import bytes_of, export
     from mtnet_jax.mirror import weights_here
     from mtnet_jax.shipped import weights_folder
+    from mtnet_jax.weights import check_apart
 
     if args.images and CALIBRATED not in args.format:
         raise BadInput(f"--images are for the format {CALIBRATED}: name it with --format, too.")
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:  # what is wrong is said before the work
         RecordSource(path, split, decode=False)
-    latest = args.step == LAST
+    weights, latest = weights_folder(args.workdir), args.step == LAST
+    check_apart(weights, args.out)  # copies of addresses have names of their own
     with (
-        weights_here(weights_folder(args.workdir), latest=latest) as source,
+        weights_here(weights, latest=latest) as source,
         published(args.out) as out,
     ):
         earlier = [path for form in FORMATS.values() if (path := out / form.file).exists()]
