@@ -212,13 +212,16 @@ class _Protected:
 
 def load_model(
     workdir: str | os.PathLike, abstract: dict[str, Any], step: Step = LAST
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
     """Reads {"params", "batch_stats"} of a checkpoint of a work directory, averaged where it is.
 
     Args:
       workdir: of a training run.
       abstract: the shapes to read, with shardings (`with_sharding`).
       step: which one; `LAST` is the latest that is whole.
+
+    Returns:
+      The variables, and the number of the step that they are of.
 
     Raises:
       FileNotFoundError: no checkpoint there, or not this one.
@@ -233,10 +236,11 @@ def load_model(
         if not steps:
             raise MissingFile(f"No complete checkpoint in {folder} yet.")
         if step != LAST:
-            return checkpoints.model(_chosen(Path(workdir), step, steps), abstract)
+            number = _chosen(Path(workdir), step, steps)
+            return checkpoints.model(number, abstract), number
         for latest in steps:
             try:
-                return checkpoints.model(latest, abstract)
+                return checkpoints.model(latest, abstract), latest
             except DamagedCheckpoint as error:
                 if latest == steps[-1]:
                     raise
@@ -244,19 +248,8 @@ def load_model(
     raise AssertionError("the last checkpoint was read or raised")
 
 
-def number_of(workdir: Path, step: Step) -> int:
-    """The number of a step of a work directory; the errors are those of `load_model`."""
-    with Checkpoints(workdir, keep=None) as checkpoints:
-        steps = checkpoints.steps()
-    if not steps:
-        raise MissingFile(f"No complete checkpoint in {workdir / CHECKPOINTS} yet.")
-    return _chosen(workdir, step, steps)
-
-
 def _chosen(workdir: Path, step: Step, steps: list[int]) -> int:
-    """The number of the step that was asked for, of these, the latest first."""
-    if step == LAST:
-        return steps[0]
+    """The number of the best or of a numbered step, of these, the latest first."""
     there = ", ".join(map(str, reversed(steps)))
     if step == BEST:
         name = (read_config(workdir) or {}).get("best_metric")

@@ -37,6 +37,11 @@ from mtnet_jax.system import abstract_variables, at_size, build_system
 
 
 def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any]]:
+    """Configuration and {"params", "batch_stats"} of weights; see `load_step`."""
+    return load_step(folder, step)[:2]
+
+
+def load_step(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any], int | None]:
     """Configuration and {"params", "batch_stats"} of weights in any form that holds arrays.
 
     In the configuration the network computes in float32, whatever it was trained in: its parameters
@@ -48,23 +53,28 @@ def load_weights(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, 
       step: of a work directory: a number, the last, or the best by its `config.best_metric`. Of
         averaged weights (`config.ema_decay`) the average is taken.
 
+    Returns:
+      Configuration, variables, and the number of the checkpoint that they are of: a run that still
+      trains saves others meanwhile, and of the last ones one may be damaged. None of what is no
+      work directory.
+
     Raises:
       FileNotFoundError: no configuration or no weights there, or not of this step.
       ValueError: a configuration or exported weights that are damaged or of something else, weights
         that do not fit their configuration, by name, or a step of what is no work directory.
     """
     with weights_here(folder, latest=step == LAST) as here:
-        config, variables = _load(here, step)
+        config, variables, number = _load(here, step)
     config.model.dtype = "float32"
-    return config, variables
+    return config, variables, number
 
 
-def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
+def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any], int | None]:
     exported = folder / WEIGHTS
     if step != LAST and (folder.is_file() or _is_orbax(folder) or exported.exists()):
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
-        return _load_safetensors(folder)
+        return *_load_safetensors(folder), None
     if folder.suffix == ".onnx" and folder.is_file():
         raise BadInput(
             f"{folder} holds a network that is ready to run, not the arrays it was made of: give "
@@ -75,24 +85,14 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any]]:
             f"{folder} is not taken by itself: give its folder, or a .onnx or .safetensors file."
         )
     if _is_orbax(folder):
-        return _load_orbax(folder)
+        return *_load_orbax(folder), None
     config = _read_config(folder)
     abstract = abstract_variables(build_system(config))
     if exported.exists():
-        return config, _read_npz(exported, abstract)
+        return config, _read_npz(exported, abstract), None
     from mtnet_jax.checkpoints import load_model  # orbax takes a second to import
 
-    return config, load_model(folder, _on_one_device(abstract), step)
-
-
-def number_of_step(folder: Path, step: Step) -> int | None:
-    """The number of the checkpoint that is asked for, to be loaded by; None of what is no work
-    directory."""
-    if folder.is_file() or _is_orbax(folder) or (folder / WEIGHTS).exists():
-        return None
-    from mtnet_jax.checkpoints import CHECKPOINTS, number_of  # orbax takes a second to import
-
-    return number_of(folder, step) if (folder / CHECKPOINTS).is_dir() else None
+    return config, *load_model(folder, _on_one_device(abstract), step)
 
 
 def export_weights(
@@ -103,7 +103,7 @@ def export_weights(
     size: int | None = None,
     step: Step = LAST,
     outputs: Outputs | None = None,
-) -> Path:
+) -> tuple[Path, int | None]:
     """Writes a checkpoint of a work directory as an exported folder.
 
     Args:
@@ -112,20 +112,20 @@ def export_weights(
       half: store the parameters as float16. The BatchNorm statistics stay float32: a variance may
         be beyond what float16 holds, and they are small.
       size: side of the network's input in pixels; None: as trained.
-      step: see `load_weights`.
+      step: see `load_step`.
       outputs: of the command.
 
     Returns:
-      The weights file.
+      The weights file, and the number of the checkpoint, see `load_step`.
 
     Raises:
       ValueError: see `check_apart`, or a parameter is too large for float16, by name.
     """
     check_apart(workdir, out)
-    config, variables = load_weights(workdir, step)
+    config, variables, number = load_step(workdir, step)
     if size is not None:
         config = at_size(config, size)
-    return write_weights(out, config, variables, half=half, outputs=outputs)
+    return write_weights(out, config, variables, half=half, outputs=outputs), number
 
 
 def check_apart(source: Any, out: Any) -> None:

@@ -9,7 +9,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput
 from mtnet_jax.training.evaluating import Evaluator
 from mtnet_jax.training.loop import train
-from mtnet_jax.weights import load_weights, number_of_step
+from mtnet_jax.weights import load_step, load_weights
 from tests.tiny import tiny_config
 
 ERRORS = [70.0, 50.0, 20.0, 60.0, 20.0, 30.0]  # after each step, as if the evaluation had said so
@@ -45,7 +45,7 @@ def test_the_best_is_kept_beside_the_last(workdir):
     assert same(of_best, load_weights(workdir, BEST)[1])
     assert not same(of_best, load_weights(workdir)[1])
     assert same(load_weights(workdir, LAST)[1], load_weights(workdir, "last")[1])
-    numbers = [number_of_step(workdir, step) for step in ("best", "last", BEST)]
+    numbers = [load_step(workdir, step)[2] for step in ("best", "last", BEST)]
     assert numbers == [BEST, LAST, BEST]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 
 from mtnet_jax.checkpoints import Checkpoints, DamagedCheckpoint, all_finite
 from mtnet_jax.errors import BadInput, Terminated, Unavailable
+from mtnet_jax.evaluation.predicted import predict_split
+from mtnet_jax.export.folder import export
 from mtnet_jax.run_metrics import METRICS, read_metrics
 from mtnet_jax.training import loop
 from mtnet_jax.training.log import TrainingLog
@@ -23,7 +26,7 @@ from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.workdir import LOCK, locked
 from mtnet_jax.weights import export_weights, load_weights
 from tests.conftest import REPOSITORY
-from tests.tiny import tiny_config, write_random_weights
+from tests.tiny import DEMO_RECORDS, tiny_config, write_random_weights
 
 # --- one process at a time -----------------------------------------------------------------------
 
@@ -167,6 +170,20 @@ def test_a_checkpoint_cut_short_is_named_and_the_older_one_taken(workdir, finish
     steps = [line["step"] for line in read_metrics(workdir) if line["kind"] == "train"]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert len(list((workdir / "checkpoints-damaged").iterdir())) == 1
+
+
+def test_what_is_exported_and_evaluated_says_which_checkpoint_was_whole(workdir, tmp_path):
+    cut(workdir / "checkpoints" / "6" / "model")
+    for step in (4, 6):
+        folder = workdir / "eval" / str(step)
+        folder.mkdir(parents=True)
+        settings = {"weights": "here", "step": step, "size": tiny_config().input.size}
+        (folder / "evaluation.json").write_text(json.dumps({"network": {"settings": settings}}))
+        (folder / "evaluation.txt").write_text(f"of step {step}\n\nAP50 1 %\n")
+    export(workdir, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert re.findall(r"of step \d", card) == ["of step 4"]
+    assert predict_split(workdir, DEMO_RECORDS, "test", limit=1).measured["step"] == 4
 
 
 def test_another_configuration_sets_no_checkpoint_aside(workdir):

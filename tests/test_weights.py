@@ -114,7 +114,8 @@ def test_export_in_half_precision(weights, tmp_path):
     variance = next(name for name in copy.arrays if name.endswith("/var"))
     copy.arrays[variance][:] = 1e6
     np.savez(copy.npz, **copy.arrays)
-    with np.load(export_weights(copy.folder, tmp_path / "half", half=True)) as stored:
+    path, _ = export_weights(copy.folder, tmp_path / "half", half=True)
+    with np.load(path) as stored:
         exported = dict(stored)
     assert exported.keys() == copy.arrays.keys()
     for name, value in exported.items():

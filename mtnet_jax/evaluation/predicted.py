@@ -25,7 +25,6 @@ from mtnet_jax.predict.runtimes import Wanted, open_weights
 from mtnet_jax.predict.second_look import looks_again
 from mtnet_jax.predict.tiles import AUTO, Tile
 from mtnet_jax.run_metrics import LAST, Step
-from mtnet_jax.weights import number_of_step
 
 
 class Predicted(NamedTuple):
@@ -66,7 +65,7 @@ def predict_split(
       data: record set.
       split: of the record set.
       size: side of the network's input in pixels; None: as trained.
-      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_weights`.
+      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_step`.
       batch_size: images a call.
       limit: at most so many images, evenly spread; 0: all.
       second_look: see `predict.predictor.Predictor`.
@@ -78,15 +77,13 @@ def predict_split(
         return _look_up(weights, data, split, limit)
     path = place(weights)
     path = lone_file(path) if isinstance(path, Path) else path
-    # Once: a run that still trains saves others while its images are predicted.
-    number = number_of_step(path, step) if isinstance(path, Path) else None
     wanted = Wanted(
         score_threshold=EVAL_SCORE_THRESHOLD,
         iou_threshold=None,
         runtime="auto" if path.suffix == ".onnx" else "jax",
         size=size,
         device=None,
-        step=step if number is None else number,
+        step=step,
     )
     opened = open_weights(path, wanted)
     class_names = tuple(opened.config.class_names)
@@ -105,7 +102,7 @@ def predict_split(
     pairs = list(tqdm(predicted, total=total, unit="image", desc="evaluate"))
     measured = {
         "weights": str(weights),
-        "step": number,
+        "step": opened.step,
         "size": opened.config.input.size,
         "second_look": looks,
     }

@@ -16,7 +16,7 @@ from mtnet_jax.outputs import Outputs
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config
 from mtnet_jax.sums import sha256_of, write_sums
-from mtnet_jax.weights import export_weights, load_weights, number_of_step
+from mtnet_jax.weights import export_weights, load_weights
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
       formats: names in `FORMATS`.
       half: see `mtnet_jax.weights.write_weights`; the other formats hold the rounded numbers.
       size: side of the network's input in pixels; None: as trained.
-      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_weights`.
+      step: which checkpoint of a work directory, see `mtnet_jax.weights.load_step`.
       license: of the weights; it is said in every file.
       calibration: inputs (side, side, 3) uint8 of the network, for 8 bits.
 
@@ -60,15 +60,14 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
-    number = number_of_step(source, step)  # once: a run that still trains saves others meanwhile
-    step = step if number is None else number
     before = _state(out)
-    written = [export_weights(source, out, half=half, size=size, step=step, outputs=outputs)]
+    arrays, number = export_weights(source, out, half=half, size=size, step=step, outputs=outputs)
+    written = [arrays]
     if before != _state(out):
         # At once: if what follows is cut short, the next export would take them for its own.
         outputs.remove_outdated(out, [""])
         write_sums(outputs, out, ())  # without what is gone
-    stated = {"weights_sha256": sha256_of(written[0]), "license": license}
+    stated = {"weights_sha256": sha256_of(arrays), "license": license}
     config, variables = load_weights(out)  # as `half` rounded them
     for name in formats:
         written.append(out / FORMATS[name].file)

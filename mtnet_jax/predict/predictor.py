@@ -97,7 +97,7 @@ class Predictor:
         check_tile(tile)
         least = score_threshold if second_look is False else min(score_threshold, LEAST_SCORE)
         wanted = Wanted(least, iou_threshold, runtime, size, device, step)
-        config, self._detect, self.runtime = open_weights(weights_folder(weights), wanted)
+        config, self._detect, self.runtime, _ = open_weights(weights_folder(weights), wanted)
         self.class_names = tuple(config.class_names)
         self.frame = config.frame
         self.size = config.input.size

@@ -35,6 +35,7 @@ class Opened(NamedTuple):
     config: ConfigDict  # what predicting needs, as trained
     detect: Callable[[np.ndarray], Heads]  # images (B, size, size, 3) uint8 -> heads in them
     runtime: str  # "jax" or "onnxruntime"
+    step: int | None = None  # that was loaded, see `mtnet_jax.weights.load_step`
 
 
 class Wanted(NamedTuple):
@@ -45,7 +46,7 @@ class Wanted(NamedTuple):
     runtime: str  # of `RUNTIMES`
     size: int | None  # side of the input in pixels; None: as the configuration says
     device: str | None  # of `DEVICES`; None: the best that is there
-    step: Step = LAST  # of a work directory, see `mtnet_jax.weights.load_weights`
+    step: Step = LAST  # of a work directory, see `mtnet_jax.weights.load_step`
 
 
 def open_weights(weights: Place, wanted: Wanted) -> Opened:
@@ -123,9 +124,9 @@ def _make_onnx(folder: Path, wanted: Wanted) -> Opened:
     """Exports the weights in memory."""
     from mtnet_jax.export.onnx_heads import make_heads
 
-    config, variables = _load(folder, wanted)
+    config, variables, step = _load(folder, wanted)
     model = make_heads(config, variables, halves=False).SerializeToString()
-    return _with_onnxruntime(*open_heads(model), wanted)
+    return _with_onnxruntime(*open_heads(model), wanted)._replace(step=step)
 
 
 def _open_jax(folder: Path, wanted: Wanted) -> Opened:
@@ -134,7 +135,7 @@ def _open_jax(folder: Path, wanted: Wanted) -> Opened:
     from mtnet_jax.predict.inference import make_detector
     from mtnet_jax.system import build_system
 
-    config, variables = _load(folder, wanted)
+    config, variables, step = _load(folder, wanted)
     if wanted.device is not None:
         variables = jax.device_put(variables, _device(wanted.device))
     suppressing = _suppressing(config, wanted)
@@ -145,17 +146,17 @@ def _open_jax(folder: Path, wanted: Wanted) -> Opened:
         # the heads.
         return Heads(*map(np.asarray, detect(images)))
 
-    return Opened(config, to_numpy, "jax")
+    return Opened(config, to_numpy, "jax", step)
 
 
-def _load(folder: Path, wanted: Wanted) -> tuple[ConfigDict, dict[str, Any]]:
+def _load(folder: Path, wanted: Wanted) -> tuple[ConfigDict, dict[str, Any], int | None]:
     from mtnet_jax.system import at_size
-    from mtnet_jax.weights import load_weights
+    from mtnet_jax.weights import load_step
 
-    config, variables = load_weights(folder, wanted.step)
+    config, variables, step = load_step(folder, wanted.step)
     if wanted.size is not None:
         config = at_size(config, wanted.size)
-    return config, variables
+    return config, variables, step
 
 
 def _suppressing(config: ConfigDict, wanted: Wanted) -> ConfigDict:
