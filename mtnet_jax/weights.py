@@ -95,6 +95,21 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any], int | N
     return config, *load_model(folder, _on_one_device(abstract), step)
 
 
+def metadata_of(source: Path) -> dict[str, Any]:
+    """What a .safetensors file or an orbax folder that can be loaded says of itself (see
+    `mtnet_jax.export.metadata.describe`); nothing of weights in other forms."""
+    if source.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(source, framework="numpy") as stored:
+            return stored.metadata() or {}
+    if _is_orbax(source):
+        from mtnet_jax.checkpoints import exported_metadata
+
+        return exported_metadata(source)
+    return {}
+
+
 def export_weights(
     workdir: str | os.PathLike,
     out: str | os.PathLike,

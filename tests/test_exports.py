@@ -17,14 +17,16 @@ from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.evaluation import run
 from mtnet_jax.evaluation.metrics import evaluate
 from mtnet_jax.export import safetensors_file
+from mtnet_jax.export.card import license_in
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
+from mtnet_jax.page.build import model_of
 from mtnet_jax.places import files_below
 from mtnet_jax.predict.placing import letterboxed
 from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.shipped import weights_folder
 from mtnet_jax.sums import SUMS
-from mtnet_jax.weights import flat_arrays, load_weights, write_weights
+from mtnet_jax.weights import flat_arrays, load_weights, metadata_of, write_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import SCORE
 
@@ -124,7 +126,7 @@ assert not any("mtnet" in name for name in sys.modules)
 
 def test_the_card_says_what_the_weights_are(exported):
     text = (exported / "README.md").read_text()
-    assert text.startswith("---\nlicense: MIT\nlibrary_name: mtnet_jax\n")
+    assert text.startswith("---\nlicense: mit\nlibrary_name: mtnet_jax\n")
     for name in HERE:
         assert f"`{FORMATS[name].file}`" in text
     for section in ("Conventions", "Training data", "Licence", "Measured", "Limits"):
@@ -141,6 +143,7 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
         "evaluated": {"train_split": "", "weight": 1.0},
         "left_out": {"train_split": "train", "weight": 0.0},
     }
+    config["init"] = {"weights": "/home/somebody/runs/old", "darknet_weights": ""}
     (source / SUMS).unlink()  # it is changed on purpose
     (source / "config.json").write_text(json.dumps(config))
     (source / "eval" / "mine-test").mkdir(parents=True)
@@ -157,10 +160,42 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
         (source / "eval" / name / "evaluation.json").write_text(json.dumps(network))
     export(source, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "Record sets: mine.\n" in text
+    assert "Record sets: mine.\nBegan with the weights `runs/old`: what trained them" in text
+    assert "somebody" not in text
     assert "mine/test: 9\n\n```\nAP50 12.3%\n```" in text
     assert re.findall("of (fits|other-step|other-size|of-a-peer)\n", text) == ["fits"]
     assert "data" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_the_licence_goes_with_the_weights(weights, tmp_path):
+    assert license_in(weights_folder()) == "apache-2.0"
+    assert license_in(weights) is None
+    first = tmp_path / "first"
+    export(weights, first, formats=["safetensors"], license="MIT")
+    for number, source in enumerate((first, first / "weights.safetensors")):
+        out = tmp_path / str(number)
+        export(source, out, formats=["orbax"])
+        assert metadata_of(out / "orbax")["license"].lower() == license_in(out) == "mit"
+    (first / "weights.safetensors").unlink()
+    assert model_of(first)[1]["licence"] == "mit"  # exported on the way
+
+
+def test_all_files_of_a_folder_have_one_licence(weights, tmp_path):
+    out, words = tmp_path / "out", "CC BY-NC 4.0: research only"
+    export(weights, out, formats=["orbax"], license=words)
+    export(weights, out, formats=["safetensors"])
+    said = [metadata_of(out / name)["license"] for name in ("orbax", "weights.safetensors")]
+    assert said == [words, words]
+    card = (out / "README.md").read_text()
+    assert card.startswith(f'---\nlicense: other\nlicense_name: "{words}"\nlibrary_name: ')
+    export(weights, out, formats=["safetensors"], license="MIT")
+    assert not (out / "orbax").exists()
+    assert metadata_of(out / "weights.safetensors")["license"] == "MIT"
+    config, variables = load_weights(weights)
+    variables["params"]["face"]["scale1"]["bias"] += 1.0
+    write_weights(tmp_path / "later", config, variables)
+    export(tmp_path / "later", out)  # of which nobody said a licence
+    assert license_in(out) == ""
 
 
 # --- what does not fit ---------------------------------------------------------------------------

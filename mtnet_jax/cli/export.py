@@ -57,7 +57,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="record sets on which the files that give heads are evaluated beside the weights",
     )
     arguments.add_step(parser)
-    parser.add_argument("--license", default="", metavar="NAME", help="of the weights, as in MIT")
+    parser.add_argument(
+        "--license",
+        default="",
+        metavar="NAME",
+        help="of the weights, as in MIT (default: what the weights say)",
+    )
     parser.set_defaults(run=run)
 
 

@@ -1,6 +1,8 @@
 """The model card of an exported folder: README.md with front matter, as Hugging Face shows it."""
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from mtnet_jax.export.metadata import FRAMES
 
 CARD = "README.md"
 _EVALUATION = "evaluation.txt"  # of `mtnet eval`
+_FENCE = "---\n"  # round the front matter
+_UNKNOWN, _OTHER = "unknown", "other"  # licences of Hugging Face's list
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # of a licence, as SPDX has them
 
 
 def card(
@@ -21,7 +26,7 @@ def card(
     """The text of a model card.
 
     Args:
-      config: of the weights; with `data`, where they come from a work directory.
+      config: of the weights; with `data` and `init`, where they come from a work directory.
       license: of the weights, "" where nobody said.
       formats: names of the formats in the folder.
       evaluations: title -> table of `mtnet eval`.
@@ -55,6 +60,21 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
+def license_in(folder: Path) -> str | None:
+    """The licence of the weights in a folder by its card: "" where that says none, None where there
+    is no card. Identifiers are in small letters."""
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    front = text.split(_FENCE)[1] if text.startswith(_FENCE) else ""
+    said = {key: _unquoted(value) for key, _, value in _pairs(front)}
+    license = said.get("license", _UNKNOWN)
+    if license == _OTHER:
+        license = said.get("license_name", _OTHER)
+    return "" if license == _UNKNOWN else license
+
+
 def evaluations_of(workdir: Path, step: int | None, size: int) -> dict[str, str]:
     """What `mtnet eval` wrote below a work directory of the weights of a step, with inputs of a
     size: its title -> its table. Evaluations that do not say what they are of are taken."""
@@ -77,10 +97,29 @@ def _fits(results: Path, step: int | None, size: int) -> bool:
     return not said or (settings.get("step"), settings.get("size")) == (step, size)
 
 
+def _pairs(front: str) -> list[tuple[str, str, str]]:
+    return [line.partition(": ") for line in front.splitlines()]
+
+
+def _unquoted(text: str) -> str:
+    """A value of front matter, which may stand in the quotes of JSON."""
+    with contextlib.suppress(*NOT_JSON):
+        value = json.loads(text)
+        return value if isinstance(value, str) else text
+    return text
+
+
+def _license_lines(license: str) -> list[str]:
+    """What Hugging Face accepts: an identifier in small letters, or any text as a name."""
+    if not license or _IDENTIFIER.fullmatch(license):
+        return [f"license: {license.lower() or _UNKNOWN}"]
+    return [f"license: {_OTHER}", f"license_name: {json.dumps(license)}"]
+
+
 def _front_matter(license: str) -> str:
     lines = [
         "---",
-        f"license: {license or 'unknown'}",
+        *_license_lines(license),
         "library_name: mtnet_jax",
         "pipeline_tag: object-detection",
         "tags: [head-detection, head-pose-estimation, jax, flax, onnx]",
@@ -102,9 +141,15 @@ def _files(formats: Sequence[str]) -> str:
 def _data(config: ConfigDict) -> str:
     sets: Mapping[str, Any] = config.get("data", {})
     trained = [n for n, each in sets.items() if each["train_split"] and each.get("weight", 1) > 0]
+    said = f"Record sets: {', '.join(trained)}."
     if not trained:
-        return "Not recorded with these weights: ask where they come from."
-    return "Record sets: " + ", ".join(trained) + "."
+        said = "Not recorded with these weights: ask where they come from."
+    init: Mapping[str, Any] = config.get("init", {})
+    for start in filter(None, (init.get("weights"), init.get("darknet_weights"))):
+        # Its end names them; what stands before is of somebody's machine.
+        name = "/".join(Path(start).parts[-2:])
+        said += f"\nBegan with the weights `{name}`: what trained them counts too."
+    return said
 
 
 def _measured(evaluations: Mapping[str, str]) -> str:

@@ -9,14 +9,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.export.card import CARD, card, evaluations_of
+from mtnet_jax.export.card import CARD, card, evaluations_of, license_in
 from mtnet_jax.export.formats import CALIBRATED, FORMATS
 from mtnet_jax.export.graph import require
+from mtnet_jax.export.metadata import LICENSE_KEY, NOT_STATED
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import CONFIG, WEIGHTS, read_config
 from mtnet_jax.sums import sha256_of, write_sums
-from mtnet_jax.weights import export_weights, load_weights
+from mtnet_jax.weights import export_weights, load_weights, metadata_of
 
 
 def export(
@@ -33,7 +34,7 @@ def export(
     """Writes an exported folder: config.json, weights.npz, README.md, a file for each format.
 
     Files of other formats that lie there from an earlier export stay if that was of the same
-    weights and configuration, and go if not.
+    weights, configuration and licence, and go if not.
 
     Args:
       source: weights in any form that `mtnet_jax.weights.load_weights` reads.
@@ -42,7 +43,9 @@ def export(
       half: see `mtnet_jax.weights.write_weights`; the other formats hold the rounded numbers.
       size: side of the network's input in pixels; None: as trained.
       step: which checkpoint of a work directory, see `mtnet_jax.weights.load_step`.
-      license: of the weights; it is said in every file.
+      license: of the weights; it is said in the card, and in the files of other programs that have
+        metadata. Empty: what an earlier export of the same weights to `out` said, or else what the
+        source says.
       calibration: inputs (side, side, 3) uint8 of the network, for 8 bits.
 
     Returns:
@@ -60,10 +63,12 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
-    before = _state(out)
+    before, said = _state(out), license_in(out)
     arrays, number = export_weights(source, out, half=half, size=size, step=step, outputs=outputs)
     written = [arrays]
-    if before != _state(out):
+    same = before == _state(out)
+    license = license or (said if same else "") or _license_of(source)
+    if not same or said is None or said.lower() != license.lower():
         # At once: if what follows is cut short, the next export would take them for its own.
         outputs.remove_outdated(out, [""])
         write_sums(outputs, out, ())  # without what is gone
@@ -87,6 +92,12 @@ def _state(folder: Path) -> tuple[str, str]:
     return sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)
 
 
+def _license_of(source: Path) -> str:
+    """The licence that weights say they have, "" where they say none."""
+    said = metadata_of(source).get(LICENSE_KEY, NOT_STATED)
+    return (license_in(source) or "") if said == NOT_STATED else said
+
+
 def _card_of(
     source: Path,
     config: ConfigDict,
@@ -94,8 +105,9 @@ def _card_of(
     formats: Sequence[str],
     evaluations: Mapping[str, str],
 ) -> str:
-    trained = read_config(source) if (source / CONFIG).exists() else None
-    described = ConfigDict({**config.to_dict(), "data": (trained or {}).get("data", {})})
+    trained = (read_config(source) if (source / CONFIG).exists() else None) or {}
+    how = {name: trained.get(name, {}) for name in ("data", "init")}
+    described = ConfigDict({**config.to_dict(), **how})
     return card(described, license=license, formats=formats, evaluations=evaluations)
 
 

@@ -15,6 +15,7 @@ INPUT, SCORE_THRESHOLD, IOU_THRESHOLD = "images", "score_threshold", "iou_thresh
 HEADS_OUTPUTS = ("boxes", "scores", "labels", "rotations")
 OUTPUT = "predictions"  # of network.onnx
 
+LICENSE_KEY, NOT_STATED = "license", "not stated"
 WEIGHTS_KEY = "weights_sha256"  # of the weights.npz beside which the file was written, or ""
 
 FRAMES = {
@@ -27,7 +28,7 @@ FRAMES = {
 
 
 def describe(config: ConfigDict, *, weights_sha256: str = "", license: str = "") -> dict[str, str]:
-    """What every exported file says of itself: key -> text.
+    """What exported files say of themselves, those with a place for it: key -> text.
 
     Args:
       config: a configuration that predicting can be done with.
@@ -47,5 +48,5 @@ def describe(config: ConfigDict, *, weights_sha256: str = "", license: str = "")
             "to the subject's left, y to the chin, z to the back of the head: a face looks along "
             "minus the third column"
         ),
-        "license": license or "not stated",
+        LICENSE_KEY: license or NOT_STATED,
     }

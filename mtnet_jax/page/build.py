@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
+from mtnet_jax.export.metadata import LICENSE_KEY, NOT_STATED
 from mtnet_jax.heads import FOUND_SCORE
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
@@ -104,7 +105,7 @@ def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
         "iou": config.decode.iou_threshold,
         "classNames": list(config.class_names),
         "frame": config.frame,
-        "licence": stated.get("license", "not stated"),
+        "licence": stated.get(LICENSE_KEY, NOT_STATED),
     }
     return file.read_bytes(), settings
 
