@@ -212,6 +212,23 @@ def test_a_stale_file_is_not_used(weights, tmp_path):
         assert Predictor(tmp_path / "out", score_threshold=SCORE).runtime == "jax"
 
 
+def test_a_changed_configuration_is_not_ignored(weights, tmp_path):
+    """What is changed in config.json would be of no effect in an exported file beside it."""
+    out = tmp_path / "out"
+    export(weights, out, formats=["onnx"])
+    (out / SUMS).unlink()  # it is changed on purpose
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config))  # in other lines
+    assert Predictor(out).runtime == "onnxruntime"
+    (out / "config.json").write_text(json.dumps({**config, "class_names": ["face"]}))
+    with pytest.warns(UserWarning, match=r"with another configuration than .*export it again"):
+        changed = Predictor(out)
+    assert (changed.runtime, changed.class_names) == ("jax", ("face",))
+    (out / "config.json").write_text("{half")
+    with pytest.raises(BadInput, match=r"config\.json is not valid JSON"):
+        Predictor(out)
+
+
 def test_files_of_other_weights_do_not_stay_beside_new_ones(weights, tmp_path, capsys):
     """Of the same weights, one format after another may come. `SHA256SUMS` has what is there."""
     out = tmp_path / "out"

@@ -19,7 +19,14 @@ from mtnet_jax.export.metadata import (
     WEIGHTS_KEY,
 )
 from mtnet_jax.heads import Heads
-from mtnet_jax.saved_config import CONFIG, WEIGHTS, config_of
+from mtnet_jax.saved_config import (
+    CONFIG,
+    SECTIONS,
+    WEIGHTS,
+    config_of,
+    for_prediction,
+    read_config,
+)
 from mtnet_jax.sums import check_sum, sha256_of
 
 
@@ -46,20 +53,36 @@ def open_heads(model: Path | bytes) -> tuple[Any, ConfigDict]:
 
 def open_heads_beside(folder: Path) -> tuple[Any, ConfigDict] | None:
     """As `open_heads`, the exported file in a folder of weights; None where there is none, or, with
-    a warning, where it was made of other weights."""
+    a warning, where it was made of other weights or with another configuration.
+
+    Raises:
+      ValueError: of the file, see `open_heads`, or of the configuration beside it.
+    """
     path = folder / HEADS
     if not path.is_file():
         return None
     session, config = open_heads(path)
     of = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "")
     if of != sha256_of(folder / WEIGHTS):
-        warnings.warn(
-            f"{path} was made of other weights than {folder / WEIGHTS} and is not used: export it "
-            "again, or remove it.",
-            stacklevel=2,
-        )
-        return None
-    return session, config
+        other = f"of other weights than {folder / WEIGHTS}"
+    elif not _agrees(config, folder):
+        other = f"with another configuration than {folder / CONFIG}"
+    else:
+        return session, config
+    warnings.warn(
+        f"{path} was made {other} and is not used: export it again, or remove it.", stacklevel=2
+    )
+    return None
+
+
+def _agrees(config: ConfigDict, folder: Path) -> bool:
+    """Whether the configuration in a folder, where there is one, is this one as far as predicting
+    needs it."""
+    beside = read_config(folder)
+    if beside is None:
+        return True
+    beside = for_prediction(beside, folder / CONFIG)
+    return all(beside.get(name) == config.get(name) for name in SECTIONS)
 
 
 def lone_file(weights: Path) -> Path:
