@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.mirror import weights_here
 from mtnet_jax.outputs import Outputs
-from mtnet_jax.places import place
+from mtnet_jax.places import Place, place
 from mtnet_jax.run_metrics import LAST, Step
 from mtnet_jax.saved_config import (
     CONFIG,
@@ -71,7 +71,7 @@ def load_step(folder: Any, step: Step = LAST) -> tuple[ConfigDict, dict[str, Any
 
 def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any], int | None]:
     exported = folder / WEIGHTS
-    if step != LAST and (folder.is_file() or _is_orbax(folder) or exported.exists()):
+    if step != LAST and (folder.is_file() or is_orbax(folder) or exported.exists()):
         raise BadInput(f"{folder} is no work directory: it holds one state, and no step {step}.")
     if folder.suffix == ".safetensors":
         return *_load_safetensors(folder), None
@@ -84,7 +84,7 @@ def _load(folder: Path, step: Step) -> tuple[ConfigDict, dict[str, Any], int | N
         raise BadInput(
             f"{folder} is not taken by itself: give its folder, or a .onnx or .safetensors file."
         )
-    if _is_orbax(folder):
+    if is_orbax(folder):
         return *_load_orbax(folder), None
     config = _read_config(folder)
     abstract = abstract_variables(build_system(config))
@@ -103,7 +103,7 @@ def metadata_of(source: Path) -> dict[str, Any]:
 
         with safe_open(source, framework="numpy") as stored:
             return stored.metadata() or {}
-    if _is_orbax(source):
+    if is_orbax(source):
         from mtnet_jax.checkpoints import exported_metadata
 
         return exported_metadata(source)
@@ -241,7 +241,7 @@ def _load_safetensors(path: Path) -> tuple[ConfigDict, dict[str, Any]]:
     return config, _as_variables(path, found, abstract_variables(build_system(config)))
 
 
-def _is_orbax(folder: Path) -> bool:
+def is_orbax(folder: Place) -> bool:
     """Whether a folder is what `mtnet export --format orbax` writes, and not a work directory."""
     return (folder / "model").is_dir() and not (folder / CONFIG).exists()
 

@@ -153,6 +153,7 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
         ("other-step", {"step": 7, "size": 64}),
         ("other-size", {"step": None, "size": 96}),
         ("of-a-peer", {}),
+        ("of-8-bits", {"weights": "out/heads-int8.onnx", "step": None, "size": 64}),
     ):
         (source / "eval" / name).mkdir()
         (source / "eval" / name / "evaluation.txt").write_text(f"of {name}\n\nAP50 1 %\n")
@@ -163,7 +164,7 @@ def test_the_card_has_data_and_metrics_of_a_work_directory(weights, tmp_path):
     assert "Record sets: mine.\nBegan with the weights `runs/old`: what trained them" in text
     assert "somebody" not in text
     assert "mine/test: 9\n\n```\nAP50 12.3%\n```" in text
-    assert re.findall("of (fits|other-step|other-size|of-a-peer)\n", text) == ["fits"]
+    assert re.findall("of (fits|other-step|other-size|of-a-peer|of-8-bits)\n", text) == ["fits"]
     assert "data" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 

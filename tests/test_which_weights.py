@@ -7,6 +7,7 @@ import uuid
 import pytest
 from upath import UPath
 
+from mtnet_jax.cli import evaluate
 from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.predicted import predict_split
 from mtnet_jax.page.build import model_of
@@ -32,6 +33,15 @@ def test_an_exported_file_may_be_alone_in_its_folder(alone):
     assert Predictor(alone).runtime == "onnxruntime"
     assert model_of(alone)[0] == (RELEASE / "heads.onnx").read_bytes()
     assert predict_split(alone, DEMO_RECORDS, "test", limit=1).class_names == ("head",)
+
+
+def test_the_evaluation_of_a_file_is_not_that_of_its_folder(tmp_path):
+    (tmp_path / "orbax" / "model").mkdir(parents=True)
+    for name in ("config.json", "heads-int8.onnx", "heads.json"):
+        (tmp_path / name).touch()
+    names = ("", "orbax", "heads-int8.onnx", "heads.json")
+    places = [evaluate._place_of(tmp_path / name) for name in names]
+    assert places == [tmp_path / "eval" / name for name in names]
 
 
 @pytest.mark.parametrize("name", ["", "heads.onnx"])

@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--out",
         type=place_argument,
         metavar="DIR",
-        help="default: eval beside the weights, where there is one",
+        help="default: eval in the folder of the weights; of a file eval/FILE beside it",
     )
     parser.add_argument("--protocol", choices=("matched", "authors"), default="matched")
     parser.add_argument(
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             raise MissingFile(f"There are no weights at {weights}.")
     outputs = Outputs("eval")
     found: dict[str, dict[str, Evaluation]] = {name: {} for name in sets}
-    target = args.out or _beside(args.weights[0]) / "eval"
+    target = args.out or _place_of(args.weights[0])
     with published(target) as out:
         for name, weights in zip(names_of(args.weights), args.weights, strict=True):
             folder = out / name if several else out
@@ -243,5 +243,10 @@ def _compare(
     print(f"\n{text}\ncomparison.txt, .json and plots by yaw: {out}")
 
 
-def _beside(weights: Place) -> Place:
-    return weights.parent if weights.is_file() else weights
+def _place_of(weights: Place) -> Place:
+    """Where the evaluation of weights goes by itself: that of a file or an orbax folder not where
+    that of the folder goes in which it lies."""
+    from mtnet_jax.weights import is_orbax
+
+    alone = weights.is_file() or is_orbax(weights)
+    return weights.parent / "eval" / weights.name if alone else weights / "eval"
