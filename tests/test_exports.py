@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.evaluation import run
 from mtnet_jax.evaluation.metrics import evaluate
-from mtnet_jax.export import safetensors_file
+from mtnet_jax.export import safetensors_file, stablehlo
 from mtnet_jax.export.card import license_in
 from mtnet_jax.export.folder import export
 from mtnet_jax.export.formats import FORMATS
@@ -122,6 +124,19 @@ assert not any("mtnet" in name for name in sys.modules)
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert run.stdout.splitlines() == ["1", "1 1 1"]
+
+
+def test_stablehlo_gives_what_the_documentation_says(weights, tmp_path):
+    stablehlo.write(tmp_path / "it", *load_weights(weights))
+    exported = jax.export.deserialize((tmp_path / "it").read_bytes())
+    given = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    assert {name: value.dtype.name for name, value in given.items()} == {
+        "boxes": "float32",
+        "scores": "float32",
+        "labels": "int32",
+        "rotations": "float32",
+        "valid": "bool",
+    }
 
 
 def test_the_card_says_what_the_weights_are(exported):

@@ -328,19 +328,44 @@ def test_predict_with_onnxruntime(tmp_path):
     assert len(entry["heads"]) == 1
 
 
-@pytest.mark.parametrize("name", ["heads.onnx", "network.onnx"])
-def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, name):
-    """They run as printed, on the files they name, and find the head that the predictor finds."""
+def example_of(name: str) -> str:
+    """The code of the documentation that opens a file."""
     text = (REPOSITORY / "docs" / "export.md").read_text()
     (code,) = (
         code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f'"{name}"' in code
     )
+    return code
+
+
+def test_the_example_of_the_bare_network_is_of_any_classes(monkeypatch, tmp_path):
+    """Of two, and of a configuration of before `decode.vote`."""
+    config = config_of()
+    config.class_names = ("head", "helmet")
+    del config.decode.vote
+    variables = trained_variables(build_system(config).model, 96)
+    onnx_network.write(tmp_path / NETWORK, config, variables)
+    (tmp_path / "image.jpg").write_bytes(IMAGES[0].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(example_of(NETWORK), found)
+    boxes, scores, _, rotations = run_heads(
+        make_heads(config, variables), found["image"][None], 0.0
+    )
+    offset = [found["left"], found["top"]] * 2
+    np.testing.assert_allclose(found["box"] * found["scale"] + offset, boxes[0, 0], rtol=1e-3)
+    np.testing.assert_allclose(found["scores"].max(), scores[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(found["rotation"], rotations[0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["heads.onnx", "network.onnx"])
+def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, name):
+    """They run as printed, on the files they name, and find the head that the predictor finds."""
     writer = {"heads.onnx": onnx_heads, "network.onnx": onnx_network}[name]
     writer.write(tmp_path / name, *load_weights(SMALL))
     (tmp_path / "image.jpg").write_bytes(IMAGES[0].read_bytes())
     monkeypatch.chdir(tmp_path)
     found = {}
-    exec(code, found)
+    exec(example_of(name), found)
     monkeypatch.setattr(both[0], "_second_looks", False)  # a file takes one look
     (head,) = both[0](read_image(IMAGES[0]))
     assert len(capsys.readouterr().out.splitlines()) == 1

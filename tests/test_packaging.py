@@ -47,6 +47,15 @@ def test_pins_lie_in_the_ranges(extra, file):
     assert [name for name, version in pinned.items() if version not in ranges[name]] == []
 
 
+def test_documented_commands_need_no_clone_for_the_weights():
+    """An installed package has no folder `weights`: what ships goes by its name."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    lines = [line.strip() for page in pages for line in page.read_text("utf-8").splitlines()]
+    commands = [line for line in lines if line.startswith("mtnet ")]
+    assert len(commands) > 50
+    assert [line for line in commands if "weights/release" in line] == []
+
+
 def test_the_version_has_one_place(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
