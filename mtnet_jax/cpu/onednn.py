@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax.cpu.instructions import CPU_INFO, instructions
+
 Array = jax.Array
 
 TYPES = (jnp.float32, jnp.bfloat16)
-CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 BFLOAT16 = {"amx_bf16", "avx512_bf16"}  # instructions, as that file names them
 
 
@@ -48,11 +49,7 @@ def knows(dtype: jnp.dtype) -> bool:
 
 def multiplies_bfloat16(cpu_info: Path) -> bool:
     """Whether a processor has instructions for products of bfloat16, as far as a file says."""
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:  # no Linux
-        return False
-    return any(line.startswith("flags") and BFLOAT16 & set(line.split()) for line in lines)
+    return bool(BFLOAT16 & instructions(cpu_info))
 
 
 def compiling() -> AbstractContextManager:
