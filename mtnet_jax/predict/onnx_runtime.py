@@ -131,7 +131,7 @@ def make_session(model: Path | bytes) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if lacks_vnni():
         # Of weights in 8 bits onnxruntime would sum pairs of products in 16 bits, which overflow.
-        # With VNNI they do not, and this would double the time.
+        # With VNNI they do not, and this would about double the time.
         options.add_session_config_entry("session.x64quantprecision", "1")
     source = str(model) if isinstance(model, Path) else model
     try:
