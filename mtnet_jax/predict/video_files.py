@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 
 from mtnet_jax.errors import BadInput, Unavailable
 
@@ -82,9 +83,7 @@ class VideoReader:
                 self._longest_gap = max(self._longest_gap, seconds - self._last)
             self._last, self._count = seconds, self._count + 1
             image = frame.to_ndarray(format="rgb24", width=self._shown_width(frame.width))
-            # Some phones store their images lying and say how to turn them.
-            image = np.rot90(image, frame.rotation // 90 % 4) if frame.rotation else image
-            yield TimedImage(np.ascontiguousarray(image), seconds)
+            yield TimedImage(np.ascontiguousarray(_upright(image, frame)), seconds)
 
     def lacks(self) -> str:
         """What of the video could not be read, in words; empty where nothing lacks."""
@@ -163,6 +162,24 @@ class VideoReader:
         if whole is None or len(self._container.streams) > 1:  # sound may be longer than its images
             return None
         return whole / av.time_base
+
+
+def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """A frame's image as its file says how to show it: some phones store their images lying, and
+    those of the camera at their front mirrored."""
+    if _is_mirrored(frame):
+        image = image[::-1]  # `rotation` says where rows point; columns point the other way
+    return np.rot90(image, frame.rotation // 90 % 4)
+
+
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    said: Any = frame.side_data  # of more kinds than PyAV's type hints know
+    matrix = said.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return False
+    # (x, y) is shown at (ax + cy, bx + dy); as floats, in which the products have room
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).astype(float)
+    return a * d < b * c
 
 
 class VideoWriter:
