@@ -73,3 +73,9 @@ def test_images_are_turned_and_mirrored_as_the_file_says(tmp_path, matrix):
     expected = shown(image, *matrix)
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+def test_a_name_with_a_colon_is_that_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_clip(tmp_path / "2024-05-01T12:30:00.mp4", corners(64, 48))
+    assert len(images_of(Path(path.name))) == 1

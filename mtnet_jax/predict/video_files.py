@@ -50,6 +50,7 @@ class VideoReader:
         if isinstance(source, Path):
             with source.open("rb"):  # a file that is missing or locked says so better than FFmpeg
                 pass
+            source = source.absolute()  # else a name with a colon would be an address to FFmpeg
         options = {"rtsp_transport": "tcp"} if str(source).startswith("rtsp") else {}
         try:
             self._container = av.open(
