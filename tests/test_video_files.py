@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
+from mtnet_jax.errors import BadInput
 from mtnet_jax.predict.video_files import VideoReader
 
 IDENTITY = (1, 0, 0, 1)
@@ -79,3 +82,50 @@ def test_a_name_with_a_colon_is_that_of_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_clip(tmp_path / "2024-05-01T12:30:00.mp4", corners(64, 48))
     assert len(images_of(Path(path.name))) == 1
+
+
+QUALITIES = """#EXTM3U
+#EXT-X-STREAM-INF:BANDWIDTH=1000,RESOLUTION=32x24
+small.m3u8
+#EXT-X-STREAM-INF:BANDWIDTH=9000,RESOLUTION=128x96
+large.m3u8
+#EXT-X-STREAM-INF:BANDWIDTH=4000,RESOLUTION=64x48
+middle.m3u8
+"""
+PLAYLIST = """#EXTM3U
+#EXT-X-TARGETDURATION:3
+#EXTINF:2.4,
+{name}.ts
+#EXT-X-ENDLIST
+"""
+
+
+def test_of_several_qualities_the_largest_is_looked_at(tmp_path):
+    for name, width in (("small", 32), ("middle", 64), ("large", 128)):
+        # FFmpeg knows a transport stream by the number of its packets.
+        write_clip(tmp_path / f"{name}.ts", corners(width, width * 3 // 4), frames=60)
+        (tmp_path / f"{name}.m3u8").write_text(PLAYLIST.format(name=name))
+    (tmp_path / "all.m3u8").write_text(QUALITIES)
+    assert [image.shape for image in images_of(tmp_path / "all.m3u8")] == [(96, 128, 3)] * 60
+
+
+@pytest.mark.parametrize("with_video", [True, False])
+def test_a_cover_is_no_video(tmp_path, with_video):
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 128, 96, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        packet = av.Packet(cv2.imencode(".jpg", corners(128, 96))[1].tobytes())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        if with_video:
+            film = container.add_stream("libx264", rate=25)
+            film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+            frame = av.VideoFrame.from_ndarray(corners(64, 48), format="rgb24")
+            container.mux([*film.encode(frame), *film.encode()])
+        container.mux(packet)
+    if with_video:
+        assert [image.shape for image in images_of(path)] == [(48, 64, 3)]
+    else:
+        with pytest.raises(BadInput, match="holds no images"):
+            images_of(path)

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 
 from mtnet_jax.errors import BadInput, Unavailable
 
@@ -63,10 +65,11 @@ class VideoReader:
                 else "it is damaged, or in a format FFmpeg cannot read."
             )
             raise BadInput(f"{self.name} cannot be opened: {cure} ({_reason(error)})") from error
-        if not self._container.streams.video:
+        stream = _largest_stream(self._container)
+        if stream is None:
             self._container.close()
             raise BadInput(f"{self.name} holds no images: it has sound alone, or nothing.")
-        self._stream = self._container.streams.video[0]
+        self._stream = stream
         self._stream.thread_type = "AUTO"
         self.rate = float(self._stream.average_rate or USUAL_RATE)  # frames a second, on average
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
@@ -163,6 +166,19 @@ class VideoReader:
         if whole is None or len(self._container.streams) > 1:  # sound may be longer than its images
             return None
         return whole / av.time_base
+
+
+def _largest_stream(container: InputContainer) -> av.VideoStream | None:
+    """The stream of the most pixels: an address may offer several, in any order.
+
+    A picture that is attached, as the cover of a record, is no video.
+    """
+    moving = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    return max(moving, key=lambda stream: stream.width * stream.height, default=None)
 
 
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
