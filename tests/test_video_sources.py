@@ -19,7 +19,7 @@ from mtnet_jax.predict import predictor
 from mtnet_jax.predict.video import as_video, named, predict_video
 from mtnet_jax.predict.video_files import TICKS, VideoReader, VideoWriter
 from tests.image_files import written
-from tests.test_video import ODD, Nobody, times_of
+from tests.test_video import ODD, Nobody, Screen, times_of
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -139,10 +139,20 @@ def test_pixels_that_are_no_squares_are_made_squares(tmp_path, shape, width):
     assert (image[:, width // 2 + 4 :] > 170).all()
 
 
+def test_a_window_that_is_ended_leaves_nothing_lacking(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(predictor, "Predictor", lambda *_, **__: Nobody())
+    Screen(monkeypatch, keys=[-1, -1, ord("q")])
+    out = tmp_path / "out"
+    assert main(["predict", str(ODD / "variable.mp4"), "--show", "--out", str(out)]) == 0
+    assert "mtnet predict:" not in capfd.readouterr().err
+    assert len(times_of(out / "variable.jsonl")) == 3
+
+
 def test_what_a_video_lacks():
     """Numbers of frames alone say nothing: a trimmed file may announce more than it shows."""
     reader = object.__new__(VideoReader)
     reader._live, reader._longest_gap, reader._may_hide_frames = False, 0.04, True
+    reader._at_end = True
     reader._length = lambda: 15.0
     for count, last, damaged, broken, said in (
         (375, 14.96, 0, False, ""),

@@ -75,6 +75,7 @@ class VideoReader:
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
         self.damaged = 0  # packets that could not be decoded
         self._broken = False  # the file or the stream itself
+        self._at_end = False  # nothing comes after the last frame that was asked for
         self._may_hide_frames = "mp4" in self._container.format.name  # by its edit list
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
         began = self._container.start_time
@@ -88,6 +89,7 @@ class VideoReader:
             self._last, self._count = seconds, self._count + 1
             image = frame.to_ndarray(format="rgb24", width=self._shown_width(frame.width))
             yield TimedImage(np.ascontiguousarray(_upright(image, frame)), seconds)
+        self._at_end = True
 
     def lacks(self) -> str:
         """What of the video could not be read, in words; empty where nothing lacks."""
@@ -97,6 +99,8 @@ class VideoReader:
         return ", ".join(filter(None, said))
 
     def _ends_early(self) -> str:
+        if not self._at_end:  # who looked no further misses nothing
+            return ""
         if self._broken:  # what comes after cannot be found
             return f"breaks off after {self._count} frames, {self._last:.1f} seconds"
         length = self._length()
