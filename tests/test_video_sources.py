@@ -9,6 +9,7 @@ from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from mtnet_jax.predict import predictor
 from mtnet_jax.predict.video import as_video, named, predict_video
 from mtnet_jax.predict.video_files import TICKS, VideoReader, VideoWriter
 from tests.image_files import written
-from tests.test_video import ODD, Nobody, Screen, times_of
+from tests.test_video import ODD, Camera, Nobody, Screen, stamps, times_of
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -146,6 +147,27 @@ def test_a_window_that_is_ended_leaves_nothing_lacking(tmp_path, monkeypatch, ca
     assert main(["predict", str(ODD / "variable.mp4"), "--show", "--out", str(out)]) == 0
     assert "mtnet predict:" not in capfd.readouterr().err
     assert len(times_of(out / "variable.jsonl")) == 3
+
+
+class Unplugged(Camera):
+    """Gives three frames and no more."""
+
+    def read(self):
+        good, image = super().read()
+        return good and self.reads <= 3, image
+
+
+def test_a_camera_that_is_unplugged_is_a_fault_and_its_recording_stays(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(predictor, "Predictor", lambda *_, **__: Nobody())
+    monkeypatch.setattr(cv2, "VideoCapture", Unplugged)
+    assert main(["predict", "0", "--out", str(tmp_path)]) == 1
+    said = "mtnet predict: camera 0 gave no more images after 3 frames, "
+    assert said in capfd.readouterr().err
+    monkeypatch.undo()
+    assert len(times_of(tmp_path / "camera0.jsonl")) == 3
+    assert len(stamps(tmp_path / "camera0.mp4")) == 3
 
 
 def test_what_a_video_lacks():

@@ -1,5 +1,6 @@
 """Heads in videos and before cameras: an annotated video and JSON lines, or a live window."""
 
+import itertools
 import os
 import re
 import time
@@ -172,19 +173,25 @@ class _Camera:
         if not self._capture.isOpened():
             self._capture.release()
             raise BadInput(f"{self.name} cannot be opened: is it connected, and free?")
+        self._lacks = ""
 
     def __iter__(self) -> Iterator[TimedImage]:
-        start = None
-        while True:
+        start, seconds = None, 0.0
+        for count in itertools.count():
             good, image = self._capture.read()
             if not good:
+                self._lacks = (
+                    f"gave no more images after {count} frames, {seconds:.1f} seconds: "
+                    "is it still connected?"
+                )
                 return
             now = time.monotonic()
             start = now if start is None else start
-            yield TimedImage(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), now - start)
+            seconds = now - start
+            yield TimedImage(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), seconds)
 
     def lacks(self) -> str:
-        return ""
+        return self._lacks
 
     def close(self) -> None:
         self._capture.release()
