@@ -268,3 +268,12 @@ def test_an_image_too_large_for_its_format_is_named_with_a_cure():
     with pytest.raises(Unavailable, match=r"8 x 70000 pixels .* as \.jpg .*fewer parts.*\.png"):
         encode_image(image, ".jpg")
     assert encode_image(image, ".png")
+
+
+def test_a_file_of_an_unknown_ending_may_be_a_video_of_another_name(tmp_path, capfd, predictor):
+    paths = [tmp_path / name for name in ("clip.xyz", "photo.jpg", "missing.xyz")]
+    for path in paths[:2]:
+        path.write_bytes(b"no image")
+    assert predict_files(predictor, paths, out=None, json_file=None) == paths
+    said = [line for line in capfd.readouterr().err.splitlines() if "cannot read" in line]
+    assert ["names of videos end in .mp4, " in line for line in said] == [True, False, False]

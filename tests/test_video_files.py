@@ -9,6 +9,7 @@ import pytest
 from av.stream import Disposition
 
 from mtnet_jax.errors import BadInput
+from mtnet_jax.predict.video import as_video
 from mtnet_jax.predict.video_files import VideoReader
 
 IDENTITY = (1, 0, 0, 1)
@@ -22,9 +23,11 @@ def corners(width: int, height: int) -> np.ndarray:
     return image
 
 
-def write_clip(path: Path, image: np.ndarray, frames: int = 1, code: str = "libx264") -> Path:
+def write_clip(
+    path: Path, image: np.ndarray, frames: int = 1, code: str = "libx264", form: str | None = None
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(code, rate=25)
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
@@ -129,3 +132,30 @@ def test_a_cover_is_no_video(tmp_path, with_video):
     else:
         with pytest.raises(BadInput, match="holds no images"):
             images_of(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "code"),
+    [
+        *((".vob", "vob", "mpeg2video"), (".mpe", "mpeg", "mpeg1video")),
+        *((".mxf", "mxf", "mpeg2video"), (".asf", "asf", "wmv2"), (".wtv", "wtv", "mpeg2video")),
+        *((".f4v", "f4v", "libx264"), (".qt", "mov", "libx264"), (".divx", "avi", "mpeg4")),
+        *((".m1v", "mpeg1video", "mpeg1video"), (".M2V", "mpeg2video", "mpeg2video")),
+        *((".h264", "h264", "libx264"), (".y4m", "yuv4mpegpipe", "wrapped_avframe")),
+        *((".ogg", "ogg", "libvpx"), (".ivf", "ivf", "libvpx-vp9"), (".nut", "nut", "mpeg4")),
+        *(
+            (".dv", "dv", "dvvideo"),
+            (".m2t", "mpegts", "mpeg2video"),
+            (".mk3d", "matroska", "h264"),
+        ),
+    ],
+)
+def test_every_kind_of_video_is_known_by_its_name_and_read_whole(tmp_path, suffix, form, code):
+    size = (720, 576) if code == "dvvideo" else (64, 48)
+    path = write_clip(tmp_path / f"clip{suffix}", corners(*size), 60, code, form)
+    assert as_video(path) == path
+    reader = VideoReader(path)
+    times = [seconds for _, seconds in reader]
+    assert times == pytest.approx(np.arange(60) / 25, abs=0.05)
+    assert (reader.lacks(), reader.rate) == ("", 25)
+    reader.close()

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: one list of formats, and nothing is left out uncounted."""
+"""Which files are images or videos by their endings, and what folders hold, nothing uncounted."""
 
 import os
 from collections import Counter
@@ -16,6 +16,14 @@ IMAGE_SUFFIXES = (
 )
 # Formats of images that OpenCV may be built without: the file itself says whether it can be read.
 DOUBTFUL_SUFFIXES = (".heic", ".heif", ".jxl", ".exr", ".hdr", ".ras", ".sr", ".pxm", ".pfm")
+# What FFmpeg reads; some of these hold one image after another and nothing else (.h264, .y4m).
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".f4v", ".3gp", ".3g2", ".mkv", ".mk3d", ".webm", ".avi"),
+    *(".divx", ".wmv", ".asf", ".flv", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".mod", ".tod"),
+    *(".ts", ".mts", ".m2ts", ".m2t", ".tp", ".trp", ".m3u8", ".mxf", ".dv", ".dif", ".wtv"),
+    *(".ogv", ".ogg", ".ogm", ".rm", ".rmvb", ".nut", ".ivf", ".mjpeg", ".mjpg", ".m1v", ".m2v"),
+    *(".mpv", ".y4m", ".h264", ".264", ".h265", ".265", ".hevc", ".obu"),
+)
 NO_IMAGE = "no image"  # how the reason of such a file begins
 _OTHER_SYSTEMS = ("thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx")
 

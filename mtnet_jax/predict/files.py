@@ -12,7 +12,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mtnet_jax.data.listing import IMAGE_SUFFIXES, Listing, list_images
+from mtnet_jax.data.listing import (
+    DOUBTFUL_SUFFIXES,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Listing,
+    list_images,
+)
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
 from mtnet_jax.outputs import JsonLines, JsonList, Outputs
 from mtnet_jax.predict.draw import draw_heads
@@ -130,8 +136,16 @@ def _readable(images: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np
         try:
             yield path, read_image(path)
         except (OSError, BadRecord) as error:
-            tqdm.write(f"cannot read an image: {error}", file=sys.stderr)
+            tqdm.write(f"cannot read an image: {error}{_other_kind(path)}", file=sys.stderr)
             failed.append(path)
+
+
+def _other_kind(path: Path) -> str:
+    """What is said of a file that cannot be read, and whose name does not say that it is an
+    image."""
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *DOUBTFUL_SUFFIXES) or not path.is_file():
+        return ""
+    return f" (It was read as an image: names of videos end in {', '.join(VIDEO_SUFFIXES)}.)"
 
 
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from mtnet_jax.data.listing import VIDEO_SUFFIXES
 from mtnet_jax.errors import BadInput, Terminated
 from mtnet_jax.outputs import JsonLines, Outputs
 from mtnet_jax.predict.draw import draw_heads
@@ -26,10 +27,6 @@ from mtnet_jax.predict.summary import Person
 from mtnet_jax.predict.video_files import TimedImage, VideoReader, VideoWriter, without_password
 from mtnet_jax.predict.window import Window
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"),
-    *(".ts", ".mts", ".m2ts", ".flv", ".3gp", ".3g2", ".ogv", ".mjpeg", ".mjpg"),
-)
 URL_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "hls")
 
 UNKNOWN_RATE = 25.0  # frames a second, of cameras that do not say theirs

@@ -71,7 +71,9 @@ class VideoReader:
             raise BadInput(f"{self.name} holds no images: it has sound alone, or nothing.")
         self._stream = stream
         self._stream.thread_type = "AUTO"
-        self.rate = float(self._stream.average_rate or USUAL_RATE)  # frames a second, on average
+        # Frames a second, on average; that of DV, as FFmpeg has it, is the rate of its clock.
+        rates = filter(None, (stream.average_rate, stream.guessed_rate))
+        self.rate = float(min(rates, default=USUAL_RATE))
         self.announced = 0 if self._live else self._stream.frames  # 0 where nobody knows
         self.damaged = 0  # packets that could not be decoded
         self._broken = False  # the file or the stream itself
