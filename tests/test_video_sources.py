@@ -149,6 +149,22 @@ def test_a_window_that_is_ended_leaves_nothing_lacking(tmp_path, monkeypatch, ca
     assert len(times_of(out / "variable.jsonl")) == 3
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_camera_beside_a_video_is_recorded_only_where_it_is_asked_for(
+    tmp_path, monkeypatch, asked
+):
+    """Before a window it ends with a key; a recording would go on until it is interrupted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predictor, "Predictor", lambda *_, **__: Nobody())
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    screen = Screen(monkeypatch, keys=[-1, ord("q")])
+    words = ["predict", str(ODD / "variable.mp4"), "0", *(("--out", "heads") if asked else ())]
+    assert main(words) == 0
+    recorded = ["camera0.jsonl", "camera0.mp4"] if asked else []
+    assert written(tmp_path / "heads") == [*recorded, "variable.jsonl", "variable.mp4"]
+    assert len(screen.shown) == (0 if asked else 3)  # two frames, and the window is closed
+
+
 class Unplugged(Camera):
     """Gives three frames and no more."""
 

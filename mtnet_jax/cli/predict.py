@@ -148,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = [
         Path(entry) for entry, source in zip(args.inputs, sources, strict=True) if source is None
     ]
+    asked_for = args.out  # the default is for images and videos, a camera without it is shown
     _check_arguments(args, inputs, videos)
     if args.track:
         require_tracker()
@@ -175,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
     if videos:
         predictor = Predictor(args.weights, **{"tile": None, **options, **given})
     for source in videos:
-        failed += _predict_video(args, outputs, predictor, source)
+        out = asked_for if isinstance(source, int) else args.out
+        failed += _predict_video(args, outputs, predictor, source, out)
     return 1 if failed else 0
 
 
@@ -256,7 +258,7 @@ def _status(args: argparse.Namespace):
     return sys.stderr if Path("-") in (args.json, args.jsonl) else sys.stdout
 
 
-def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
+def _predict_video(args: argparse.Namespace, outputs, predictor, source, out) -> int:
     from mtnet_jax.predict import summary
     from mtnet_jax.predict.video import named, predict_video
 
@@ -265,7 +267,7 @@ def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
         played = predict_video(
             predictor,
             source,
-            out=args.out,
+            out=out,
             cube=args.cube,
             track=args.track,
             show=args.show,
@@ -278,8 +280,8 @@ def _predict_video(args: argparse.Namespace, outputs, predictor, source) -> int:
     rate = played.frames / played.seconds
     say = functools.partial(print, file=_status(args))
     say(f"{name}: {played.frames} frames, {rate:.1f} a second")
-    if args.out is not None:
-        say(f"annotated video and JSON lines: {args.out}")
+    if out is not None:
+        say(f"annotated video and JSON lines: {out}")
     if played.persons is not None:
         say(summary.table(played.persons))
     for fault in (played.lacks and f"{name} {played.lacks}", played.unwritten):
