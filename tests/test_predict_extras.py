@@ -93,9 +93,17 @@ def test_crops_and_text_files(tmp_path):
     assert written(out / "crops") == []
 
 
-@pytest.mark.parametrize("option", ["crops", "txt"])
-def test_files_of_the_user_among_the_extras_are_seen_before_the_work(tmp_path, option, capsys):
-    name = {"crops": f"crops/{IMAGES[1].stem}_1.png", "txt": f"labels/{IMAGES[1].stem}.txt"}[option]
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("crops", f"crops/{IMAGES[1].stem}_1.png"),
+        ("crops", f"crops/{IMAGES[1].stem}_12.png"),  # of a head of an earlier run
+        ("txt", f"labels/{IMAGES[1].stem}.txt"),
+    ],
+)
+def test_files_of_the_user_among_the_extras_are_seen_before_the_work(
+    tmp_path, option, name, capsys
+):
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text("of the user")
     words = ["predict", *map(str, IMAGES[:2]), "--out", str(tmp_path), f"--save-{option}"]

@@ -212,16 +212,17 @@ def _check_arguments(args: argparse.Namespace, inputs: list[Path], videos: list)
 
 
 def _predict_images(args: argparse.Namespace, outputs, predictor, images) -> int:
-    from mtnet_jax.predict.extras import CROPS, crop_of, text_of, write_crops, write_text
+    from mtnet_jax.predict.extras import CROPS, check_crops, text_of, write_crops, write_text
     from mtnet_jax.predict.files import overlay_names, predict_files
     from mtnet_jax.predict.window import Window
 
     # What stands where crops and texts would go is said before the work.
     beside = args.out if args.save_crops or args.save_txt else None
-    for path, overlay in overlay_names(outputs, images, beside).items():
-        if args.save_crops:
-            outputs.check(crop_of(overlay, 1), str(path.resolve()))
-        if args.save_txt:
+    overlays = overlay_names(outputs, images, beside)
+    if args.save_crops:
+        check_crops(outputs, overlays)
+    if args.save_txt:
+        for path, overlay in overlays.items():
             outputs.check(text_of(overlay), str(path.resolve()))
 
     def more(overlay, image, heads, of) -> None:

@@ -1,5 +1,8 @@
 """What `mtnet predict` can write of each image beside its overlay: crops of heads, text files."""
 
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from mtnet_jax.predict.files import write_image
 from mtnet_jax.predict.head import Head
 
 CROPS, TEXTS = "crops", "labels"  # folders beside the overlays
+_CROP = re.compile(r"(?P<name>.*)_[1-9][0-9]*", re.DOTALL)
 
 
 def crop_of(overlay: Path, number: int) -> Path:
@@ -19,6 +23,26 @@ def crop_of(overlay: Path, number: int) -> Path:
 def text_of(overlay: Path) -> Path:
     """Where the text file of an image goes."""
     return overlay.parent / TEXTS / f"{overlay.stem}.txt"
+
+
+def check_crops(outputs: Outputs, overlays: Mapping[Path, Path]) -> None:
+    """Raises unless crops of any number of heads may be written: before the work.
+
+    Args:
+      outputs: of the command.
+      overlays: image -> its overlay, all in one folder.
+
+    Raises:
+      FileInTheWay, BadInput, Unavailable: see `Outputs.check`.
+    """
+    standing = defaultdict(list)  # name of the image -> its crops of an earlier run
+    for folder in {crop_of(overlay, 1).parent for overlay in overlays.values()}:
+        for file in folder.glob("*.png"):
+            if crop := _CROP.fullmatch(file.stem):
+                standing[crop["name"]].append(file)
+    for path, overlay in overlays.items():
+        for crop_file in (crop_of(overlay, 1), *standing[overlay.stem]):
+            outputs.check(crop_file, str(path.resolve()))
 
 
 def write_crops(
