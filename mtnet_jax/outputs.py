@@ -77,6 +77,14 @@ class Outputs:
                 "choose another place for the output."
             )
 
+    def made(self, path: Path) -> bool:
+        """Whether this command made a file, of any input, and nobody has changed it since."""
+        entries = self._made_in(path.parent).get(path.name, [])
+        ours = [entry["sha256"] for entry in entries if entry["command"] == self._command]
+        with contextlib.suppress(OSError):  # one that cannot be read is not known
+            return bool(ours) and _digest(path) in ours
+        return False
+
     def own_name(self, folder: Path, stem: str, suffix: str, of: str) -> Path:
         """The file of an input: STEM, or STEM_2, ... where that is of another input.
 

@@ -145,6 +145,21 @@ def test_overlays_of_an_earlier_run_are_not_predicted(tmp_path):
     assert len(find_images([tmp_path]).images) == 3
 
 
+def test_what_an_earlier_run_made_is_no_photograph(tmp_path, rng, predictor):
+    """Whatever the folder is called, and unless it was asked for; what the user changed is his."""
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, noise_image(rng, 20, 20))
+    first = find_images([tmp_path]).images
+    predict_files(predictor, first, out=tmp_path / "heads", json_file=None)
+    Outputs("eval").write(tmp_path / "plot.png", "of another command")
+    again = find_images([tmp_path])
+    assert again.images == [*first, tmp_path / "plot.png"]
+    assert again.left_out["made by an earlier run"] == 2
+    assert len(find_images([tmp_path / "heads"]).images) == 2
+    write_image(tmp_path / "heads" / "a.png", noise_image(rng, 20, 20))
+    assert find_images([tmp_path]).images == [*first, tmp_path / "heads" / "a.png", again.images[2]]
+
+
 def test_an_input_is_never_overwritten(tmp_path, rng, predictor):
     path = tmp_path / "a.png"
     write_image(path, noise_image(rng, 20, 20))

@@ -34,7 +34,8 @@ def find_images(
 ) -> Listing:
     """Files as they are; folders become the images in them and below, sorted.
 
-    An input that does not exist stays in the list: reading it fails, and is reported then.
+    An input that does not exist stays in the list: reading it fails, and is reported then. Overlays
+    and crops that `mtnet predict` made earlier are left out, unless a folder holds no other images.
 
     Args:
       inputs: files and folders.
@@ -47,7 +48,7 @@ def find_images(
     Raises:
       FileNotFoundError: a folder without images.
     """
-    found = Listing()
+    found, earlier = Listing(), Outputs("predict")
     for entry in map(Path, inputs):
         if not entry.is_dir():
             found.images.append(entry)
@@ -58,6 +59,10 @@ def find_images(
                 f"No image in the folder {entry} (looked for {', '.join(IMAGE_SUFFIXES)})"
                 + (f"; {inside}." if inside.left_out else ".")
             )
+        made = {path for path in inside.images if earlier.made(path)}
+        if len(made) < len(inside.images):
+            inside.images = [path for path in inside.images if path not in made]
+            inside.left_out.update({"made by an earlier run": len(made)} if made else {})
         found.images += inside.images
         found.left_out += inside.left_out
     once = dict.fromkeys(found.images)
