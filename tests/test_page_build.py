@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import re
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from mtnet_jax.cli import main
 from mtnet_jax.errors import BadInput, FileInTheWay, MissingFile, Unavailable
+from mtnet_jax.outputs import PARTIAL, Outputs
 from mtnet_jax.page import build, runtime
 from mtnet_jax.page.serve import HEADERS, make_server
 from tests.image_files import written
@@ -81,6 +83,26 @@ def test_only_a_page_of_this_command_is_written_over(parts, tmp_path):
     with pytest.raises(FileInTheWay, match="was changed since it was made"):
         build.write_page(tmp_path / "any", own)
     assert (own / build.INDEX).read_text() == page
+
+
+def test_a_page_that_was_cut_short_is_written_again(parts, monkeypatch, tmp_path):
+    def killed(self, partial, path, of, put=Outputs._put_in_place):
+        if path.name == build.INDEX:
+            os.link(partial, path.with_name(f"{path.name}.of_the_killed{PARTIAL}"))
+            raise KeyboardInterrupt
+        put(self, partial, path, of)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(Outputs, "_put_in_place", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build.write_page(tmp_path / "any", out)
+    assert build.INDEX not in written(out)
+    (out / "mine.txt").write_text("of the user")
+    with pytest.raises(FileInTheWay, match="holds other things"):
+        build.write_page(tmp_path / "any", out)
+    (out / "mine.txt").unlink()
+    assert build.write_page(tmp_path / "any", out).is_file()
 
 
 def test_a_package_that_is_another_one(tmp_path):

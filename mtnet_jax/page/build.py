@@ -20,7 +20,7 @@ from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.export.metadata import LICENSE_KEY, NOT_STATED
 from mtnet_jax.heads import FOUND_SCORE
-from mtnet_jax.outputs import Outputs
+from mtnet_jax.outputs import MADE, PARTIAL, Outputs
 from mtnet_jax.page.runtime import SCRIPT, VERSION, WASM, licences, runtime_files
 from mtnet_jax.predict import close_look, far_look, tiles, turned_look
 from mtnet_jax.predict.onnx_runtime import lone_file, open_heads, open_heads_beside
@@ -77,8 +77,14 @@ def check_out(out: Path) -> None:
     """Raises FileExistsError where writing could replace what is not of this command."""
     if out.exists() and not out.is_dir():
         raise FileInTheWay(f"--out {out} is a file: name a folder.")
-    if out.is_dir() and any(out.iterdir()) and not _is_page(out / INDEX):
-        raise FileInTheWay(f"--out {out} holds other things than a page of mtnet: choose another.")
+    if not out.is_dir() or _is_page(out / INDEX):
+        return
+    outputs = Outputs("page")  # of a first page that was cut short index.html is not there yet
+    for path in out.iterdir():
+        if not (path.name == MADE or path.suffix == PARTIAL or outputs.made(path)):
+            raise FileInTheWay(
+                f"--out {out} holds other things than a page of mtnet: choose another."
+            )
 
 
 def model_of(weights: Path) -> tuple[bytes, dict[str, Any]]:
