@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -163,6 +164,30 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(monkeypatch, tmp_path):
     assert kept.read_bytes() == b"fetched"
     monkeypatch.setattr(runtime, "_fetched", lambda: pytest.fail("fetched twice"))
     assert runtime.runtime_files() == {"data": b"fetched"}
+
+
+def test_a_cache_that_cannot_be_written_loses_no_page(monkeypatch, tmp_path, capsys):
+    (tmp_path / "mtnet_jax").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(runtime, "_fetched", lambda: b"fetched")
+    monkeypatch.setattr(runtime, "_taken_apart", lambda data, origin: {"data": data})
+    assert runtime.runtime_files() == {"data": b"fetched"}
+    said = capsys.readouterr().err
+    assert f"{runtime.NAME} cannot be kept (" in said
+    assert "XDG_CACHE_HOME" in said
+
+
+def test_a_cache_that_is_full_keeps_no_half_of_a_package(monkeypatch, tmp_path):
+    def full(self, data):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(runtime, "_fetched", lambda: b"fetched")
+    monkeypatch.setattr(runtime, "_taken_apart", lambda data, origin: {"data": data})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert runtime.runtime_files() == {"data": b"fetched"}
+    assert written(runtime.cache_folder()) == []
 
 
 def test_weights_that_are_not_there_are_named(capsys, tmp_path):

@@ -5,9 +5,11 @@ copy of the package can be given instead where there is no network.
 """
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import os
+import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -46,8 +48,9 @@ def runtime_files(package: Path | None = None) -> dict[str, bytes]:
             raise MissingFile(f"There is no file {package}.")
         return _taken_apart(package.read_bytes(), str(package))
     kept = cache_folder() / NAME
-    if kept.is_file() and is_genuine(data := kept.read_bytes()):
-        return _taken_apart(data, str(kept))
+    with contextlib.suppress(OSError):  # there is none yet, or it cannot be read
+        if is_genuine(data := kept.read_bytes()):
+            return _taken_apart(data, str(kept))
     data = _fetched()
     files = _taken_apart(data, "what the registry sent")
     _keep(kept, data)
@@ -121,7 +124,16 @@ def _fetched() -> bytes:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
+    """Keeps the package, if it can be: the page needs it now, the cache only the next time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            part.write_bytes(data)
+            part.replace(path)
+    except OSError as error:
+        print(
+            f"{path} cannot be kept ({error}), so the next page fetches it again: name another "
+            "place in $XDG_CACHE_HOME.",
+            file=sys.stderr,
+        )
