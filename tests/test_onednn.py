@@ -216,6 +216,20 @@ def test_the_folded_network_equals_the_network():
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+def test_threads_that_compile_at_once_leave_the_cache_as_it_was():
+    def threshold():
+        return jax.config.jax_persistent_cache_min_compile_time_secs
+
+    before = threshold()
+    first, second = onednn.compiling(), onednn.compiling()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threshold() == float("inf")  # the second one compiles yet
+    second.__exit__(None, None, None)
+    assert threshold() == before
+
+
 def test_nothing_is_offered_to_the_persistent_cache(tmp_path):
     # Writing a program with these calls fails, which JAX reports as a warning: an error here.
     before = jax.config.jax_compilation_cache_dir

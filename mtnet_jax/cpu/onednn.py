@@ -11,8 +11,9 @@ import functools
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,33 @@ def compiling() -> AbstractContextManager:
     XLA cannot write such programs to a file: JAX's persistent compilation cache would try, fail and
     warn each time. It is left alone inside.
     """
-    return _not_stored() if available() else nullcontext()
+    return _not_stored if available() else nullcontext()
 
 
-@contextmanager
-def _not_stored() -> Iterator[None]:
-    name = "jax_persistent_cache_min_compile_time_secs"
-    least = getattr(jax.config, name)
-    jax.config.update(name, float("inf"))
-    try:
-        yield
-    finally:
-        jax.config.update(name, least)
+class _NotStored:
+    """Sets the cache's threshold out of reach. It is the process's, and several threads may be
+    inside: the first one in notes what it was, and the last one out puts it back."""
+
+    _NAME = "jax_persistent_cache_min_compile_time_secs"
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._least = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._least = getattr(jax.config, self._NAME)
+                jax.config.update(self._NAME, float("inf"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                jax.config.update(self._NAME, self._least)
+
+
+_not_stored = _NotStored()
 
 
 @functools.cache
@@ -87,7 +103,7 @@ def _right_in(dtype: np.dtype) -> bool:
     image = np.arange(18).astype(dtype).reshape(1, 3, 3, 2)  # the sums are exact
     kernel = np.arange(12).astype(dtype).reshape(1, 2, 3, 2)  # outputs before inputs
     try:
-        with _not_stored(), jax.ensure_compile_time_eval():
+        with _not_stored, jax.ensure_compile_time_eval():
             call = functools.partial(convolution, padding=((1, 0), (0, 1)))
             swapped = jax.jit(functools.partial(call, stride=1, inputs_last=True))(image, kernel)
             strided = jax.jit(functools.partial(call, stride=2))(image, kernel.swapaxes(2, 3))
