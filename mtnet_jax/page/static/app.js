@@ -106,8 +106,9 @@ async function open(file) {
   stopCamera();
   const mine = wish;
   try {
-    // As the file has its colours, upright as its EXIF entry says: what Python reads.
-    const image = await createImageBitmap(file, {imageOrientation: "from-image", colorSpaceConversion: "none"});
+    // As the file has its colours, upright as its EXIF entry says: what Python reads. Browsers turn it
+    // unasked, and those of before 2023 refuse the word for it ("from-image").
+    const image = await createImageBitmap(file, {colorSpaceConversion: "none"});
     if (mine !== wish) return;  // something else was chosen meanwhile
     source = {image, width: image.width, height: image.height};
   } catch {
