@@ -32,3 +32,17 @@ OLD_IMAGES = """const make = globalThis.createImageBitmap;
 def test_images_in_browsers_that_do_not_know_from_image(browser, served):
     page = test_page.Opened(browser, served, before=OLD_IMAGES)
     assert len(page.look_at(test_page.IMAGES[0])["heads"]) == 1
+
+
+@pytest.mark.parametrize("answer", ["undefined", "() => false"])
+def test_a_browser_without_import_maps_is_told_what_it_takes(browser, served, answer):
+    before = f"HTMLScriptElement.supports = {answer}"
+    page = test_page.Opened(browser, served, before=before, ready=False)
+    page.wait_for_status("too old for this page: use Chrome or Edge 96")
+    assert page.errors == []
+
+
+def test_a_page_that_waits_for_its_parts_does_not_ask_for_javascript(browser, served):
+    stopped = "HTMLBodyElement.prototype.appendChild = () => {}"  # its script never begins
+    page = test_page.Opened(browser, served, before=stopped, ready=False)
+    assert page.status == "Loading …"
