@@ -46,3 +46,19 @@ def test_a_page_that_waits_for_its_parts_does_not_ask_for_javascript(browser, se
     stopped = "HTMLBodyElement.prototype.appendChild = () => {}"  # its script never begins
     page = test_page.Opened(browser, served, before=stopped, ready=False)
     assert page.status == "Loading …"
+
+
+def test_a_camera_that_is_unplugged_is_said_and_starts_again(browser, served):
+    page = test_page.Opened(browser, served, before=test_page.COUNTED)
+    page.tab.click("#camera")
+    page.wait_for_results(1)
+    page.tab.evaluate("streams[0].getTracks()[0].dispatchEvent(new Event('ended'))")
+    page.wait_for_status("gives no more images")
+    assert page.tab.inner_text("#camera") == "Start the camera"
+    assert page.tab.evaluate("streams[0].active") is False
+    page.tab.wait_for_timeout(500)
+    assert "gives no more images" in page.status  # and no result writes over it
+    page.tab.click("#camera")
+    page.wait_for_results(1)
+    assert page.tab.get_attribute("#camera", "aria-pressed") == "true"
+    assert page.errors == []

@@ -139,6 +139,12 @@ const CAMERA_TROUBLE = {
   NotReadableError: "The camera is in use by another program: close that one, then start it again.",
 };
 
+// Of a camera that is unplugged, or no longer allowed; one that was stopped here does not end so.
+function loseCamera() {
+  stopCamera();
+  say("The camera gives no more images: connect and allow it, then start it again.");
+}
+
 async function startCamera() {
   if (!navigator.mediaDevices?.getUserMedia) {
     say("This page may not use a camera: browsers allow it over https, on localhost and in files.");
@@ -149,6 +155,7 @@ async function startCamera() {
     const opened = await navigator.mediaDevices.getUserMedia({video: {width: 640, facingMode: "user"}});
     if (mine !== wish) return release(opened);
     stream = opened;
+    for (const track of opened.getTracks()) track.onended = () => mine === wish && loseCamera();
     video.srcObject = opened;
     await video.play();
   } catch (error) {
