@@ -1,10 +1,11 @@
-"""Types of command line options that several converters share."""
+"""Command line options, and their types, that several converters share."""
 
 import argparse
 from pathlib import Path
 
 from data_prep.engine.description import check_split
 from mtnet_jax.errors import BadInput
+from mtnet_jax.option_types import add_camera as add_camera
 from mtnet_jax.option_types import amount as amount
 from mtnet_jax.option_types import degrees as degrees
 from mtnet_jax.option_types import natural as natural

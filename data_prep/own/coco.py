@@ -21,10 +21,12 @@ from typing import Any
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
+from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import file_name, flag, name_below, number, read_text, whole
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
+    add_camera_arguments,
     add_missing_argument,
     add_own_data_arguments,
     all_labels,
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "have no angles)",
     )
     add_own_data_arguments(parser)
+    add_camera_arguments(parser)
     add_missing_argument(parser)
 
 
@@ -108,6 +111,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         box_rule=args.box_rule,
         label_map=args.label_map,
         allow_missing=args.allow_missing,
+        camera=Camera(args.fov, args.intrinsics),
     )
 
 
@@ -119,6 +123,7 @@ def conversion(
     box_rule: str = "head",
     label_map: Mapping[str, str] | None = None,
     allow_missing: bool = False,
+    camera: Camera = UNKNOWN,
 ) -> Conversion:
     """COCO json files as a data set to be written.
 
@@ -130,6 +135,7 @@ def conversion(
       label_map: category -> new label; categories that are not named are dropped. None keeps all
         that have an annotation.
       allow_missing: leave out images that are not on disk instead of raising.
+      camera: that the angles are relative to, see `read_labelled`.
 
     Returns:
       The conversion.
@@ -169,7 +175,7 @@ def conversion(
         citation="",
         licence="",
     )
-    read = functools.partial(read_labelled, source=name, classes=classes)
+    read = functools.partial(read_labelled, source=name, classes=classes, camera=camera)
     notes = notes_of(images, [split.images for split in splits.values()])
     corners = _corners([image for of_split in images.values() for image in of_split])
     return Conversion(description, images, read, [*corners, *notes])

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description, check_split
+from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import (
     CONFIDENCES,
     NOTHING,
@@ -36,6 +37,7 @@ from data_prep.own.dialects import (
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
+    add_camera_arguments,
     add_missing_argument,
     add_own_data_arguments,
     all_labels,
@@ -91,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "split test (default: the column split, else all in train)",
     )
     add_own_data_arguments(parser)
+    add_camera_arguments(parser)
     add_missing_argument(parser)
 
 
@@ -104,6 +107,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         box_rule=args.box_rule,
         label_map=args.label_map,
         allow_missing=args.allow_missing,
+        camera=Camera(args.fov, args.intrinsics),
     )
 
 
@@ -116,6 +120,7 @@ def conversion(
     box_rule: str = "head",
     label_map: Mapping[str, str] | None = None,
     allow_missing: bool = False,
+    camera: Camera = UNKNOWN,
 ) -> Conversion:
     """A table of heads as a data set to be written.
 
@@ -128,6 +133,7 @@ def conversion(
       box_rule: name of the rule the boxes follow, for instance "head".
       label_map: label -> new label; labels that are not named are dropped. None keeps all.
       allow_missing: leave out images that are not on disk instead of raising.
+      camera: that the angles are relative to, see `read_labelled`.
 
     Returns:
       The conversion.
@@ -159,7 +165,7 @@ def conversion(
         citation="",
         licence="",
     )
-    read = functools.partial(read_labelled, source=name, classes=classes)
+    read = functools.partial(read_labelled, source=name, classes=classes, camera=camera)
     return Conversion(description, splits, read, [*_swapped(rows), *notes_of(splits, [raw])])
 
 

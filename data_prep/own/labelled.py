@@ -19,6 +19,7 @@ import numpy as np
 from data_prep.engine import arguments
 from data_prep.engine.heads import HeadsOfImage, read_image
 from data_prep.engine.report import PLACES_KEPT, Report
+from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import file_name
 from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
 from mtnet_jax.errors import BadInput, MissingFile
@@ -68,7 +69,12 @@ class LabelledImage:
 
 
 def read_labelled(
-    image: LabelledImage, report: Report, *, source: str, classes: Mapping[str, int | None]
+    image: LabelledImage,
+    report: Report,
+    *,
+    source: str,
+    classes: Mapping[str, int | None],
+    camera: Camera = UNKNOWN,
 ) -> Iterator[dict]:
     """The record of a labelled image, or none where the image is missing or damaged.
 
@@ -77,6 +83,8 @@ def read_labelled(
       report: is told of everything that is left out.
       source: name of the data set.
       classes: label in the file -> label in the record, None to drop the head (see `map_labels`).
+      camera: that the rotations are relative to; without it they count as seen along the ray too
+        (see `mtnet_jax.camera`).
     """
     if not image.path.is_file():
         report.drop_image("the image is missing", str(image.path))
@@ -104,7 +112,7 @@ def read_labelled(
         elif head.unposed:
             report.note(f"heads kept without their pose: {head.unposed}", image.image_id)
         heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
-    yield heads.record(encoded, source)
+    yield heads.record(encoded, source, camera.of_image(size))
 
 
 def notes_of(
@@ -265,6 +273,15 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.label_map,
         metavar="OLD=NEW,...",
         help="rename labels, drop those not named: head=head,helmet=head (default: keep all)",
+    )
+
+
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options --fov and --intrinsics."""
+    arguments.add_camera(
+        parser,
+        "angles are relative to the axes of this camera, one for all images (default: to a camera "
+        "that looks at the head)",
     )
 
 

@@ -5,7 +5,8 @@
     RAW/images/train/*.jpg, RAW/images/val/*.jpg (AGORA: validation)
 
 Its scripts (https://github.com/hnuzhy/DirectMHP, exps/CMU and exps/AGORA) write both from the raw
-data. The angles are canonical by definition: `euler_angles` are pitch, yaw, roll in degrees.
+data. The angles are canonical by definition: `euler_angles` are pitch, yaw, roll in degrees, of the
+rotation that takes head axes to the axes of the camera.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.own import coco
+from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.labelled import (
+    add_camera_arguments,
     add_missing_argument,
     all_labels,
     map_labels,
@@ -27,6 +30,10 @@ from mtnet_jax.errors import BadInput, MissingFile
 
 BOX_RULE = "sphere18"
 _LIMITS = (180, 90, 90)  # of |yaw|, |pitch|, |roll| in what DirectMHP writes
+_NO_CAMERA = (
+    "WARNING: rotations are relative to the axes of the camera, which is not given: give --fov or "
+    '--intrinsics, or train with config.frame = "camera"'
+)
 _PAPER = (
     "Zhou, Jiang, Lu: Directly predicting the head poses of many persons, DirectMHP, "
     "arXiv:2302.01110"
@@ -67,15 +74,17 @@ SOURCES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mtnet data convert directmhp`."""
+    add_camera_arguments(parser)
     add_missing_argument(parser)
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
     """The conversion that the options ask for."""
-    return conversion(args.raw, allow_missing=args.allow_missing)
+    camera = Camera(args.fov, args.intrinsics)
+    return conversion(args.raw, allow_missing=args.allow_missing, camera=camera)
 
 
-def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
+def conversion(raw: Path, *, allow_missing: bool = False, camera: Camera = UNKNOWN) -> Conversion:
     """CMU-HPE or AGORA-HPE, whichever `raw` holds, as a data set to be written.
 
     The boxes hold the projection of a sphere of 18 cm round the head, clipped to the image (rule
@@ -85,6 +94,7 @@ def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
     Args:
       raw: folder with `annotations` and `images`; see the module. One split alone will do.
       allow_missing: leave out images that are not on disk instead of raising.
+      camera: that took the images; without it the report warns of what the rotations then mean.
 
     Returns:
       The conversion.
@@ -113,8 +123,9 @@ def conversion(raw: Path, *, allow_missing: bool = False) -> Conversion:
         citation=source.citation,
         licence="Images: research only, by registration with their publishers. Labels: CC BY-NC.",
     )
-    read = functools.partial(read_labelled, source=source.name, classes=classes)
-    return Conversion(description, images, read)
+    read = functools.partial(read_labelled, source=source.name, classes=classes, camera=camera)
+    notes = [(_NO_CAMERA, str(raw), 1)] if camera == UNKNOWN else []
+    return Conversion(description, images, read, notes)
 
 
 def _find_source(raw: Path) -> tuple[Source, dict[str, coco.Split]]:

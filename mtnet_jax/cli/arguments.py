@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mtnet_jax.errors import BadInput
+from mtnet_jax.option_types import add_camera as add_camera
 from mtnet_jax.option_types import natural as natural
 from mtnet_jax.option_types import positive as positive
 from mtnet_jax.option_types import share as share
@@ -78,18 +78,3 @@ def pattern(text: str) -> str:
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text} is no regular expression: {error}") from error
     return text
-
-
-def intrinsics(text: str) -> tuple[float, float, float, float]:
-    """fx,fy,cx,cy: four numbers of pixels."""
-    from mtnet_jax.camera import check_intrinsics
-
-    try:
-        fx, fy, cx, cy = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not fx,fy,cx,cy") from error
-    try:
-        check_intrinsics((fx, fy, cx, cy))
-    except BadInput as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return fx, fy, cx, cy

@@ -119,19 +119,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         "--one-look; none for videos)",
     )
     arguments.add_one_look(parser)
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        "--fov",
-        type=float,
-        metavar="DEGREES",
-        help="of the image's longer side: then the JSON has rotation_camera too",
-    )
-    camera.add_argument(
-        "--intrinsics",
-        type=arguments.intrinsics,
-        metavar="FX,FY,CX,CY",
-        help="of the camera in pixels, instead of --fov",
-    )
+    arguments.add_camera(parser, "then the JSON has rotation_camera too")
 
 
 def run(args: argparse.Namespace) -> int:

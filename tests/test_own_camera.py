@@ -1,0 +1,77 @@
+"""Own data whose angles are relative to a camera that is known."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from data_prep.own.camera import Camera
+from mtnet_jax.cli import main
+from mtnet_jax.data.records import RecordSource
+from tests.own_files import HEIGHT, SCIPY, WIDTH, write_image
+
+BOX = [60, 30, 76, 46]
+ANGLES = (30, -5, 0)  # yaw, pitch, roll
+
+
+def write_csv(raw):
+    write_image(raw / "a.jpg")
+    row = ",".join(map(str, ["a.jpg", *BOX, *ANGLES, "canonical"]))
+    (raw / "heads.csv").write_text(f"image,x1,y1,x2,y2,yaw,pitch,roll,convention\n{row}\n")
+    return ["csv"]
+
+
+def write_coco(raw):
+    write_image(raw / "a.jpg")
+    yaw, pitch, roll = ANGLES
+    bbox = [BOX[0], BOX[1], BOX[2] - BOX[0], BOX[3] - BOX[1]]
+    head = {"image_id": 1, "category_id": 1, "bbox": bbox, "euler_angles": [pitch, yaw, roll]}
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [head]}
+    (raw / "t.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "head"}]}))
+    return ["coco", "--split", "train=t.json", "--convention", "canonical"]
+
+
+def convert(tmp_path, write, *options) -> dict:
+    """The record of the image, its rotation relative to the ray through the head."""
+    kind, *words = write(tmp_path / "raw")
+    places = ["--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    words = ["data", "convert", kind, *places, *words, "--processes", "1", *options]
+    assert main([*words, "--overwrite"]) == 0
+    return RecordSource(tmp_path / "out", "train", frame="ray")[0]
+
+
+@pytest.mark.parametrize("write", [write_csv, write_coco])
+@pytest.mark.parametrize(
+    ("options", "camera"),
+    [
+        (["--fov", "90"], (WIDTH / 2, WIDTH / 2, WIDTH / 2, HEIGHT / 2)),
+        (["--intrinsics", "50,60,38,20"], (50, 60, 38, 20)),
+    ],
+)
+def test_angles_of_a_known_camera_are_turned_to_the_ray(tmp_path, write, options, camera):
+    record = convert(tmp_path, write, *options)
+    np.testing.assert_allclose(record["intrinsics"], camera, rtol=1e-6)
+    fx, fy, cx, cy = camera
+    ray = np.array([(68 - cx) / fx, (38 - cy) / fy, 1])
+    ray /= np.linalg.norm(ray)
+    axis = np.cross(ray, [0, 0, 1])
+    turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.arccos(ray[2]))
+    expected = turn * SCIPY["canonical"](*ANGLES)
+    np.testing.assert_allclose(record["rotations"], [expected.as_matrix()], atol=1e-5)
+
+
+@pytest.mark.parametrize("write", [write_csv, write_coco])
+def test_angles_without_a_camera_count_as_seen(tmp_path, write):
+    record = convert(tmp_path, write)
+    assert not record["intrinsics"].any()
+    expected = SCIPY["canonical"](*ANGLES).as_matrix()
+    np.testing.assert_allclose(record["rotations"], [expected], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "camera", [{"fov": 180}, {"intrinsics": (0, 1, 2, 3)}, {"fov": 9, "intrinsics": (1, 1, 1, 1)}]
+)
+def test_cameras_that_cannot_be_are_refused(camera):
+    with pytest.raises(ValueError, match=r"field of view|Intrinsics|two ways"):
+        Camera(**camera)
