@@ -126,76 +126,6 @@ def test_csv_labels_and_ignored_heads(raw_csv, tmp_path):
     assert list(report.dropped_heads) == ["label 'hat' is not in the label map"]
 
 
-def test_csv_split_column(raw_csv, tmp_path):
-    text = (
-        "image,x1,y1,x2,y2,split\na/empty.jpg,1,2,30,40,night\n"
-        "a/empty.jpg,5,2,30,40,night\nJürgen B/im Garten.jpg,5,2,30,40,train\n"
-    )
-    files = raw_csv(text)
-    _, records = convert(csv_heads.conversion(*files, name="own"), tmp_path / "out")
-    assert {name: record["split"] for name, record in records.items()} == {
-        "a/empty.jpg": "night",
-        "Jürgen B/im Garten.jpg": "train",
-    }
-    with pytest.raises(ValueError, match="leave --test-share out"):
-        csv_heads.conversion(*files, name="own", test_share=0.5)
-    with pytest.raises(ValueError, match=r"line 3, column 'split': 'day', .* says 'night'"):
-        csv_heads.conversion(*raw_csv(text.replace("5,2,30,40,night", "5,2,30,40,day")), name="own")
-    with pytest.raises(ValueError, match=r"line 4, column 'split': empty"):
-        csv_heads.conversion(*raw_csv(text.replace(",train", ",")), name="own")
-
-
-def split_names(conversion) -> dict[str, set[str]]:
-    return {
-        split: {image.image_id for image in images} for split, images in conversion.splits.items()
-    }
-
-
-def test_csv_test_share_keeps_groups_together(tmp_path):
-    rows = [f"p{i % 20}/{i}.jpg,1,2,30,40" for i in range(200)]
-    for i in range(200):
-        path = tmp_path / f"p{i % 20}" / f"{i}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-
-    def split(lines, share=0.1):
-        (tmp_path / "heads.csv").write_text("image,x1,y1,x2,y2\n" + "\n".join(lines))
-        return split_names(
-            csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="own", test_share=share)
-        )
-
-    found = split(rows)
-    folders = {name: {image.split("/")[0] for image in images} for name, images in found.items()}
-    assert len(folders["test"]) == 2
-    assert len(folders["train"]) == 18
-    assert not folders["test"] & folders["train"]
-    assert split(rows[::-1]) == found
-    # A small share still gives a test split, a large one leaves something to learn from.
-    few = [row for row in rows if row.startswith(("p1/", "p2/"))]
-    for share in (0.01, 0.99):
-        assert {name: len(images) for name, images in split(few, share).items()} == {
-            "train": 10,
-            "test": 10,
-        }
-    with pytest.raises(ValueError, match=r"one group .*add a column 'group'"):
-        split([row for row in rows if row.startswith("p3/")])
-
-
-def test_csv_groups_by_column(tmp_path):
-    lines = ["image,x1,y1,x2,y2,group"]
-    for i in range(40):
-        write_image(tmp_path / f"{i}.jpg", size=(8, 8))
-        lines.append(f"{i}.jpg,1,2,30,40,person {i % 4}")
-    table = tmp_path / "heads.csv"
-    table.write_text("\n".join(lines))
-    found = split_names(csv_heads.conversion(tmp_path, table, name="own", test_share=0.25))
-    assert len(found["test"]) == 10
-    assert len({int(name.split(".")[0]) % 4 for name in found["test"]}) == 1
-    table.write_text("\n".join([*lines, "1.jpg,1,2,30,40,person 3"]))
-    with pytest.raises(ValueError, match=r"line 42, column 'group': 'person 3', .* 'person 1'"):
-        csv_heads.conversion(tmp_path, table, name="own", test_share=0.25)
-
-
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -259,7 +189,7 @@ def test_csv_splits_that_are_no_names_of_files(raw_csv, split):
         csv_heads.conversion(raw, table, name="own")
 
 
-def test_csv_width_and_height_for_right_and_bottom_draw_a_warning(raw_csv):
+def test_csv_boxes_that_end_before_they_begin_draw_a_warning(raw_csv):
     rows = "a/empty.jpg,10,5,30,20\nJürgen B/im Garten.jpg,60,5,10,20\n"
     files = raw_csv(f"image,x1,y1,x2,y2\n{rows}")
     warning, place, count = csv_heads.conversion(*files, name="own").notes[0]
@@ -267,14 +197,37 @@ def test_csv_width_and_height_for_right_and_bottom_draw_a_warning(raw_csv):
     assert (place, count) == (f"{files[1]}, line 3", 1)
 
 
-def test_csv_empty_groups_have_a_cure_that_works(raw_csv):
-    files = raw_csv("image,x1,y1,x2,y2,group\na/empty.jpg,1,2,30,40,\n")
-    with pytest.raises(ValueError, match="line 2, column 'group': empty, and every row needs"):
-        csv_heads.conversion(*files, name="own", test_share=0.5)
-    rows = "a/empty.jpg,1,2,30,40\nJürgen B/im Garten.jpg,1,2,30,40\n"
+def test_csv_width_and_height_for_right_and_bottom_are_refused(raw_csv):
+    rows = "a/empty.jpg,10,5,30,20\nJürgen B/im Garten.jpg,60,5,10,20\na/empty.jpg,50,5,20,20\n"
     files = raw_csv(f"image,x1,y1,x2,y2\n{rows}")
-    made = csv_heads.conversion(*files, name="own", test_share=0.5)
-    assert set(made.splits) == {"train", "test"}
+    with pytest.raises(ValueError, match=r"line 3: 2 of 3 boxes whose x2 or y2 .*add x1 to x2"):
+        csv_heads.conversion(*files, name="own")
+
+
+def test_csv_images_whose_heads_are_all_dropped_are_no_background(raw_csv, tmp_path):
+    lines = ["image,x1,y1,x2,y2,label", "a/empty.jpg,1,1,20,20,cat"]
+    lines += ["Jürgen B/im Garten.jpg,1,1,20,20,cat", "Jürgen B/im Garten.jpg,60,5,10,20,head"]
+    lines += ['"a, with comma/one.jpg",60,5,10,20,head', '"a, with comma/one.jpg",1,1,20,20,head']
+    files = raw_csv("\n".join(lines))
+    made = csv_heads.conversion(*files, name="own", label_map={"head": "head"})
+    report, records = convert(made, tmp_path / "out")
+    assert {name: len(record["boxes"]) for name, record in records.items()} == {
+        "a/empty.jpg": 0,
+        "a, with comma/one.jpg": 1,
+    }
+    assert report.dropped_images == {"all of its heads were dropped": ["Jürgen B/im Garten.jpg"]}
+    assert report.dropped_heads.counts["box has no area"] == 2
+
+
+@pytest.mark.parametrize("name", ["none", "NA", "null"])
+def test_csv_words_that_mean_nothing_among_numbers_are_names(raw_csv, tmp_path, name):
+    """A helmet colour, say; in a column of numbers they are an empty cell."""
+    text = f"{HEADER},label\na/empty.jpg,1,2,30,40,{name},nan,,{name},{name}\n"
+    text += "a/empty.jpg,1,2,30,41,,,,,nan\n"
+    _, records = convert(csv_heads.conversion(*raw_csv(text), name="own"), tmp_path / "out")
+    names = RecordSet.open(tmp_path / "out").label_names
+    assert [names[k] for k in records["a/empty.jpg"]["labels"]] == [name, "head"]
+    assert not records["a/empty.jpg"]["has_pose"].any()
 
 
 def test_csv_other_encodings_and_missing_files(raw_csv):

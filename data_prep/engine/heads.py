@@ -38,7 +38,9 @@ def read_image(path: Path, report: Report) -> tuple[bytes, tuple[int, int]] | No
     return stored, (image.shape[1], image.shape[0])
 
 
-ONLY_HEAD_DROPPED = "its only head was dropped"  # why an image goes that would be background
+# Why an image goes that would be background.
+ONLY_HEAD_DROPPED = "its only head was dropped"
+ALL_HEADS_DROPPED = "all of its heads were dropped"
 
 
 class HeadsOfImage:
@@ -60,6 +62,12 @@ class HeadsOfImage:
         self._headings: list[float | None] = []
         self._ignore: list[bool] = []
         self._labels: list[int] = []
+        self._dropped = 0
+
+    @property
+    def all_dropped(self) -> bool:
+        """Whether heads were given and none could be added: the image would be background."""
+        return self._dropped > 0 and not self._boxes
 
     def add(
         self,
@@ -147,4 +155,5 @@ class HeadsOfImage:
 
     def _drop(self, reason: str) -> bool:
         self._report.drop_head(reason, self._image_id)
+        self._dropped += 1
         return False

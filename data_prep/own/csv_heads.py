@@ -16,17 +16,17 @@ lie in two splits).
 import argparse
 import csv
 import functools
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from data_prep.engine.conversion import Conversion, Description, check_split
 from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import (
     CONFIDENCES,
+    EMPTY,
     NOTHING,
     file_name,
     flag,
@@ -34,6 +34,7 @@ from data_prep.own.dialects import (
     number,
     read_text,
 )
+from data_prep.own.groups import add_test_share_argument, choose_test_groups, folder_of
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -58,6 +59,7 @@ from mtnet_jax.errors import BadInput, MissingFile
 BOX = ("x1", "y1", "x2", "y2")
 ANGLES = ("yaw", "pitch", "roll")
 REQUIRED = ("image", *BOX)
+WORDS = ("image", "label", "group")  # columns in which `none` or `na` may be a name
 OPTIONAL = (*ANGLES, "convention", "heading", "label", "ignore", "split", "group")
 DEFAULT_LABEL = "head"
 INDEX = ""  # name of the first column as pandas writes it unless it is told not to
@@ -71,7 +73,7 @@ class Row:
     image: str
     head: LabelledHead | None
     split: str
-    group: str
+    group: str | None  # None: the table has no such column
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,12 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the table, a path below --raw (default: heads.csv)",
     )
-    parser.add_argument(
-        "--test-share",
-        type=_open_share,
-        metavar="SHARE",
-        help="put this share of the groups (column group, else the folder of the image) into the "
-        "split test (default: the column split, else all in train)",
+    add_test_share_argument(
+        parser,
+        "column group, else the folder of the image",
+        "the column split, else all in train",
     )
     add_own_data_arguments(parser)
     add_camera_arguments(parser)
@@ -144,10 +144,11 @@ def conversion(
         that cannot be split so.
     """
     rows = read_table(table)
+    swapped = _swapped(rows)
     images = _images(rows, raw)
     require_images(list(images.values()), allow_missing=allow_missing)
     require_one_name(images.values(), str(table))
-    split_of = _splits(rows, table, test_share)
+    split_of = _splits(rows, images, raw, table, test_share)
     splits: dict[str, list[LabelledImage]] = {}
     for path, labelled in images.items():
         splits.setdefault(split_of[path], []).append(labelled)
@@ -166,7 +167,7 @@ def conversion(
         licence="",
     )
     read = functools.partial(read_labelled, source=name, classes=classes, camera=camera)
-    return Conversion(description, splits, read, [*_swapped(rows), *notes_of(splits, [raw])])
+    return Conversion(description, splits, read, [*swapped, *notes_of(splits, [raw])])
 
 
 def read_table(path: Path) -> list[Row]:
@@ -193,7 +194,7 @@ def read_table(path: Path) -> list[Row]:
                     f"{place}: {len(cells)} cells for {len(columns)} columns: a name with a comma "
                     "must stand in double quotes, an empty cell keeps its comma"
                 )
-            named = dict(zip(columns, map(_cell, cells), strict=True))
+            named = {c: _cell(c, text) for c, text in zip(columns, cells, strict=True)}
             rows.append(_row(named, place))
     except csv.Error as error:
         raise BadInput(f"{path}, line {reader.line_num}: {error}") from error
@@ -238,10 +239,10 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
         )
 
 
-def _cell(text: str) -> str:
+def _cell(column: str, text: str) -> str:
     """A cell, empty where a table library wrote that there is nothing."""
     text = text.strip()
-    return "" if text.lower() in NOTHING else text
+    return "" if text.lower() in (EMPTY if column in WORDS else NOTHING) else text
 
 
 def _row(cells: Mapping[str, str], place: str) -> Row:
@@ -275,8 +276,7 @@ def _row(cells: Mapping[str, str], place: str) -> Row:
         raise BadInput(f"{place}: angles without a box: give x1, y1, x2 and y2")
     if cells.get("split"):
         check_split(cells["split"], f"{place}, column 'split'")
-    group = cells.get("group") or ("" if "group" in cells else str(PurePosixPath(image).parent))
-    return Row(place, image, head, cells.get("split", ""), group)
+    return Row(place, image, head, cells.get("split", ""), cells.get("group"))
 
 
 def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> Any:
@@ -295,16 +295,22 @@ def _numbers(cells: Mapping[str, str], columns: Sequence[str], place: str) -> An
 
 
 def _swapped(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
-    """What the report should say of boxes that end before they begin; see `Conversion.notes`."""
+    """What the report should say of boxes that end before they begin; see `Conversion.notes`.
+
+    Raises:
+      BadInput: most of them do.
+    """
     boxes = [(row.place, row.head.box) for row in rows if row.head is not None]
     places = [place for place, (x1, y1, x2, y2) in boxes if x2 < x1 or y2 < y1]
     if not places:
         return []
-    warning = (
-        "WARNING: boxes whose x2 or y2 is less than x1 or y1: if the columns hold x, y, width and "
-        "height, all boxes are wrong: add x1 to x2 and y1 to y2"
+    said = (
+        "boxes whose x2 or y2 is less than x1 or y1: if the columns hold x, y, width and height, "
+        "all boxes are wrong: add x1 to x2 and y1 to y2"
     )
-    return [(warning, places[0], len(places))]
+    if 2 * len(places) > len(boxes):
+        raise BadInput(f"{places[0]}: {len(places)} of {len(boxes)} {said}")
+    return [(f"WARNING: {said}", places[0], len(places))]
 
 
 def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
@@ -326,18 +332,41 @@ def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
     }
 
 
-def _splits(rows: Sequence[Row], table: Path, test_share: float | None) -> dict[str, str]:
+def _splits(
+    rows: Sequence[Row],
+    images: Mapping[str, LabelledImage],
+    raw: Path,
+    table: Path,
+    test_share: float | None,
+) -> dict[str, str]:
     """Image -> split."""
     by_column = any(row.split for row in rows)
     if by_column and test_share is not None:
         raise BadInput(f"{table} has a column 'split': leave --test-share out, or that column")
     if by_column:
+        _refuse_torn_groups(rows)
         return _one_value_each(rows, "split")
     if test_share is None:
         return {row.image: "train" for row in rows}
-    group_of = _one_value_each(rows, "group")
-    test = _test_groups(set(group_of.values()), test_share, table)
+    if rows[0].group is None:
+        # As the files lie: labels may name one folder in several ways.
+        group_of = {name: folder_of(image.path, raw) for name, image in images.items()}
+    else:
+        group_of = _one_value_each(rows, "group")
+    cure = "add a column 'group' that says who is in the image, or a column 'split'"
+    test = choose_test_groups(set(group_of.values()), test_share, str(table), cure)
     return {image: "test" if group in test else "train" for image, group in group_of.items()}
+
+
+def _refuse_torn_groups(rows: Sequence[Row]) -> None:
+    """Raises BadInput where the column `split` puts one group into two splits."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.group and (other := first.setdefault(row.group, row)).split != row.split:
+            raise BadInput(
+                f"{row.place}, column 'split': {row.split!r}, but {other.place} has the same group "
+                f"{row.group!r} in {other.split!r}: a group lies in one split"
+            )
 
 
 def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
@@ -356,29 +385,3 @@ def _one_value_each(rows: Sequence[Row], column: str) -> dict[str, str]:
                 f"{values[row.image]!r}: an image lies in one {column}"
             )
     return values
-
-
-def _test_groups(groups: set[str], share: float, table: Path) -> set[str]:
-    """A share of the groups, at least one, by a hash: the same for the same groups, in any order.
-
-    Of sorted names the first would often be the oldest images; a hash mixes them.
-    """
-    if len(groups) < 2:
-        raise BadInput(
-            f"{table}: all images are of one group ({min(groups)!r}), so --test-share would let "
-            "the same persons lie in train and test: add a column 'group' that says who is in the "
-            "image, or a column 'split'"
-        )
-    ranked = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
-    count = min(max(round(share * len(groups)), 1), len(groups) - 1)
-    return set(ranked[:count])
-
-
-def _open_share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
-    return share

@@ -14,7 +14,8 @@ FLAGS = {
     **dict.fromkeys(("", "0", "0.0", "false", "no", "f", "n"), False),
     **dict.fromkeys(("1", "1.0", "true", "yes", "t", "y"), True),
 }
-NOTHING = ("", "nan", "na", "n/a", "null", "none")  # how tables write an empty cell
+EMPTY = ("", "nan")  # how tables write an empty cell, also among words
+NOTHING = (*EMPTY, "na", "n/a", "null", "none")  # and among numbers
 CONFIDENCES = ("confidence", "conf", "score", "scores", "probability")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from data_prep.engine import arguments
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ALL_HEADS_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import PLACES_KEPT, Report
 from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import file_name
@@ -76,7 +76,8 @@ def read_labelled(
     classes: Mapping[str, int | None],
     camera: Camera = UNKNOWN,
 ) -> Iterator[dict]:
-    """The record of a labelled image, or none where the image is missing or damaged.
+    """The record of a labelled image, or none where it is missing or damaged, or all of its heads
+    had to be dropped.
 
     Args:
       image: what to read.
@@ -112,6 +113,9 @@ def read_labelled(
         elif head.unposed:
             report.note(f"heads kept without their pose: {head.unposed}", image.image_id)
         heads.add(head.box, rotation, heading=head.heading, label=label, ignore=head.ignore)
+    if heads.all_dropped:
+        report.drop_image(ALL_HEADS_DROPPED, image.image_id)
+        return
     yield heads.record(encoded, source, camera.of_image(size))
 
 

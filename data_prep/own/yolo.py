@@ -24,7 +24,7 @@ import yaml
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
-from data_prep.engine.heads import HeadsOfImage, read_image
+from data_prep.engine.heads import ALL_HEADS_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
 from data_prep.own.dialects import read_text
 from data_prep.own.labelled import (
@@ -239,6 +239,9 @@ def _records(
             )
         else:
             heads.add(box, label=label)
+    if heads.all_dropped:
+        report.drop_image(ALL_HEADS_DROPPED, item.image_id)
+        return
     yield heads.record(encoded, source)
 
 
