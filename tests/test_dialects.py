@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.own import coco, csv_heads, dialects, yolo
+from data_prep.own import coco, csv_heads, dialects, yolo_layout
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import BadInput
@@ -80,7 +80,7 @@ def test_yolo_dialects_say_the_same(yolo_set, tmp_path, labels):
         ("0 0,5 0,5 0,25 0,5", "'0,5' has a decimal comma"),
         (b"\xe9 0.5 0.5 0.25 0.5", "a.txt, line 1: byte 0 is not utf-8"),
         ("0 0.5 0.5 0.25", "4 numbers, expected 5"),
-        ("1 0.5 0.5 0.25 0.5", "class 1, but data.yaml names 1"),
+        ("1 0.5 0.5 0.25 0.5", "class 1, but data.yaml (or classes.txt) names 1"),
     ],
 )
 def test_yolo_lines_that_mean_something_else_are_named(yolo_set, tmp_path, capsys, labels, said):
@@ -120,7 +120,7 @@ def test_a_split_in_both_layouts_is_refused(tmp_path, yolo_set):
     raw = yolo_set(YOLO_LINE)
     image(raw / "images/train/b.jpg")
     with pytest.raises(BadInput, match=r"train/images and images/train"):
-        yolo.find_splits(raw)
+        yolo_layout.find_splits(raw)
 
 
 def coco_file(**changes):

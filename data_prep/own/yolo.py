@@ -1,9 +1,11 @@
 """Data sets in YOLO's txt layout (Roboflow exports, Hard Hat, your own): boxes and labels only.
 
     RAW/data.yaml              names: ['head', 'helmet'], or {0: head, 1: helmet};
-                               kpt_shape: [17, 3] or [17, 2] where lines have keypoints
+                               kpt_shape: [17, 3] or [17, 2] where lines have keypoints;
+                               or RAW/classes.txt, a name a line
     RAW/SPLIT/images/*.jpg     or RAW/images/SPLIT/*.jpg; folders in them are looked into
     RAW/SPLIT/labels/*.txt     or RAW/labels/SPLIT/*.txt
+    RAW/images, RAW/labels     without splits: all is train, or shared out with --test-share
 
 A label file has one box a line, class cx cy width height as fractions of the image, or one polygon
 (class x1 y1 x2 y2 ...), which becomes its box; keypoints after a box are left out (without
@@ -15,18 +17,16 @@ import argparse
 import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import yaml
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.engine.heads import ALL_HEADS_DROPPED, HeadsOfImage, read_image
 from data_prep.engine.report import Report
-from data_prep.own.dialects import read_text
+from data_prep.own.groups import add_test_share_argument, splits_by_folder
 from data_prep.own.labelled import (
     add_own_data_arguments,
     find_alike,
@@ -34,6 +34,15 @@ from data_prep.own.labelled import (
     map_labels,
 )
 from data_prep.own.yolo_labels import Keypoints, Labels, parse_labels
+from data_prep.own.yolo_layout import (
+    Folders,
+    find_splits,
+    find_whole,
+    names_file,
+    read_keypoints,
+    read_licence,
+    read_names,
+)
 from mtnet_jax.boxes import cxcywh_to_xyxy
 from mtnet_jax.data.listing import (
     IMAGE_SUFFIXES,
@@ -41,7 +50,7 @@ from mtnet_jax.data.listing import (
     is_of_another_system,
     list_images,
 )
-from mtnet_jax.errors import BadInput, MissingFile
+from mtnet_jax.errors import MissingFile
 
 _BESIDES = ("classes.txt", "notes.txt", "readme.txt")  # in a folder of labels, of no image
 
@@ -55,13 +64,6 @@ class Item:
     labels: Path
 
 
-class Folders(NamedTuple):
-    """Where a split lies."""
-
-    images: Path
-    labels: Path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mtnet data convert yolo`."""
     add_own_data_arguments(parser)
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="folders to take as splits (default: all that have images/)",
     )
+    add_test_share_argument(parser, "folders in images/", "the splits as they lie, else all train")
 
 
 def from_arguments(args: argparse.Namespace) -> Conversion:
@@ -82,6 +85,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         box_rule=args.box_rule,
         splits=args.splits,
         label_map=args.label_map,
+        test_share=args.test_share,
     )
 
 
@@ -92,34 +96,45 @@ def conversion(
     box_rule: str = "head",
     splits: tuple[str, ...] = (),
     label_map: Mapping[str, str] | None = None,
+    test_share: float | None = None,
 ) -> Conversion:
     """A YOLO data set as a data set to be written.
 
     Args:
-      raw: folder with data.yaml and a folder for each split.
+      raw: folder with data.yaml or classes.txt and a folder for each split.
       name: name of the record set and source of its records.
       box_rule: name of the rule the boxes follow, for instance "head".
       splits: folders to take as splits; empty takes every folder of `raw` that has `images`.
       label_map: original label -> new label; labels that are not named are dropped. None keeps all.
+      test_share: share of the folders in the images of the one split that goes into "test", the
+        others are "train"; None keeps the splits.
 
     Returns:
       The conversion.
 
     Raises:
-      FileNotFoundError: no data.yaml, no split, a split without images, or no label file at all.
-      ValueError: data.yaml has no names, or the label map names a label that is not there.
+      FileNotFoundError: no names, no split, or a split without images or without label files.
+      ValueError: names that cannot be read, a label map that names a label that is not there, or
+        nothing that could be shared out.
     """
-    names, keypoints = read_names(raw / "data.yaml"), read_keypoints(raw / "data.yaml")
-    new_names, classes = map_labels(names, label_map, str(raw / "data.yaml"))
-    folders = find_splits(raw)
+    named = names_file(raw)
+    names, keypoints = read_names(named), read_keypoints(named)
+    new_names, classes = map_labels(names, label_map, str(named))
+    if test_share is None:
+        folders = find_splits(raw)
+    else:
+        split, place = find_whole(raw, splits)
+        folders, splits = {split: place}, (split,)
     items, notes = {}, []
     for split in splits or folders:
         # A split that is asked for and is not there is told by its usual place.
         place = folders.get(split, Folders(raw / split / "images", raw / split / "labels"))
         items[split], of_split = _items(place, split)
         notes += of_split
+        _require_labels(split, items[split])
     notes += _images_outside(raw, folders.values())
-    _require_labels(items)
+    if test_share is not None:
+        items = _shared_out(split, items[split], place.images, test_share)
     read = functools.partial(
         _records, source=name, names=names, classes=classes, keypoints=keypoints
     )
@@ -131,78 +146,9 @@ def conversion(
         label_names=new_names,
         homepage="",
         citation="",
-        licence=_licence(raw / "data.yaml"),
+        licence=read_licence(named),
     )
     return Conversion(description, items, read, notes)
-
-
-def find_splits(raw: Path) -> dict[str, Folders]:
-    """The splits of a data set, in either layout, train first.
-
-    Raises:
-      MissingFile: there is none.
-      BadInput: one split lies in both layouts.
-    """
-    inside = {
-        path.parent.name: Folders(path, path.parent / "labels")
-        for path in raw.glob("*/images")
-        if path.is_dir() and not is_of_another_system(path.parent)
-    }
-    below = {
-        path.name: Folders(path, raw / "labels" / path.name)
-        for path in (raw / "images").glob("*")
-        if path.is_dir() and not is_of_another_system(path)
-    }
-    twice = sorted(inside.keys() & below.keys())
-    if twice:
-        raise BadInput(
-            f"{raw} has {twice[0]}/images and images/{twice[0]}: move one of them out of --raw, "
-            "and its labels"
-        )
-    if not (inside or below):
-        raise MissingFile(
-            f"No SPLIT/images and no images/SPLIT folder in {raw}: --raw must hold train/images "
-            "and train/labels, or images/train and labels/train, and so on"
-        )
-    return dict(sorted((inside | below).items(), key=lambda entry: (entry[0] != "train", entry)))
-
-
-def read_names(path: Path) -> list[str]:
-    """Label names of a data.yaml, in order of their class number."""
-    content = _read_yaml(path)
-    names = content.get("names")
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    scalars = isinstance(names, list) and not any(isinstance(n, list | dict) for n in names)
-    if not scalars or not names:
-        raise BadInput(
-            f"{path} has no usable 'names': expected names: ['head', 'helmet'] "
-            "or {0: head, 1: helmet}"
-        )
-    return [str(label) for label in names]
-
-
-def read_keypoints(path: Path) -> Keypoints | None:
-    """What a data.yaml says of keypoints, None where it says nothing.
-
-    Raises:
-      BadInput: a kpt_shape that is none.
-    """
-    shape = _read_yaml(path).get("kpt_shape")
-    if shape is None:
-        return None
-    whole_numbers = isinstance(shape, list) and all(type(number) is int for number in shape)
-    if (
-        not whole_numbers
-        or len(shape) != 2
-        or shape[0] < 0
-        or (shape[0] and shape[1] not in (2, 3))
-    ):
-        raise BadInput(
-            f"{path}: kpt_shape is {shape!r}, expected how many keypoints a box has and how many "
-            "numbers each has: [17, 3], [17, 2], or [0, 0] where boxes have none"
-        )
-    return Keypoints(*shape)
 
 
 def _records(
@@ -299,29 +245,27 @@ def _images_outside(raw: Path, folders: Iterable[Folders]) -> list[tuple[str, st
     return [("images that lie in the folder of no split", str(outside[0]), len(outside))]
 
 
-def _require_labels(splits: Mapping[str, list[Item]]) -> None:
-    """Raises MissingFile where no image of any split has a label file."""
-    items = [item for of_split in splits.values() for item in of_split]
-    if not any(item.labels.is_file() for item in items):
-        raise MissingFile(
-            f"None of {len(items)} images has a label file: that of {items[0].image} should be "
-            f"{items[0].labels}"
-        )
+def _require_labels(split: str, items: list[Item]) -> None:
+    """Raises MissingFile where no image of a split has a label file: all would be background."""
+    if any(item.labels.is_file() for item in items):
+        return
+    first = items[0]
+    beside = any(item.image.with_suffix(".txt").is_file() for item in items)
+    raise MissingFile(
+        f"None of {len(items)} images of the split {split!r} has a label file: that of "
+        f"{first.image} should be {first.labels}"
+        + (" (.txt files lie beside the images: move them there)" if beside else "")
+        + ". An image without heads may have an empty one; --splits takes other splits alone"
+    )
 
 
-def _read_yaml(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(read_text(path))
-    except FileNotFoundError:
-        raise MissingFile(
-            f"{path} is missing: write one with a line such as names: ['head']"
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"{path} is not valid YAML: {error}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _licence(path: Path) -> str:
-    """What a Roboflow export says of the licence, or nothing."""
-    roboflow = _read_yaml(path).get("roboflow")
-    return str(roboflow.get("license", "")) if isinstance(roboflow, dict) else ""
+def _shared_out(
+    split: str, items: list[Item], images: Path, test_share: float
+) -> dict[str, list[Item]]:
+    """The items of one split as `train` and `test`."""
+    shared: dict[str, list[Item]] = {"train": [], "test": []}
+    chosen = splits_by_folder([item.image for item in items], images, test_share)
+    for item, name in zip(items, chosen, strict=True):
+        image_id = f"{name}/{item.image_id.removeprefix(f'{split}/')}"
+        shared[name].append(replace(item, image_id=image_id))
+    return shared

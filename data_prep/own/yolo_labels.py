@@ -73,8 +73,8 @@ def _class(word: str, class_count: int, place: str) -> int:
     label = whole(word, f"{place}: the class, which comes first")
     if not 0 <= label < class_count:
         raise BadInput(
-            f"{place}: class {label}, but data.yaml names {class_count} classes: 0 to "
-            f"{class_count - 1}"
+            f"{place}: class {label}, but data.yaml (or classes.txt) names {class_count} classes: "
+            f"0 to {class_count - 1}"
         )
     return label
 
