@@ -85,7 +85,7 @@ def test_coco_angles_by_convention(raw_coco, tmp_path, convention):
 
 
 @pytest.mark.parametrize("corners", [True, False])
-def test_coco_corners_for_widths_draw_a_warning(raw_coco, corners):
+def test_coco_corners_for_widths_are_refused(raw_coco, corners):
     def change(content):
         content["images"][1].update(width=WIDTH, height=HEIGHT)
         if corners:
@@ -93,9 +93,53 @@ def test_coco_corners_for_widths_draw_a_warning(raw_coco, corners):
                 x, y, width, height = annotation["bbox"]
                 annotation["bbox"] = [x + 10, y + 10, x + width + 20, y + height + 15]
 
-    notes = coco.conversion({"train": raw_coco(change)}, name="own").notes
-    said = [place for event, place, _ in notes if event.startswith("WARNING: boxes that reach")]
-    assert said == (["train/one.jpg"] if corners else [])
+    files = {"train": raw_coco(change)}
+    if not corners:
+        assert not coco.conversion(files, name="own").notes
+        return
+    said = r"labels\.json: 3 of 4 boxes, the first of train/one\.jpg, reach out of their image"
+    with pytest.raises(ValueError, match=said):
+        coco.conversion(files, name="own")
+
+
+def test_coco_annotations_to_be_ignored(raw_coco, tmp_path):
+    def change(content):
+        content["annotations"][0]["ignore"] = 1
+        content["annotations"][1]["ignore"] = 0
+
+    made = coco.conversion({"train": raw_coco(change)}, name="own")
+    report, records = convert(made, tmp_path / "out")
+    assert records["train/one.jpg"]["ignore"].tolist() == [True, True]
+    assert not records["train/été à Nîmes/deux têtes.jpg"]["ignore"].any()
+    one = ["train/one.jpg"]
+    assert report.ignored_heads == {
+        "a crowd (iscrowd)": one,
+        "its annotation says so (ignore)": one,
+    }
+    with pytest.raises(ValueError, match=r"annotations\[2\] \(id 3\): field 'ignore': 'perhaps'"):
+        coco.conversion({"train": raw_coco(set_annotation(ignore="perhaps"))}, name="own")
+
+
+def test_coco_a_share_of_the_folders_is_the_test_split(tmp_path):
+    images, annotations = [], []
+    for number, person in enumerate(("ann", "ann", "bob", "bob", "cid", "cid")):
+        write_image(tmp_path / "images" / person / f"{number}.jpg", number)
+        images.append({"id": number, "file_name": f"{person}/{number}.jpg"})
+        annotations.append({"image_id": number, "category_id": 1, "bbox": [1, 2, 20, 20]})
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "head"}]
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    words = ["data", "convert", "coco", "--raw", str(tmp_path), "--out", str(tmp_path / "out")]
+    words += ["--processes", "1", "--test-share", "0.3", "--split", "all=t.json:images"]
+    assert main(words) == 0
+    assert RecordSet.open(tmp_path / "out").splits == {"train": 4, "test": 2}
+    split = coco.Split(tmp_path / "t.json", tmp_path / "images")
+    made = coco.conversion({"all": split}, name="own", test_share=0.3)
+    names = {name: {p.image_id.split("/")[1] for p in found} for name, found in made.splits.items()}
+    assert (len(names["test"]), len(names["train"])) == (1, 2)
+    assert all(p.image_id.startswith("test/") for p in made.splits["test"])
+    with pytest.raises(ValueError, match="leave one of both out"):
+        coco.conversion({"all": split, "more": split}, name="own", test_share=0.3)
 
 
 def test_coco_convention_none_in_capitals(raw_coco, tmp_path):
@@ -199,7 +243,8 @@ def test_coco_damaged_and_unlike_images_are_counted(raw_coco, tmp_path):
     assert list(records) == ["train/été à Nîmes/deux têtes.jpg"]
     cut, unlike = sorted(report.dropped_images)
     assert "cut short" in cut
-    assert "EXIF" in unlike
+    assert "turned by its EXIF data?" in unlike
+    assert "exiftool -Orientation= FILE" in unlike
     one.write_bytes(b"")
     report, _ = convert(coco.conversion(files, name="own"), tmp_path / "again")
     assert any("empty (0 bytes)" in reason for reason in report.dropped_images)

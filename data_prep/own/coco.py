@@ -8,21 +8,22 @@
 `bbox` is in pixels from the upper left corner. `euler_angles` (the order is that of DirectMHP) are
 degrees in the convention that --convention names; an annotation without them is a head without a
 pose. A field `heading` (degrees, the canonical yaw of a level head) serves heads of which no more
-is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing; a crowd is ignored.
+is known. `width`, `height`, `iscrowd` and `id` of an annotation may be missing; a crowd is ignored,
+and so is an annotation with `ignore` 1.
 """
 
 import argparse
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data_prep.engine import arguments
 from data_prep.engine.conversion import Conversion, Description
 from data_prep.own.camera import UNKNOWN, Camera
-from data_prep.own.dialects import file_name, flag, name_below, number, read_text, whole
+from data_prep.own.coco_fields import entries, field, identity, numbers, read_json, size_of
+from data_prep.own.dialects import file_name, flag, name_below, number
+from data_prep.own.groups import add_test_share_argument, splits_by_folder
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -42,7 +43,7 @@ from data_prep.own.labelled import (
     require_images,
     require_one_name,
 )
-from mtnet_jax.errors import NOT_JSON, BadInput, MissingFile
+from mtnet_jax.errors import BadInput
 
 NO_POSES = "none"
 
@@ -78,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Euler convention of euler_angles; 'none' leaves the angles out (default: the files "
         "have no angles)",
     )
+    add_test_share_argument(parser, "folders of the images", "the split as it is named")
     add_own_data_arguments(parser)
     add_camera_arguments(parser)
     add_missing_argument(parser)
@@ -111,6 +113,7 @@ def from_arguments(args: argparse.Namespace) -> Conversion:
         box_rule=args.box_rule,
         label_map=args.label_map,
         allow_missing=args.allow_missing,
+        test_share=args.test_share,
         camera=Camera(args.fov, args.intrinsics),
     )
 
@@ -123,6 +126,7 @@ def conversion(
     box_rule: str = "head",
     label_map: Mapping[str, str] | None = None,
     allow_missing: bool = False,
+    test_share: float | None = None,
     camera: Camera = UNKNOWN,
 ) -> Conversion:
     """COCO json files as a data set to be written.
@@ -135,6 +139,8 @@ def conversion(
       label_map: category -> new label; categories that are not named are dropped. None keeps all
         that have an annotation.
       allow_missing: leave out images that are not on disk instead of raising.
+      test_share: share of the folders of the images that goes into "test", the others are "train",
+        whatever the one split is called; None keeps the splits.
       camera: that the angles are relative to, see `read_labelled`.
 
     Returns:
@@ -153,6 +159,7 @@ def conversion(
         split: read_coco(files, split, convention=convention) for split, files in splits.items()
     }
     files = ", ".join(str(split.annotations) for split in splits.values())
+    _refuse_corners([image for of_split in images.values() for image in of_split], files)
     used = all_labels(images)
     if not used:
         raise BadInput(f"{files}: no annotations, so there are no heads to learn from")
@@ -163,8 +170,13 @@ def conversion(
             "yaw, roll): name the field so, or leave the option out"
         )
     label_names, classes = map_labels(used, label_map, f"what is annotated in {files}")
-    for split in images.values():
-        require_images(split, allow_missing=allow_missing)
+    for of_split in images.values():
+        require_images(of_split, allow_missing=allow_missing)
+    if test_share is not None:
+        if len(splits) > 1:
+            raise BadInput("--test-share makes the splits of one --split: leave one of both out")
+        (only,) = splits.values()
+        images = _shared_out(images, only.images, test_share)
     description = Description(
         name=name,
         version="1.0.0",
@@ -177,25 +189,35 @@ def conversion(
     )
     read = functools.partial(read_labelled, source=name, classes=classes, camera=camera)
     notes = notes_of(images, [split.images for split in splits.values()])
-    corners = _corners([image for of_split in images.values() for image in of_split])
-    return Conversion(description, images, read, [*corners, *notes])
+    return Conversion(description, images, read, notes)
 
 
-def _corners(images: Sequence[LabelledImage]) -> list[tuple[str, str, int]]:
-    """What the report should say where most boxes fit their images as corners alone."""
+def _refuse_corners(images: Sequence[LabelledImage], place: str) -> None:
+    """Raises BadInput where most boxes fit their images as corners alone."""
     boxes = [(p.image_id, p.size, head.box) for p in images if p.size for head in p.heads]
     found = [
         image_id
         for image_id, (width, height), (x1, y1, x2, y2) in boxes
         if (x2 > width + 1 or y2 > height + 1) and x1 < x2 - x1 <= width and y1 < y2 - y1 <= height
     ]
-    if 2 * len(found) <= len(boxes):
-        return []
-    warning = (
-        "WARNING: boxes that reach out of their image and would fit as left, top, right, bottom: "
-        "bbox is x, y, width, height"
-    )
-    return [(warning, found[0], len(found))]
+    if 2 * len(found) > len(boxes):
+        raise BadInput(
+            f"{place}: {len(found)} of {len(boxes)} boxes, the first of {found[0]}, reach out of "
+            "their image and would fit as left, top, right, bottom: bbox is x, y, width, height"
+        )
+
+
+def _shared_out(
+    splits: Mapping[str, Sequence[LabelledImage]], folder: Path, test_share: float
+) -> dict[str, list[LabelledImage]]:
+    """The images of the one split as `train` and `test`."""
+    shared: dict[str, list[LabelledImage]] = {"train": [], "test": []}
+    for split, images in splits.items():
+        chosen = splits_by_folder([image.path for image in images], folder, test_share)
+        for image, name in zip(images, chosen, strict=True):
+            image_id = f"{name}/{image.image_id.removeprefix(f'{split}/')}"
+            shared[name].append(replace(image, image_id=image_id))
+    return shared
 
 
 def read_coco(
@@ -222,14 +244,14 @@ def read_coco(
       ValueError: names file, entry, field and cure.
     """
     path = files.annotations
-    content = _read_json(path)
+    content = read_json(path)
     images, annotations, categories = (
-        _entries(content, key, path) for key in ("images", "annotations", "categories")
+        entries(content, key, path) for key in ("images", "annotations", "categories")
     )
     labels: dict[str, str] = {}
     for index, category in enumerate(categories):
         place = f"{path}, categories[{index}]"
-        category_id, name = _identity(category, "id", place), _field(category, "name", str, place)
+        category_id, name = identity(category, "id", place), field(category, "name", str, place)
         if labels.setdefault(category_id, name) != name:
             raise BadInput(
                 f"{place}: id {category_id} is {name!r} here and {labels[category_id]!r} before: "
@@ -237,20 +259,20 @@ def read_coco(
             )
     by_image: dict[str, list[tuple[dict, str]]] = {}  # annotations, each with its place
     for index, image in enumerate(images):
-        image_id = _identity(image, "id", f"{path}, images[{index}]")
+        image_id = identity(image, "id", f"{path}, images[{index}]")
         if image_id in by_image:
             raise BadInput(f"{path}, images[{index}]: a second image has the id {image_id}")
         by_image[image_id] = []
     for index, annotation in enumerate(annotations):
         place = f"{path}, annotations[{index}]"
-        image_id = _identity(annotation, "image_id", place)
+        image_id = identity(annotation, "image_id", place)
         if image_id not in by_image:
             raise BadInput(f"{place}: image_id {image_id} is not among the images")
         by_image[image_id].append((annotation, place))
     labelled: dict[str, LabelledImage] = {}
     for index, image in enumerate(images):
         place = f"{path}, images[{index}]"
-        name = file_name(_field(image, "file_name", str, place))
+        name = file_name(field(image, "file_name", str, place))
         if name in labelled:
             raise BadInput(
                 f"{place}: {name} is named by another entry of images too: give it one id, and its "
@@ -258,13 +280,13 @@ def read_coco(
             )
         heads = tuple(
             _head(annotation, annotated, labels, convention, pose_fault)
-            for annotation, annotated in by_image[_identity(image, "id", place)]
+            for annotation, annotated in by_image[identity(image, "id", place)]
         )
         labelled[name] = LabelledImage(
             find_image(files.images, name),
             f"{split}/{name_below(name)}",
             heads,
-            _size(image, place),
+            size_of(image, place),
         )
     require_one_name(labelled.values(), str(path))
     return list(labelled.values())
@@ -279,10 +301,10 @@ def _head(
 ) -> LabelledHead:
     if "id" in annotation:
         place += f" (id {annotation['id']})"
-    category = _identity(annotation, "category_id", place)
+    category = identity(annotation, "category_id", place)
     if category not in labels:
         raise BadInput(f"{place}: category_id {category} is not among the categories")
-    x, y, width, height = _numbers(annotation, "bbox", 4, "[x, y, width, height] in pixels", place)
+    x, y, width, height = numbers(annotation, "bbox", 4, "[x, y, width, height] in pixels", place)
     box = (x, y, x + width, y + height)
     check_box(box, place)
     euler, unposed = None, ""
@@ -293,7 +315,7 @@ def _head(
                 f"--convention none to leave them out, or --convention with one of\n"
                 f"{conventions_text()}"
             )
-        pitch, yaw, roll = _numbers(
+        pitch, yaw, roll = numbers(
             annotation, "euler_angles", 3, "[pitch, yaw, roll] in degrees", place
         )
         euler = (yaw, pitch, roll)
@@ -314,66 +336,13 @@ def _head(
         euler=euler if posed else None,
         heading=heading,
         convention=convention or "",
-        ignore="a crowd (iscrowd)" if flag(annotation.get("iscrowd"), place) else "",
+        ignore=_ignored(annotation, place),
         unposed=unposed,
     )
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise MissingFile(f"{path} is missing: --split NAME=JSON:IMAGES names it") from None
-    except NOT_JSON as error:
-        raise BadInput(
-            f"{path} is not valid JSON (was it cut short? copy or export it again): {error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected an object with images, annotations and categories")
-    return content
-
-
-def _entries(content: dict, key: str, path: Path) -> list[dict]:
-    entries = content.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadInput(
-            f"{path}: {key!r} is missing or no list of objects; a COCO file has images, "
-            f"annotations and categories, this one {', '.join(content) or 'nothing'}"
-        )
-    return entries
-
-
-def _field(entry: dict, field: str, kind: type, place: str) -> Any:
-    value = entry.get(field)
-    if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-        fault = "is missing" if field not in entry else f"is {value!r}"
-        raise BadInput(f"{place}: field {field!r} {fault}, expected {kind.__name__}")
-    return value
-
-
-def _identity(entry: dict, field: str, place: str) -> str:
-    """An id, in one way of writing: tools write 1, 1.0 and "1" for the same."""
-    value = entry.get(field)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
-        fault = "is missing" if field not in entry else f"is {value!r}"
-        raise BadInput(f"{place}: field {field!r} {fault}, expected int or str")
-    return str(value)
-
-
-def _numbers(entry: dict, field: str, count: int, meaning: str, place: str) -> list[float]:
-    values = entry.get(field)
-    if not isinstance(values, list) or len(values) != count:
-        raise BadInput(f"{place}: field {field!r} is {values!r}, expected {meaning}")
-    here = f"{place}: field {field!r} is {values!r}, expected {meaning}"
-    return [number(value, here) for value in values]
-
-
-def _size(image: dict, place: str) -> tuple[int, int] | None:
-    if image.get("width") is None or image.get("height") is None:
-        return None
-    return (
-        whole(image["width"], f"{place}: field 'width'"),
-        whole(image["height"], f"{place}: field 'height'"),
-    )
+def _ignored(annotation: dict, place: str) -> str:
+    """Why a head is to be ignored; empty for an ordinary one."""
+    reasons = {"iscrowd": "a crowd (iscrowd)", "ignore": "its annotation says so (ignore)"}
+    flags = {name: flag(annotation.get(name), f"{place}: field {name!r}") for name in reasons}
+    return next((reason for name, reason in reasons.items() if flags[name]), "")

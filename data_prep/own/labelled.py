@@ -25,6 +25,11 @@ from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation, radians_warning
 
+# An image whose width and height are exchanged: a tool that does not look at the EXIF orientation.
+_UNTURNED = (
+    " (turned by its EXIF data? if the boxes were drawn on the image as it is without, remove the "
+    "tag: exiftool -Orientation= FILE)"
+)
 LABEL_SUFFIXES = (".txt", ".json", ".csv", ".yaml", ".yml", ".xml", ".cache")
 
 
@@ -95,7 +100,7 @@ def read_labelled(
         return
     encoded, size = found
     if image.size not in (None, size):
-        cure = " (a rotation in its EXIF data?)" if image.size == size[::-1] else ""
+        cure = _UNTURNED if image.size == size[::-1] else ""
         report.drop_image(
             f"the image has another size than its labels say{cure}",
             f"{image.path} ({size[0]}x{size[1]}, labels {image.size[0]}x{image.size[1]})",
