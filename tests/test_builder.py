@@ -1,5 +1,6 @@
 """Conversion into record sets: what arrives, in which order, what is replaced, what is refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from tensorflow_datasets.core import naming
 from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.core.utils import shard_utils
 
+from data_prep.engine import shards
 from data_prep.engine.builder import write_record_set
+from data_prep.engine.report import PLACES_KEPT
 from mtnet_jax.data.example import encode_record
 from mtnet_jax.data.records import RecordSet, RecordSource
-from tests.conversions import assert_same_files, read_tiny, tiny, tiny_record
+from tests.conversions import assert_same_files, jpeg, read_tiny, tiny, tiny_record
 
 REPOSITORY = Path(__file__).resolve().parent.parent  # that of tests/conftest.py comes with JAX
 
@@ -203,3 +206,33 @@ def test_bad_record_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="field 'labels'"):
         write_record_set(tiny(read=read), tmp_path / "out")
+
+
+def read_few_images(number, report):
+    """Image n is that of image n % 70."""
+    yield {**tiny_record(number), "image": jpeg(8, 8, seed=number % 70)}
+
+
+def test_images_that_are_there_twice_are_told(tmp_path):
+    splits = {"train": range(100), "test": range(100, 170), "more": range(210, 215)}
+    report = write_record_set(tiny(splits, read_few_images), tmp_path / "out")
+    copies = {}  # image -> splits and numbers
+    for split, numbers in splits.items():
+        for number in numbers:
+            copies.setdefault(number % 70, []).append((split, number))
+    shared = [found for found in copies.values() if len({split for split, _ in found}) > 1]
+    again = sum(len(found) - len({split for split, _ in found}) for found in copies.values())
+    assert report.notes.counts == {shards.SHARED: len(shared), shards.REPEATED: again}
+    assert again == 30
+    assert len(report.notes[shards.SHARED]) == PLACES_KEPT
+    for place in report.notes[shards.SHARED]:
+        names = re.findall(r"image (\d+) \((\w+)\)", place)
+        (image,) = {int(number) % 70 for number, _ in names}
+        first = {}
+        for split, number in copies[image]:
+            first.setdefault(split, number)
+        assert [(split, int(number)) for number, split in names] == list(first.items())
+
+
+def test_images_that_differ_draw_no_note(tmp_path):
+    assert not write_record_set(tiny(), tmp_path / "out").notes

@@ -141,10 +141,21 @@ def coco_split(raw: Path, name: str) -> coco.Split:
 
 
 def test_an_image_in_two_splits_is_told(tmp_path):
-    splits = {name: coco_split(tmp_path, name) for name in ("train", "test")}
-    notes = coco.conversion(splits, name="own").notes
-    assert notes == [("WARNING: images in more than one split", str(tmp_path / "a.jpg"), 1)]
-    assert not coco.conversion({"train": splits["train"]}, name="own").notes
+    splits = {name: coco_split(tmp_path / "raw", name) for name in ("train", "test")}
+    report, _ = convert(coco.conversion(splits, name="own"), tmp_path / "out")
+    place = "train/a.jpg (train) and test/a.jpg (test)"
+    assert report.notes == {"WARNING: images in more than one split, byte for byte": [place]}
+    made = coco.conversion({"train": splits["train"]}, name="own")
+    assert not convert(made, tmp_path / "one")[0].notes
+
+
+def test_a_copy_of_an_image_in_another_split_is_told(tmp_path):
+    files = {f"{split}/labels/{split}.txt": LINE for split in ("train", "valid")}
+    raw = yolo_files(tmp_path / "raw", files)
+    write_image(raw / "train" / "images" / "train.jpg")
+    write_image(raw / "valid" / "images" / "valid.jpg")
+    report, _ = convert(yolo.conversion(raw, name="own"), tmp_path / "out")
+    assert list(report.notes.values()) == [["train/train (train) and valid/valid (valid)"]]
 
 
 def test_splits_that_differ_in_case_are_refused(tmp_path):

@@ -1,6 +1,6 @@
 """The second stage of a conversion: the records of all parts, shuffled, become the shards.
 
-Only an index of the records is held in memory (about 50 bytes for each). Their order is that of
+Only an index of the records is held in memory (about 70 bytes for each). Their order is that of
 tensorflow-datasets: by the MD5 of split name and image_id; so are number and length of the shards.
 """
 
@@ -14,13 +14,15 @@ import numpy as np
 from tensorflow_datasets.core.hashing import Hasher
 from tensorflow_datasets.core.utils import shard_utils
 
-from data_prep.engine.report import Report
+from data_prep.engine.report import PLACES_KEPT, Report
 from data_prep.engine.units import load_part, part_path, written_whole
 from mtnet_jax.data.tfrecord import frame, framed_data
 from mtnet_jax.errors import BadInput
 
 _HASH = [("high", np.uint64), ("low", np.uint64)]  # 128 bits
 _FRAME = len(frame(b""))  # bytes of a frame besides its data: length, checksum, checksum
+SHARED = "WARNING: images in more than one split, byte for byte"
+REPEATED = "images that a split has already, byte for byte"
 _PLACE = [("part", np.uint32), ("offset", np.uint64), ("length", np.uint64)]
 
 
@@ -41,7 +43,7 @@ class Index:
         Args:
           folder: of the parts.
           units: number and split of each unit.
-          report: an empty one, to which those of the parts are added.
+          report: to which those of the parts are added, and images that are there twice.
 
         Raises:
           ValueError: two images have one image_id.
@@ -49,18 +51,20 @@ class Index:
         self._folder = folder
         keys: dict[str, list[np.ndarray]] = {}
         places: dict[str, list[np.ndarray]] = {}
-        ids, units = [], list(units)
+        ids, images, units = [], [], list(units)
         for number, split in units:
             part = load_part(folder, number)
             report.merge(part.report)
             hasher = Hasher(split)
-            ids.append(_hashes(_plain_hash(name) for name, _, _ in part.records))
+            ids.append(_hashes(_plain_hash(name) for name, *_ in part.records))
+            images.append(_hashes(int.from_bytes(digest) for *_, digest in part.records))
             keys.setdefault(split, []).append(
-                _hashes(hasher.hash_key(name) for name, _, _ in part.records)
+                _hashes(hasher.hash_key(name) for name, *_ in part.records)
             )
             places.setdefault(split, []).append(
-                np.array([(number, *place) for _, *place in part.records], _PLACE)
+                np.array([(number, *place) for _, *place, _ in part.records], _PLACE)
             )
+        self._note_same_images(images, units, report)
         self._refuse_two_of_one_id(ids, [number for number, _ in units])
         self.places = {
             split: np.concatenate(places[split])[_order(np.concatenate(keys[split]))]
@@ -77,6 +81,33 @@ class Index:
         shards = shard_utils.ShardConfig().get_number_shards(size, count)
         ends = shard_utils.get_shard_boundaries(count, shards)
         return np.split(self.places[split], ends[:-1])
+
+    def _note_same_images(
+        self, digests: list[np.ndarray], units: list[tuple[int, str]], report: Report
+    ) -> None:
+        """Tells the report of images that are there twice: what was trained on tests nothing."""
+        for copies in _same(digests):
+            first: dict[str, tuple[int, int]] = {}
+            for unit, row in copies:
+                number, split = units[unit]
+                first.setdefault(split, (number, row))
+            again = len(copies) - len(first)
+            if len(first) > 1:
+                self._note(SHARED, first, 1, report)
+            if again:
+                self._note(REPEATED, first, again, report)
+
+    def _note(
+        self, event: str, copies: dict[str, tuple[int, int]], count: int, report: Report
+    ) -> None:
+        places = []
+        if len(report.notes.get(event, ())) < PLACES_KEPT:  # each is a file to be read
+            names = (
+                f"{load_part(self._folder, number).records[row][0]} ({split})"
+                for split, (number, row) in copies.items()
+            )
+            places.append(" and ".join(names))
+        report.notes.add(event, *places, count=count)
 
     def _refuse_two_of_one_id(self, ids: list[np.ndarray], units: list[int]) -> None:
         everything = np.concatenate([np.zeros(0, _HASH), *ids])
@@ -126,6 +157,21 @@ class ShardWriter:
                     "fail?): run the same command again, which makes this part anew"
                 )
             yield block
+
+
+def _same(digests: list[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
+    """Number of the unit, and in it, of each record of an image that several records have."""
+    everything = np.concatenate([np.zeros(0, _HASH), *digests])
+    order = _order(everything)
+    starts = np.cumsum([0, *map(len, digests)])
+    # Where the digests differ from those before; a group runs from one such place to the next.
+    borders = np.flatnonzero(everything[order[1:]] != everything[order[:-1]]) + 1
+    firsts, ends = np.r_[0, borders], np.r_[borders, len(order)]
+    several = ends - firsts > 1
+    for first, end in zip(firsts[several].tolist(), ends[several].tolist(), strict=True):
+        group = order[first:end]
+        units = np.searchsorted(starts, group, side="right") - 1
+        yield list(zip(units.tolist(), (group - starts[units]).tolist(), strict=True))
 
 
 def _order(keys: np.ndarray) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The first stage of a conversion: items are read in units of work, each written as one part.
 
 A part is a TFRecord file with the records of a unit, and beside it a pickle, with the checksums of
-a record, of their ids, their places in the file, and the report of the unit. The pickle is written
+a record, of their ids, their places in the file, digests of their images, and the report of the
+unit. The pickle is written
 last: a unit is done when it is there. A part that is there already, of the same items, options, raw
 files and code (see `fingerprint`), is left as it is; that is how a conversion goes on after a stop.
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import pickle
@@ -58,13 +60,14 @@ class Part:
     Attributes:
       fingerprint: of all that the part depends on.
       size: of the TFRecord file, bytes.
-      records: image_id, byte offset of its frame and length of its data, of each record.
+      records: image_id, byte offset of its frame, length of its data, and 16 bytes of digest of its
+        encoded image, of each record.
       report: of the unit.
     """
 
     fingerprint: str
     size: int
-    records: list[tuple[str, int, int]]
+    records: list[tuple[str, int, int, bytes]]
     report: Report
 
 
@@ -128,7 +131,8 @@ class UnitWriter:
                     data = encode_record(record)
                     report.keep(unit.split, record)
                     file.write(frame(data))
-                    records.append((record["image_id"], offset, len(data)))
+                    digest = hashlib.md5(record["image"]).digest()
+                    records.append((record["image_id"], offset, len(data), digest))
                     offset = file.tell()
         with written_whole(path.with_suffix(".pickle")) as file:
             file.write(frame(pickle.dumps(Part(identity, offset, records, report))))

@@ -138,16 +138,10 @@ def notes_of(
     warning = radians_warning(h.euler for p in images for h in p.heads if h.euler is not None)
     if warning:
         notes.append((warning, "all label files", 1))
-    splits_of: dict[Path, set[str]] = {}
-    for split, of_split in splits.items():
-        for image in of_split:
-            splits_of.setdefault(image.path.resolve(), set()).add(split)
-    shared = [path for path, names in splits_of.items() if len(names) > 1]
-    if shared:
-        notes.append(("WARNING: images in more than one split", str(shared[0]), len(shared)))
+    named = {image.path.resolve() for image in images}
     for folder in dict.fromkeys(folders):
         listing = list_images(folder)
-        unnamed = [path for path in listing.images if path.resolve() not in splits_of]
+        unnamed = [path for path in listing.images if path.resolve() not in named]
         if unnamed:
             notes.append(("images that no label file names", str(unnamed[0]), len(unnamed)))
         notes += left_out_notes(listing, folder)
