@@ -19,6 +19,7 @@ NO_HEADS = {
     "ignore": np.zeros(0, bool),
     "labels": np.zeros(0, int),
     "has_heading": np.zeros(0, bool),
+    "headings": np.zeros(0, np.float32),
 }
 
 
@@ -67,6 +68,7 @@ def random_record(rng: np.random.Generator) -> dict:
         "ignore": rng.random(count) < 0.2,
         "labels": rng.integers(0, 2, count),
         "has_heading": rng.random(count) < 0.5,
+        "headings": rng.uniform(-180, 180, count).astype(np.float32),
     }
 
 
@@ -158,7 +160,7 @@ def test_bars_are_as_high_as_the_counts():
         pose = np.zeros(count, bool)
         rotations = np.tile(np.eye(3), (count, 1, 1))
         record = {"boxes": boxes, "rotations": rotations, "has_pose": pose, "ignore": pose}
-        record["has_heading"] = pose
+        record.update(has_heading=pose, headings=np.zeros(count, np.float32))
         report.keep("train", {**record, "labels": np.zeros(count, int)})
     bars = Page(page(report)).bars  # no poses, so they are those of the sizes alone
     np.testing.assert_allclose(np.array(bars) / bars[0], [1, 0.5, 0.25], atol=0.002)
@@ -168,3 +170,35 @@ def test_page_of_a_report_without_heads():
     report = Report(about())
     tell(report, 1, {**random_record(np.random.default_rng(0)), **NO_HEADS})
     assert "None." in Page(page(report)).words
+
+
+def test_headings_are_reported_where_there_are_any():
+    report = Report(about())
+    pose = np.array([False, False, False, True])
+    record = {
+        "boxes": np.tile(np.array([[0, 0, 20, 20]], np.float32), (4, 1)),
+        "rotations": np.tile(np.eye(3), (4, 1, 1)),
+        "has_pose": pose,
+        "ignore": np.zeros(4, bool),
+        "labels": np.zeros(4, int),
+        "has_heading": np.array([True, True, False, True]),
+        "headings": np.array([-180, 92, 0, 45], np.float32),  # the pose says more than its heading
+    }
+    report.keep("train", record)
+    text = report.text()
+    assert "1 with a pose, 2 with a heading alone, 0 to be ignored" in text
+    bars = text[text.index("heading (degrees, of") : text.index("box size (")].splitlines()[1:]
+    counts = {float(bar.split()[0]): int(bar.split()[3]) for bar in bars}
+    assert counts.pop(-187.5) == counts.pop(82.5) == 1
+    assert not any(counts.values())
+    said = " ".join(Page(page(report)).words)
+    assert "heads with a heading alone" in said
+    assert "Histogram of heading" in page(report)
+
+
+def test_a_set_without_headings_says_nothing_of_them():
+    report = Report(about())
+    tell(report, 1, {**random_record(np.random.default_rng(0)), **NO_HEADS})
+    assert "heading" not in report.text()
+    assert "heading" not in report.as_dict()["histograms"]
+    assert "Heading" not in page(report)

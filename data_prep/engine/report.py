@@ -16,13 +16,18 @@ from mtnet_jax.rotations import rotation_to_euler
 # Pointing'04, do not fall on an edge.
 ANGLE_EDGES = np.arange(-187.5, 188, 15)
 SIZE_EDGES = np.array([0, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf])
-EDGES = {"yaw": ANGLE_EDGES, "pitch": ANGLE_EDGES, "roll": ANGLE_EDGES, "box size": SIZE_EDGES}
+EDGES = {
+    **dict.fromkeys(("yaw", "pitch", "roll", "heading"), ANGLE_EDGES),
+    "box size": SIZE_EDGES,
+}
 UNITS = {
     "yaw": "degrees, canonical",
     "pitch": "degrees, canonical",
     "roll": "degrees, canonical",
+    "heading": "degrees, of heads with a heading alone",
     "box size": "pixels, sqrt(width height)",
 }
+HEADED = "heads with a heading alone"  # a count of a split
 PLACES_KEPT = 5  # of each event
 REASONS_KEPT = 100  # different reasons of each kind: some hold numbers, which differ every time
 OTHER_REASONS = "other reasons"
@@ -92,8 +97,8 @@ class Report:
         self.ignored_heads = Events()
         self.notes = Events()
         self._histograms: dict[str, dict[str, np.ndarray]] = {}  # split -> name -> counts
-        # split -> records not yet in the histograms: angles (n, 3), sizes (n,)
-        self._buffer: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        # split -> records not yet in the histograms: rotations, boxes, headings of unposed heads
+        self._buffer: dict[str, list[tuple[np.ndarray, ...]]] = defaultdict(list)
 
     def keep(self, split: str, record: dict) -> None:
         """Counts a record that is written."""
@@ -102,13 +107,13 @@ class Report:
         count["images without heads"] += not len(boxes)
         count["heads"] += len(boxes)
         count["heads with a pose"] += int(np.count_nonzero(record["has_pose"]))
-        count["heads with a heading alone"] += int(
-            np.count_nonzero(record["has_heading"] & ~record["has_pose"])
-        )
+        headed = record["has_heading"] & ~record["has_pose"]
+        count[HEADED] += int(np.count_nonzero(headed))
         count["heads to be ignored"] += int(np.count_nonzero(record["ignore"]))
         names = self.description.label_names
         self.labels[split].update(names[label] for label in record["labels"].tolist())
-        self._buffer[split].append((record["rotations"][record["has_pose"]], boxes))
+        rotations, headings = record["rotations"][record["has_pose"]], record["headings"][headed]
+        self._buffer[split].append((rotations, boxes, headings))
         if len(self._buffer[split]) >= _BUFFERED:
             self._count_buffered(split)
 
@@ -149,11 +154,17 @@ class Report:
         }
 
     def histograms(self) -> dict[str, dict[str, np.ndarray]]:
-        """Name -> split -> counts for yaw, pitch, roll (heads with a pose) and box size.
+        """Name -> split -> counts for yaw, pitch, roll (heads with a pose), heading and box size.
 
-        The edges of the bins are those of `EDGES`.
+        The edges of the bins are those of `EDGES`. Few sets have headings: without any their
+        histogram is left out.
         """
-        return {name: {split: self._counts(split)[name] for split in self.splits} for name in EDGES}
+        headed = any(count[HEADED] for count in self.splits.values())
+        return {
+            name: {split: self._counts(split)[name] for split in self.splits}
+            for name in EDGES
+            if headed or name != "heading"
+        }
 
     def as_dict(self) -> dict:
         """Everything, ready for JSON (the last edge of box size is null: no limit)."""
@@ -184,12 +195,14 @@ class Report:
         lines = [f"{about.name} {about.version}, box rule {about.box_rule!r}"]
         for split, count in self.splits.items():
             labels = ", ".join(f"{n} {name}" for name, n in sorted(self.labels[split].items()))
+            alone = count[HEADED]
             lines.append(
                 f"  {split}: {count['images']} images "
                 f"({count['images without heads']} without heads), "
                 f"{count['heads']} heads ({labels or 'none'}), "
                 f"{count['heads with a pose']} with a pose, "
-                f"{count['heads to be ignored']} to be ignored"
+                + (f"{alone} with a heading alone, " if alone else "")
+                + f"{count['heads to be ignored']} to be ignored"
             )
         for title, events in self.events().items():
             lines.append(f"{title}: {events.total}")
@@ -217,10 +230,10 @@ class Report:
         waiting, self._buffer[split] = self._buffer[split], []
         if not waiting:
             return
-        rotations, boxes = (np.concatenate(arrays) for arrays in zip(*waiting, strict=True))
+        rotations, boxes, headings = map(np.concatenate, zip(*waiting, strict=True))
         angles = rotation_to_euler(rotations, convention="canonical").reshape(-1, 3)
         sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-        for name, values in zip(EDGES, (*angles.T, sizes), strict=True):
+        for name, values in zip(EDGES, (*angles.T, headings, sizes), strict=True):
             counts[name] += np.histogram(values, EDGES[name])[0]
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.engine.report import EDGES, UNITS, Events, Report
+from data_prep.engine.report import EDGES, HEADED, UNITS, Events, Report
 
 _WIDTH, _HEIGHT = 440, 190  # of a plot, without its margins
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40
 _GRID_LINES = 4
-_EXTREMES = {"yaw": "; 0 looks into the camera, \u00b1180 away from it"}
+_EXTREMES = dict.fromkeys(("yaw", "heading"), "; 0 looks into the camera, \u00b1180 away from it")
 _EXPLAINED = {
     "dropped images": "left out",
     "dropped heads": "left out, their images stay",
@@ -120,11 +120,13 @@ def _numbers(report: Report) -> str:
 
 
 def _split_table(report: Report) -> str:
+    headed = any(count[HEADED] for count in report.splits.values())
     keys = (
         "images",
         "images without heads",
         "heads",
         "heads with a pose",
+        *([HEADED] if headed else []),
         "heads to be ignored",
     )
     labels = report.description.label_names
