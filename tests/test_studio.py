@@ -6,10 +6,11 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("vtkmodules", reason="mtnet studio is an extra: pip install -e '.[studio]'")
 
+from data_prep.engine.fingerprint import fingerprint
 from data_prep.engine.report import Report
 from data_prep.studio import command
 from data_prep.studio.random_scene import PoseSpread, SceneOptions, nod_and_tilt, random_scene
-from data_prep.studio.records import TEST_IDENTITIES, conversion
+from data_prep.studio.records import TEST_IDENTITIES, FrameReader, conversion
 from data_prep.studio.surroundings import random_backdrop, random_room
 from mtnet_jax.cli import main
 from mtnet_jax.data.records import RecordSource
@@ -77,6 +78,21 @@ def test_a_frame_is_the_same_whatever_was_rendered_before_it(assets_dir):
     assert (first["intrinsics"][:2] > 0).all()
     assert not first["has_heading"].any()
     assert record("train", 2)["image"] != first["image"]
+
+
+@pytest.mark.parametrize("changed", ["assets/skins/a.jpg", "targets/deep/a.target"])
+def test_parts_of_other_assets_are_not_used_again(tmp_path, changed):
+    """Also where a folder is a link, as in folders that are put together."""
+    for name in ("assets/base.obj", "skins/a.jpg", "targets/deep/a.target"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    (tmp_path / "assets/skins").symlink_to(tmp_path / "skins")
+    folders = (tmp_path / "assets", tmp_path / "targets")
+    reader = FrameReader(folders[0], SceneOptions(32, 32), "head", 0, 9, folders[1])
+    before = fingerprint(reader)
+    assert fingerprint(reader) == before
+    (tmp_path / changed).write_text("other")
+    assert fingerprint(reader) != before
 
 
 def test_no_person_is_in_both_splits(figure, assets_dir):

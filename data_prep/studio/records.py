@@ -1,6 +1,7 @@
 """Frames of the studio as records: the conversion whose items are numbers of frames."""
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,12 @@ class FrameReader:
     seed: int
     identities: int
     targets: Path | None = None
+
+    def inputs(self) -> list[Path]:
+        """The files of assets and targets, see `engine.fingerprint`; their folders may be links."""
+        folders = [folder for folder in (self.assets, self.targets) if folder is not None]
+        walked = (found for folder in folders for found in os.walk(folder, followlinks=True))
+        return sorted(Path(here, name) for here, _, names in walked for name in names)
 
     def __call__(self, item: tuple[str, int], report: Report) -> Iterator[dict]:
         """The record of the item (split, number of the frame)."""
