@@ -107,3 +107,55 @@ def test_missing_and_damaged_assets_are_named(tmp_path):
     damaged.write_text("v 0 0 0\nv 1 zero 0\n")
     with pytest.raises(ValueError, match=r"damaged\.obj, line 2"):
         read_obj(damaged)
+
+
+@pytest.fixture
+def published(assets_dir, tmp_path):
+    """The assets as MakeHuman and its packs lay them out."""
+    folder = tmp_path / "makehuman"
+
+    def link(place: str, source) -> None:
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(source)
+
+    link("3dobjs", assets_dir / "3dobjs")
+    for kind in ("mhclo", "obj"):
+        link(f"eyes/low-poly/low-poly.{kind}", assets_dir / f"eyes/low-poly.{kind}")
+    link("eyes/materials/brown_eye.png", assets_dir / "eyes/brown_eye.png")
+    link("skins/textures", assets_dir / "skins")
+    link("hair/bob01", assets_dir / "hair/bob01")
+    for kind in ("mhclo", "obj"):
+        link(f"hair/afro01/afro01.{kind}", assets_dir / f"hair/afro01/afro01.{kind}")
+    link("hair/afro01/materials/diffuse.png", assets_dir / "hair/afro01/afro_diffuse.png")
+    link("hair/afro01/materials/a_normal.png", assets_dir / "hair/bob01/bob01_diffuse.png")
+    return folder
+
+
+def test_assets_as_they_are_published(assets_dir, published, capsys):
+    found, expected = read_assets(published), read_assets(assets_dir)
+    assert [path.name for path in found.skins] == [path.name for path in expected.skins]
+    assert [path.name for path in found.eye_textures] == ["brown_eye.png"]
+    np.testing.assert_array_equal(found.eyes.anchors, expected.eyes.anchors)
+    textures = {garment.name: garment.texture.name for garment in found.hair}
+    assert textures == {"afro01": "diffuse.png", "bob01": "bob01_diffuse.png"}
+    assert not capsys.readouterr().err
+
+
+def test_assets_are_taken_in_a_fixed_order(assets_dir):
+    """People are drawn by their places in these lists: the same seed, the same people."""
+    assets = read_assets(assets_dir)
+    assert list(assets.skins) == sorted(assets_dir.glob("skins/*.jpg"))
+    assert list(assets.eye_textures) == sorted(assets_dir.glob("eyes/*.png"))
+    meshes = sorted(assets_dir.glob("hair/*/*.mhclo"))
+    assert [garment.name for garment in assets.hair] == [path.stem for path in meshes]
+
+
+def test_hair_that_cannot_be_drawn_is_left_out(published, capsys):
+    (published / "hair/afro01/afro01.obj").unlink()
+    assert [garment.name for garment in read_assets(published).hair] == ["bob01"]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("left out of the assets: ")
+    assert "afro01.obj (the mesh of afro01.mhclo) is missing" in said
+    (published / "hair/bob01").unlink()
+    with pytest.raises(FileNotFoundError, match=r"No hair in .* can be used"):
+        read_assets(published)

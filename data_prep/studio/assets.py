@@ -3,13 +3,17 @@
 The folder is laid out like this (all CC0; docs/studio.md says where the full packs are):
 
     3dobjs/base.obj                  the base mesh hm08
-    eyes/low-poly.obj, .mhclo        eyeballs;  eyes/*.png  their textures
-    hair/NAME/NAME.obj, .mhclo, .mhmat and the texture that the .mhmat names
-    skins/*.jpg                      diffuse textures of the body
+    eyes/low-poly.obj, .mhclo        eyeballs, or in eyes/low-poly;  eyes/*.png  their textures, or
+                                     eyes/materials/*_eye.png
+    hair/NAME/NAME.obj, .mhclo, and the texture that its .mhmat names
+    skins/*.jpg                      diffuse textures of the body, or skins/textures/*.png
     clothes/NAME/NAME.obj, .mhclo    suits and hats, tinted without textures; may be absent
 """
 
 import functools
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +25,14 @@ from mtnet_jax.errors import BadInput, MissingFile
 BODY, LEFT_EYE, RIGHT_EYE = "body", "helper-l-eye", "helper-r-eye"
 VERTICES_OF_HM08 = 19158
 _TEXTURE_SIZE = 1024
+# Where MakeHuman and its packs have them, after the places of a folder that was put together.
+_EYES = ("eyes/low-poly.mhclo", "eyes/low-poly/low-poly.mhclo")
+_EYE_TEXTURES = ("eyes/*.png", "eyes/*.jpg", "eyes/materials/*_eye.png", "eyes/materials/*_eye.jpg")
+_SKINS = tuple(
+    f"skins/{name}.{kind}"
+    for name in ("*", "textures/*", "*/*_diffuse*")
+    for kind in ("jpg", "png")
+)
 
 
 @dataclass(frozen=True)
@@ -98,19 +110,36 @@ def read_assets(folder: Path) -> Assets:
             f"{folder / '3dobjs/base.obj'} has {len(base.vertices)} vertices, the base mesh hm08 "
             f"of MakeHuman has {VERTICES_OF_HM08}"
         )
+    eyes = next((name for name in _EYES if (folder / name).is_file()), _EYES[0])
+    hair = tuple(_usable(_some(folder, ("hair/*/*.mhclo",), "at least one hair")))
+    if not hair:
+        raise MissingFile(
+            f"No hair in {folder / 'hair'} can be used: --assets must hold MakeHuman's files, see "
+            "docs/studio.md"
+        )
     return Assets(
         folder=folder,
         base=base,
-        eyes=read_garment(_one(folder, "eyes/low-poly.mhclo", "the eyeballs")),
-        eye_textures=_some(folder, "eyes/*.png", "a texture of an eye"),
-        hair=tuple(
-            read_garment(path) for path in _some(folder, "hair/*/*.mhclo", "at least one hair")
-        ),
-        skins=_some(folder, "skins/*.jpg", "at least one skin"),
-        clothes=tuple(
-            read_garment(path, textured=False) for path in sorted(folder.glob("clothes/*/*.mhclo"))
-        ),
+        eyes=read_garment(_one(folder, eyes, "the eyeballs"), textured=False),
+        eye_textures=_some(folder, _EYE_TEXTURES, "a texture of an eye"),
+        hair=hair,
+        skins=_some(folder, _SKINS, "at least one skin"),
+        clothes=tuple(_usable(sorted(folder.glob("clothes/*/*.mhclo")), textured=False)),
     )
+
+
+def _usable(paths: Sequence[Path], *, textured: bool = True) -> Iterator[Garment]:
+    """Garments of .mhclo files; packs hold some without mesh or texture, which are left out."""
+    for path in paths:
+        try:
+            garment = read_garment(path, textured=textured)
+            if textured:
+                read_hair_texture(garment.texture)
+        except (BadInput, MissingFile) as error:
+            if multiprocessing.parent_process() is None:  # workers read the same again
+                print(f"left out of the assets: {error}", file=sys.stderr)
+        else:
+            yield garment
 
 
 def read_obj(path: Path) -> Mesh:
@@ -173,7 +202,7 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         else:
             rows.append([float(word) for word in words])
     try:
-        mesh = read_obj(path.parent / fields["obj_file"][0])
+        mesh = read_obj(_one(path.parent, fields["obj_file"][0], f"the mesh of {path.name}"))
         scales = tuple(
             (int(fields[key][0]), int(fields[key][1]), float(fields[key][2]))
             for key in ("x_scale", "y_scale", "z_scale")
@@ -194,7 +223,7 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         weights=full[:, 3:6],
         offsets=full[:, 6:],
         scales=scales,
-        texture=_texture(path) if textured else None,
+        texture=_texture(path, " ".join(fields.get("material", ()))) if textured else None,
         tags=frozenset(tags),
         covers=covers,
     )
@@ -235,14 +264,15 @@ def read_hair_texture(path: Path | None) -> np.ndarray:
     return texture
 
 
-def _texture(mhclo: Path) -> Path:
-    """The texture that the .mhmat beside a .mhclo names, or the only one of its folder."""
-    material = mhclo.with_suffix(".mhmat")
-    if material.is_file():
+def _texture(mhclo: Path, named: str) -> Path:
+    """The texture that the .mhmat beside a .mhclo names, or the one that it names, or any there."""
+    for material in (mhclo.with_suffix(".mhmat"), mhclo.parent / named):
+        if not material.is_file():
+            continue
         for line in material.read_text(encoding="utf-8").splitlines():
             if line.startswith("diffuseTexture "):
-                return _one(mhclo.parent, line.split(maxsplit=1)[1].strip(), "the texture")
-    return _some(mhclo.parent, "*.png", "the texture")[0]
+                return _one(material.parent, line.split(maxsplit=1)[1].strip(), "the texture")
+    return _some(mhclo.parent, ("*.png", "materials/*diffuse*.png"), "the texture")[0]
 
 
 def _one(folder: Path, name: str, what: str) -> Path:
@@ -254,11 +284,13 @@ def _one(folder: Path, name: str, what: str) -> Path:
     return path
 
 
-def _some(folder: Path, pattern: str, what: str) -> tuple[Path, ...]:
-    paths = tuple(sorted(folder.glob(pattern)))
+def _some(folder: Path, patterns: Sequence[str], what: str) -> tuple[Path, ...]:
+    """The files that follow a pattern, those of the first one first; each once."""
+    found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    paths = tuple(dict.fromkeys(found))
     if not paths:
         raise MissingFile(
-            f"No {folder / pattern} ({what}): --assets must hold MakeHuman's files, see "
+            f"No {folder / patterns[0]} ({what}): --assets must hold MakeHuman's files, see "
             "docs/studio.md"
         )
     return paths
