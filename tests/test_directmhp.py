@@ -38,7 +38,7 @@ def write_directmhp(raw: Path, file: str, images: str, angles: list[list[float]]
     }
     (raw / "annotations").mkdir(parents=True, exist_ok=True)
     (raw / "annotations" / file).write_text(json.dumps(content))
-    write_image(raw / images / image["file_name"])
+    write_image(raw / images / image["file_name"], len(images))
 
 
 ANGLES = [[-20, 150, 8.5], [3, -91, 0], [2, 30, 95], [float("nan"), 0, 0]]

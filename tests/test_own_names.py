@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.own import coco, csv_heads, yolo
+from data_prep.own import coco, csv_heads, labelled, yolo
 from mtnet_jax.cli import main
 from tests.own_files import convert, write_image
 
@@ -177,3 +177,37 @@ def test_a_head_twice_is_one_in_every_count(tmp_path):
     made = csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="own")
     report, _ = convert(made, tmp_path / "out")
     assert (report.ignored_heads.total, report.dropped_heads.total, report.notes.total) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["C:\\Users\\ann\\a.jpg", "d:/photos/a.jpg"])
+def test_absolute_paths_of_another_machine_have_a_cure(tmp_path, name):
+    (tmp_path / "heads.csv").write_text(f"image,x1,y1,x2,y2\n{name},1,2,30,40\n")
+    said = r"1 of 1 images are named by absolute paths of another machine, .*write paths below"
+    with pytest.raises(FileNotFoundError, match=said):
+        csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="own")
+
+
+@pytest.mark.parametrize("patience", [0, 60])
+def test_a_list_that_takes_long_is_counted(tmp_path, capsys, monkeypatch, patience):
+    monkeypatch.setattr(labelled, "_PATIENCE", patience)
+    raw = yolo_files(tmp_path / "raw", {"train/images/a.jpg": None, "train/labels/a.txt": LINE})
+    (raw / "heads.csv").write_text("image,x1,y1,x2,y2\ntrain/images/a.jpg,1,2,30,40\n")
+    split = coco_split(tmp_path / "coco", "train")
+    for convert_own in (
+        lambda: yolo.conversion(raw, name="own"),
+        lambda: csv_heads.conversion(raw, raw / "heads.csv", name="own"),
+        lambda: coco.conversion({"train": split}, name="own"),
+    ):
+        convert_own()
+        assert ("list: 100%" in capsys.readouterr().err) == (patience == 0)
+
+
+def test_labels_are_small(tmp_path):
+    """Of a million images each attribute that has a dictionary counts."""
+    table = tmp_path / "heads.csv"
+    table.write_text("image,x1,y1,x2,y2\na.jpg,1,2,30,40\n")
+    write_image(tmp_path / "a.jpg")
+    made = csv_heads.conversion(tmp_path, table, name="own")
+    (image,) = made.splits["train"]
+    items = [image, *image.heads, yolo.Item("a", tmp_path, tmp_path)]
+    assert not any(hasattr(item, "__dict__") for item in items)

@@ -1,6 +1,6 @@
 """The second stage of a conversion: the records of all parts, shuffled, become the shards.
 
-Only an index of the records is held in memory (about 70 bytes for each). Their order is that of
+Only an index of the records is held in memory (about 200 bytes for each). Their order is that of
 tensorflow-datasets: by the MD5 of split name and image_id; so are number and length of the shards.
 """
 

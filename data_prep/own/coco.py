@@ -36,6 +36,7 @@ from data_prep.own.labelled import (
     check_convention,
     check_heading,
     conventions_text,
+    counted,
     find_image,
     map_labels,
     notes_of,
@@ -270,7 +271,7 @@ def read_coco(
             raise BadInput(f"{place}: image_id {image_id} is not among the images")
         by_image[image_id].append((annotation, place))
     labelled: dict[str, LabelledImage] = {}
-    for index, image in enumerate(images):
+    for index, image in enumerate(counted(images)):
         place = f"{path}, images[{index}]"
         name = file_name(field(image, "file_name", str, place))
         if name in labelled:

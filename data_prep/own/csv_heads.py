@@ -47,6 +47,7 @@ from data_prep.own.labelled import (
     check_convention,
     check_heading,
     conventions_text,
+    counted,
     find_image,
     map_labels,
     notes_of,
@@ -65,7 +66,7 @@ DEFAULT_LABEL = "head"
 INDEX = ""  # name of the first column as pandas writes it unless it is told not to
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table: its image, and its head or None."""
 
@@ -328,7 +329,7 @@ def _images(rows: Sequence[Row], raw: Path) -> dict[str, LabelledImage]:
             of_image.append(row.head)
     return {
         image: LabelledImage(find_image(raw, image), name_below(image), tuple(found))
-        for image, found in heads.items()
+        for image, found in counted(heads.items(), len(heads))
     }
 
 

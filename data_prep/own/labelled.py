@@ -8,13 +8,16 @@ import argparse
 import functools
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import unquote
 
 import numpy as np
+import tqdm
 
 from data_prep.engine import arguments
 from data_prep.engine.heads import ALL_HEADS_DROPPED, HeadsOfImage, read_image
@@ -25,15 +28,18 @@ from mtnet_jax.data.listing import NO_IMAGE, Listing, list_images
 from mtnet_jax.errors import BadInput, MissingFile
 from mtnet_jax.rotations import CONVENTIONS, euler_to_rotation, radians_warning
 
+Named = TypeVar("Named")
 # An image whose width and height are exchanged: a tool that does not look at the EXIF orientation.
 _UNTURNED = (
     " (turned by its EXIF data? if the boxes were drawn on the image as it is without, remove the "
     "tag: exiftool -Orientation= FILE)"
 )
+_DRIVE = re.compile("[A-Za-z]:")  # how absolute paths of Windows begin
+_PATIENCE = 3.0  # seconds of work that nobody is told of
 LABEL_SUFFIXES = (".txt", ".json", ".csv", ".yaml", ".yml", ".xml", ".cache")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledHead:
     """A head as labelled.
 
@@ -56,7 +62,7 @@ class LabelledHead:
     unposed: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledImage:
     """An image and its heads.
 
@@ -122,6 +128,11 @@ def read_labelled(
         report.drop_image(ALL_HEADS_DROPPED, image.image_id)
         return
     yield heads.record(encoded, source, camera.of_image(size))
+
+
+def counted(images: Iterable[Named], total: int | None = None) -> Iterable[Named]:
+    """The same, counted on stderr where going through them takes more than some seconds."""
+    return tqdm.tqdm(images, desc="list", total=total, unit=" images", delay=_PATIENCE)
 
 
 def notes_of(
@@ -251,6 +262,13 @@ def require_images(images: Sequence[LabelledImage], *, allow_missing: bool) -> N
     if allow_missing:
         return
     missing = [str(p.path) for p in images if not p.path.is_file()]
+    elsewhere = [name for name in missing if any(map(_DRIVE.fullmatch, Path(name).parts))]
+    if elsewhere:
+        raise MissingFile(
+            f"{len(elsewhere)} of {len(images)} images are named by absolute paths of another "
+            f"machine, looked for at {elsewhere[0]}: write paths below the folder of the images "
+            "(--raw, or that of --split)"
+        )
     if missing:
         more = " ..." if len(missing) > PLACES_KEPT else ""
         raise MissingFile(

@@ -29,6 +29,7 @@ from data_prep.engine.report import Report
 from data_prep.own.groups import add_test_share_argument, splits_by_folder
 from data_prep.own.labelled import (
     add_own_data_arguments,
+    counted,
     find_alike,
     left_out_notes,
     map_labels,
@@ -55,7 +56,7 @@ from mtnet_jax.errors import MissingFile
 _BESIDES = ("classes.txt", "notes.txt", "readme.txt")  # in a folder of labels, of no image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image and where its labels should lie."""
 
@@ -205,7 +206,7 @@ def _items(folders: Folders, split: str) -> tuple[list[Item], list[tuple[str, st
         for path in listing.images
     }
     items = []
-    for path in listing.images:
+    for path in counted(listing.images):
         inside = path.relative_to(folders.images)
         # Of two images that differ in their format alone each keeps it in its name.
         name = inside if stems[path.with_suffix("")] > 1 else inside.with_suffix("")

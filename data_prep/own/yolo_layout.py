@@ -89,10 +89,10 @@ def names_file(raw: Path) -> Path:
 def read_names(path: Path) -> list[str]:
     """Label names of a data.yaml or a classes.txt, in order of their class number."""
     if _is_list(path):
-        names = [line.strip() for line in read_text(path).strip().splitlines()]
-        if not names or not all(names):
+        listed = [line.strip() for line in read_text(path).strip().splitlines()]
+        if not listed or not all(listed):
             raise BadInput(f"{path} has no usable names: expected one a line, class 0 first")
-        return names
+        return listed
     content = _read_yaml(path)
     names = content.get("names")
     if isinstance(names, dict) and set(names) == set(range(len(names))):
