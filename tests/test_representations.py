@@ -177,3 +177,20 @@ def test_unknown_names_are_refused():
         make_representation("axis_angle")
     with pytest.raises(ValueError, match="'l1'"):
         make_representation("vectors", vector_loss="l1")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accelerators_multiply_rotations_in_float32(name):
+    """Where no precision is asked for, TPUs round the factors of a product to bfloat16."""
+    representation = make_representation(name)
+
+    def everything(raw, rotation):
+        gradient = jax.grad(lambda raw: representation.loss(raw, rotation).sum())(raw)
+        return gradient, representation.decode(raw), representation.encode(rotation)
+
+    shapes = ((2, representation.size), (2, 3, 3))
+    arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    program = jax.export.export(jax.jit(everything), platforms=["tpu"])(*arguments).mlir_module()
+    products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+    assert [line for line in products if "precision = [HIGHEST, HIGHEST]" not in line] == []
+    assert bool(products) == (name in ("euler", "vectors"))  # the others have none
