@@ -8,20 +8,25 @@ for ever: such decisions pass through here. With a single process all of it cost
 import contextlib
 import hashlib
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mtnet_jax.errors import BadInput, Failed, MtnetError
+from mtnet_jax.errors import BadInput, Failed, MtnetError, Terminated
 
 # A process that is silent for so long (dead, or hanging) ends the others.
 HEARTBEAT_SECONDS = 60
 LAST_WORDS_SECONDS = 3
+COORDINATOR_SECONDS = 300  # as long as JAX waits for process 0
+RETRY_SECONDS = 1
+INTERRUPTED = 130  # exit code of shells for SIGINT
 OTHER_ENDED = (
     "another process has ended, or a device failed: start all again with the same command, they go "
     "on from the last whole checkpoint"
@@ -40,20 +45,56 @@ def join(
       process: number of this one, from 0; None as above.
 
     Raises:
-      Failed: no cluster manager that JAX knows, or the others cannot be reached.
+      BadInput: a coordinator without a port.
+      Failed: no cluster manager that JAX knows, or nothing answers at the coordinator's address.
     """
+    if coordinator is not None and process:
+        _wait_for_coordinator(coordinator)
     try:
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
     except (ValueError, RuntimeError) as error:
+        if coordinator is not None:
+            raise Failed(f"the processes do not meet at {coordinator}: {error}") from error
         raise Failed(
             f"--distributed finds no cluster: {error} (without a cluster manager say --coordinator "
             "HOST:PORT --processes N --process I)"
         ) from error
+    # Under SLURM and Open MPI JAX gives every process one GPU, that of its number on the host: the
+    # only one there is to have them all.
+    if _only_one_here() and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        jax.config.update("jax_cuda_visible_devices", "all")
+        jax.config.update("jax_rocm_visible_devices", "all")
     # CPUs connect to each other at their first common computation, and give up after 30 seconds: so
     # that is here, where all of them come together.
     wait_for_all("joined")
+
+
+def _wait_for_coordinator(address: str) -> None:
+    """Returns when something answers there. JAX would abort the process where nothing ever does."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise BadInput(f"--coordinator {address}: it is HOST:PORT, such as host0:1234.")
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=RETRY_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"no process 0 answers at {address} ({error}): start it with the same "
+                    "--coordinator, on that host, and let the others reach that port"
+                ) from error
+            time.sleep(RETRY_SECONDS)
+
+
+def _only_one_here() -> bool:
+    """Whether SLURM or Open MPI say that they have started a single process on each host."""
+    if "SLURM_STEP_NUM_NODES" in os.environ:
+        return os.environ["SLURM_STEP_NUM_NODES"] == os.environ.get("SLURM_NTASKS")
+    return os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def is_first() -> bool:
@@ -100,26 +141,35 @@ def told_to_stop(step: int) -> bool:
 def ending_at_once(command: str) -> Iterator[None]:
     """What fails within the block in one process of several is said, and ends it at once.
 
-    At the usual end each process waits for all. After a failure they may never come, and those that
-    wait for this one in a computation see that it is gone only when its connections close.
+    At the usual end each process waits for all. After a failure, or a second Ctrl-C, they may never
+    come, and those that wait for this one in a computation see that it is gone only when its
+    connections close.
 
     Args:
       command: that failed, for the message.
     """
     try:
         yield
-    except Exception as error:
-        if not several():
+    except (Exception, KeyboardInterrupt) as error:
+        # SIGTERM ends all of them after a step that they agree on.
+        if not several() or isinstance(error, Terminated):
             raise
+        if isinstance(error, KeyboardInterrupt):
+            _end(f"{command}, process {jax.process_index()}: interrupted", INTERRUPTED)
         if not isinstance(error, OSError | MtnetError):
             traceback.print_exc()
         said = OTHER_ENDED if isinstance(error, jax.errors.JaxRuntimeError) else str(error)
-        print(f"{command}, process {jax.process_index()}: {said}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if is_first():  # it keeps the others together: they may have to say a word
-            time.sleep(LAST_WORDS_SECONDS)
-        os._exit(1)
+        _end(f"{command}, process {jax.process_index()}: {said}", 1)
+
+
+def _end(said: str, code: int) -> NoReturn:
+    """Says something and ends this process, whatever the others do."""
+    print(said, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():  # it keeps the others together: they may have to say a word
+        time.sleep(LAST_WORDS_SECONDS)
+    os._exit(code)
 
 
 def check_same(what: str, content: bytes) -> None:

@@ -127,9 +127,9 @@ def test_processes_are_told_of_each_other_without_a_cluster_manager(run, monkeyp
     monkeypatch.setattr("jax.distributed.initialize", lambda *call, **_: told.append(call))
     monkeypatch.setattr(mtnet_jax.training.loop, "train", lambda *_, **__: None)
     words = ("train", "--config", QUICKSTART, "--workdir", tmp_path / "run")
-    together = ("--coordinator", "host:1234", "--processes", "2", "--process", "1")
+    together = ("--coordinator", "host:1234", "--processes", "2", "--process", "0")
     assert run(*words, *together)[0] == 0
-    assert told == [("host:1234", 2, 1)]
+    assert told == [("host:1234", 2, 0)]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,7 @@ def test_processes_are_told_of_each_other_without_a_cluster_manager(run, monkeyp
         (("--coordinator", "host:1234"), "give all three"),
         (("--process", "0"), "give all three"),
         (("--coordinator", "h:1", "--processes", "2", "--process", "2"), "from 0 to 1"),
+        (("--coordinator", "h", "--processes", "2", "--process", "1"), "HOST:PORT"),
     ],
 )
 def test_processes_that_cannot_be_are_named(fails, tmp_path, given, said):

@@ -294,6 +294,10 @@ def _describe(
     position: Position,
 ) -> None:
     """Prints what is about to happen."""
+    log.say(
+        f"devices: {jax.device_count()} ({jax.devices()[0].device_kind})"
+        + f" of {jax.process_count()} processes" * hosts.several()
+    )
     for group, tree in shapes.items():
         count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         log.say(f"group {group}: {count / 1e6:.2f} M parameters")

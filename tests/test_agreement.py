@@ -1,0 +1,118 @@
+"""What a process of several does by itself: meet the others, end without them.
+
+The others are played; tests/test_hosts.py has real ones.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import jax
+import pytest
+
+from mtnet_jax import hosts
+from mtnet_jax.errors import Failed, Preempted
+from tests.conftest import REPOSITORY
+
+# --- meeting -------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def joined(monkeypatch) -> list:
+    """What JAX was told, in its place."""
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *call, **_: told.append(call))
+    return told
+
+
+def test_without_process_0_the_others_say_so(monkeypatch, joined):
+    """JAX aborts such a process."""
+    monkeypatch.setattr(hosts, "COORDINATOR_SECONDS", 0)
+    address = f"localhost:{free_port()}"
+    with pytest.raises(Failed, match=f"no process 0 answers at {address}"):
+        hosts.join(address, 2, 1)
+    assert joined == []
+
+
+def test_process_0_may_come_late(monkeypatch, joined):
+    monkeypatch.setattr(hosts, "RETRY_SECONDS", 0.1)
+    port = free_port()
+    servers = []
+    timer = threading.Timer(0.5, lambda: servers.append(socket.create_server(("localhost", port))))
+    timer.start()
+    hosts.join(f"localhost:{port}", 2, 1)
+    servers[0].close()
+    assert joined == [(f"localhost:{port}", 2, 1)]
+
+
+@pytest.mark.parametrize("given", [{}, {"JAX_LOCAL_DEVICE_IDS": "0"}])
+def test_alone_on_its_host_a_process_has_all_devices(given):
+    """As JAX itself reads what SLURM says."""
+    environment = {
+        **os.environ,
+        **{"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"},
+        **{"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        **{"JAX_COORDINATOR_PORT": str(free_port()), "JAX_PLATFORMS": "cpu", **given},
+    }
+    code = (
+        "from jax._src.xla_bridge import CUDA_VISIBLE_DEVICES; from mtnet_jax import hosts;"
+        "hosts.join(); print(CUDA_VISIBLE_DEVICES.value)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == ["0" if given else "all"]
+
+
+@pytest.mark.parametrize(
+    ("said", "alone"),
+    [
+        ({"SLURM_STEP_NUM_NODES": "4", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_NODES": "4", "SLURM_NTASKS": "32"}, False),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, False),
+        ({}, False),
+    ],
+)
+def test_who_is_alone_on_its_host(monkeypatch, said, alone):
+    for name in ("SLURM_STEP_NUM_NODES", "SLURM_NTASKS", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert hosts._only_one_here() == alone
+
+
+# --- ending --------------------------------------------------------------------------------------
+
+
+class Ended(BaseException):
+    """In the place of os._exit."""
+
+
+def test_an_interrupted_process_waits_for_nobody(monkeypatch, capsys):
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(KeyboardInterrupt), hosts.ending_at_once("mtnet train"):
+        raise KeyboardInterrupt  # alone it ends as any command does
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "LAST_WORDS_SECONDS", 0)
+    with pytest.raises(Ended, match="130"), hosts.ending_at_once("mtnet train"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "mtnet train, process 0: interrupted\n"
+    with pytest.raises(Preempted), hosts.ending_at_once("mtnet train"):
+        raise Preempted  # with all others
