@@ -10,7 +10,9 @@ devices, and what was written is read by any number of processes and devices.
 """
 
 import contextlib
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,9 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = "checkpoints-damaged"  # beside it: what could not be read
 _FINGERPRINTS = "fingerprints"  # of the metadata: name of a checkpointable -> its `fingerprint`
 _LONGEST = 200  # characters of a library's message that are passed on
+_DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # what is there is not whole
+# What tensorstore's messages begin with where the system did not read, whatever the file holds.
+_NOT_READ = re.compile("DEADLINE_EXCEEDED|PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|UNKNOWN")
 
 
 class DamagedCheckpoint(BadInput):
@@ -99,16 +104,22 @@ class Checkpoints:
         """Position of a checkpoint.
 
         Raises:
-          DamagedCheckpoint: it cannot be read.
+          DamagedCheckpoint: it cannot be read, by this process or another one.
+          Unavailable: it was not read, whatever it holds.
         """
-        with self._reading(step):
+        with _together(), self._reading(step):
             metadata = self._metadata(step)
             metadata.pop(_FINGERPRINTS, None)
             return Position(**metadata)
 
     def latest_position(self) -> Position | None:
-        """The position of the latest checkpoint that says it, None where none does."""
-        for step in self.steps():
+        """The position of the latest checkpoint that says it, None where none does.
+
+        Raises BadInput where processes see other ones: file systems may show an old listing.
+        """
+        steps = self.steps()
+        hosts.check_same(f"The list of checkpoints in {self._folder}", json.dumps(steps).encode())
+        for step in steps:
             with contextlib.suppress(DamagedCheckpoint):
                 return self.position(step)
         return None
@@ -151,11 +162,13 @@ class Checkpoints:
         """Reads a checkpoint into the shapes and shardings of `abstract`.
 
         Raises:
-          DamagedCheckpoint: it cannot be read, or holds what is no number.
+          DamagedCheckpoint: it cannot be read, or holds what is no number, in any process.
+          Unavailable: it was not read, whatever it holds.
         """
-        with self._reading(step):
-            loaded = self._checkpointer.load_checkpointables(step, _parts(abstract))
-        self._check(step, loaded)
+        with _together():
+            with self._reading(step):
+                loaded = self._checkpointer.load_checkpointables(step, _parts(abstract))
+            self._check(step, loaded)
         return TrainState(opt_state=loaded["opt"], ema=loaded.get("ema"), **loaded["model"])
 
     def model(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -321,14 +334,45 @@ def all_finite(tree: Any) -> bool:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Raises DamagedCheckpoint for whatever the block trips over."""
+    """Raises DamagedCheckpoint for whatever the block trips over; Unavailable: it may be whole."""
     try:
         yield
     # Files that are cut short, changed or gone show as whatever orbax trips over.
     except Exception as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise DamagedCheckpoint(f"{folder} cannot be read ({_first_line(error)})") from error
+        causes = list(_causes(error))
+        for cause in filter(_of_the_machine, causes):
+            raise Unavailable(
+                f"{folder} was not read ({_first_line(cause)}), which says nothing about what it "
+                "holds: run the same command again, when that is mended"
+            ) from error
+        raise DamagedCheckpoint(f"{folder} cannot be read ({_first_line(causes[-1])})") from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it came from: orbax's own often says no more than that it failed."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_the_machine(error: BaseException) -> bool:
+    """Whether memory, a device or the file system failed, and not the content of a file."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _DAMAGE)
+    machine = isinstance(error, MemoryError | jax.errors.JaxRuntimeError)
+    return machine or _NOT_READ.match(str(error)) is not None
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Raises DamagedCheckpoint in every process where the block does in one of them."""
+    damage = None
+    try:
+        yield
+    except DamagedCheckpoint as error:
+        damage = error
+    for line in filter(None, hosts.gather(str(damage or "").encode())):
+        raise DamagedCheckpoint(line.decode()) from damage
 
 
 @jax.jit
@@ -337,7 +381,7 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
     return text if len(text) < _LONGEST else text[:_LONGEST] + "..."
 

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
+from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.errors import Preempted
 from mtnet_jax.system import build_system
@@ -111,6 +112,19 @@ def disagreeing(folder: Path) -> None:
         train(config, folder / "disagreeing")
     except ValueError as error:
         (folder / f"disagreeing-{jax.process_index()}").write_text(str(error))
+
+
+def listings(folder: Path) -> None:
+    """The last process does not see the latest checkpoint of the run that was preempted."""
+    steps = Checkpoints.steps
+    if jax.process_index() == jax.process_count() - 1:
+        Checkpoints.steps = lambda self: steps(self)[1:]  # type: ignore[method-assign]
+    try:
+        train(several_config(), folder / "preempted")
+    except ValueError as error:
+        (folder / f"listings-{jax.process_index()}").write_text(str(error))
+    finally:
+        Checkpoints.steps = steps  # type: ignore[method-assign]
 
 
 def keep(variables: dict, path: Path) -> None:

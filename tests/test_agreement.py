@@ -1,4 +1,4 @@
-"""What a process of several does by itself: meet the others, end without them.
+"""What a process of several does by itself: meet the others, agree with them, end without them.
 
 The others are played; tests/test_hosts.py has real ones.
 """
@@ -13,8 +13,12 @@ import jax
 import pytest
 
 from mtnet_jax import hosts
-from mtnet_jax.errors import Failed, Preempted
+from mtnet_jax.checkpoints import Checkpoints, DamagedCheckpoint
+from mtnet_jax.errors import BadInput, Failed, Preempted
+from mtnet_jax.training import loop
+from mtnet_jax.training.loop import train
 from tests.conftest import REPOSITORY
+from tests.tiny import tiny_config
 
 # --- meeting -------------------------------------------------------------------------------------
 
@@ -93,6 +97,47 @@ def test_who_is_alone_on_its_host(monkeypatch, said, alone):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert hosts._only_one_here() == alone
+
+
+# --- agreeing ------------------------------------------------------------------------------------
+
+
+def beside(monkeypatch, answer) -> None:
+    """Another process answers to what this one says, as `answer` has it."""
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "gather", lambda content: [content, answer(content)])
+
+
+def test_processes_that_see_other_checkpoints_say_so(monkeypatch, tmp_path):
+    beside(monkeypatch, lambda content: content[::-1])
+    with (
+        Checkpoints(tmp_path, keep=1) as checkpoints,
+        pytest.raises(BadInput, match=r"The list of checkpoints in .* of process 1 is another"),
+    ):
+        checkpoints.latest_position()
+
+
+def test_what_is_damaged_for_one_process_is_for_all(monkeypatch, tmp_path):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        monkeypatch.setattr(checkpoints, "_metadata", lambda _: loop.START._asdict())
+        assert checkpoints.position(4) == loop.START
+        beside(monkeypatch, lambda _: b"4 cannot be read there")
+        with pytest.raises(DamagedCheckpoint, match="4 cannot be read there"):
+            checkpoints.position(4)
+
+
+@pytest.mark.parametrize(("sets", "named"), [(1, "training set"), (2, "evaluation set")])
+def test_processes_with_other_records_say_so(monkeypatch, tmp_path, sets, named):
+    said = []
+
+    def answer(content: bytes) -> bytes:
+        said.append(content)  # the configuration comes first
+        return content[::-1] if len(said) == 1 + sets else content
+
+    beside(monkeypatch, answer)
+    with pytest.raises(BadInput, match=rf"The {named} \(config\.data\) of process 1 is another"):
+        train(tiny_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- ending --------------------------------------------------------------------------------------

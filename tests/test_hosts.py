@@ -117,7 +117,7 @@ def evaluations(workdir: Path) -> list[dict]:
 def two(tmp_path_factory) -> Path:
     """What two processes have done."""
     folder = tmp_path_factory.mktemp("two")
-    run(folder, 2, "whole", "started", "preempted", "evaluated", "disagreeing")
+    run(folder, 2, "whole", "started", "preempted", "evaluated", "disagreeing", "listings")
     return folder
 
 
@@ -196,6 +196,7 @@ def test_processes_that_disagree_all_say_so(two):
     for process in range(2):
         said = (two / f"disagreeing-{process}").read_text()
         assert said.startswith("The configuration of process 1 is another than that of process 0")
+        assert "The list of checkpoints" in (two / f"listings-{process}").read_text()
     assert not (two / "disagreeing").exists()
 
 

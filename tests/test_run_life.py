@@ -1,5 +1,6 @@
 """The life of a run: what is never kept, what is gone on with, and how it ends."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from mtnet_jax.checkpoints import Checkpoints, DamagedCheckpoint, all_finite
 from mtnet_jax.errors import BadInput, Terminated, Unavailable
@@ -186,6 +188,32 @@ def test_what_is_exported_and_evaluated_says_which_checkpoint_was_whole(workdir,
     assert predict_split(workdir, DEMO_RECORDS, "test", limit=1).measured["step"] == 4
 
 
+@pytest.mark.parametrize(
+    ("method", "failure"),
+    [
+        ("checkpointables_metadata", OSError(errno.ESTALE, "Stale file handle")),
+        ("load_checkpointables", MemoryError("no more")),
+        ("load_checkpointables", jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")),
+        ("load_checkpointables", ValueError("UNKNOWN: Error reading local file: EIO")),
+    ],
+    ids=["file system", "memory", "device", "file system, by tensorstore"],
+)
+def test_a_checkpoint_that_was_not_read_is_not_set_aside(workdir, monkeypatch, method, failure):
+    """As it shows from within orbax, which speaks of something else."""
+
+    def failing(*_):
+        try:
+            raise failure
+        except Exception as error:
+            raise KeyError("incompatible handler") from error
+
+    monkeypatch.setattr(ocp.training.Checkpointer, method, failing)
+    with pytest.raises(Unavailable, match=r"6 was not read \(.*run the same command again"):
+        train(tiny_config(), workdir)
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+    assert not (workdir / "checkpoints-damaged").exists()
+
+
 def test_another_configuration_sets_no_checkpoint_aside(workdir):
     config = tiny_config()
     config.model.width = 0.02
@@ -197,7 +225,7 @@ def test_another_configuration_sets_no_checkpoint_aside(workdir):
 def test_without_an_older_checkpoint_nothing_is_begun_anew_in_silence(workdir):
     for step in (4, 6):
         cut(workdir / "checkpoints" / str(step) / "model")
-    with pytest.raises(DamagedCheckpoint, match=r"checkpoints/4 cannot.*another --workdir"):
+    with pytest.raises(DamagedCheckpoint, match=r"/6 .* aside.*/4 cannot.*another --workdir"):
         train(tiny_config(), workdir)
 
 

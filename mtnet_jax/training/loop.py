@@ -1,5 +1,6 @@
 """Training: one linear loop over the phases."""
 
+import json
 import os
 import time
 from collections import deque
@@ -41,7 +42,7 @@ from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
 from mtnet_jax.training.threads import failing_in_one_line
 from mtnet_jax.training.utilisation import least_seconds
-from mtnet_jax.training.workdir import Reached, claim, locked
+from mtnet_jax.training.workdir import Reached, claim, identities, locked
 
 
 class TrainingDiverged(Failed):
@@ -102,6 +103,10 @@ def train(
     for phase in phases:
         make_optimizer(phase, shapes, steps=1, clip_norm=config.clip_norm)
     hosts.check_same("The configuration", config.to_json().encode())
+    if hosts.several():  # a path may be another folder on another host
+        for use, sources in (("training", train_sources), ("evaluation", eval_sources)):
+            content = json.dumps(identities(sources)).encode()
+            hosts.check_same(f"The {use} set (config.data)", content)
     with locked(workdir), failing_in_one_line():
         profile = Profile(Path(workdir), profile_steps if hosts.is_first() else 0)
         return _train(

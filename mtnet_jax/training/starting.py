@@ -109,7 +109,8 @@ def resume(
       The two, and a line for each checkpoint that was set aside.
 
     Raises:
-      DamagedCheckpoint: the only one there is.
+      DamagedCheckpoint: all that there are.
+      Unavailable: one was not read, and may be whole.
     """
     abstract = abstract_variables(system)
     average = jax.eval_shape(ema.start, abstract) if config.ema_decay else None
@@ -125,7 +126,8 @@ def resume(
         except DamagedCheckpoint as error:
             if step == steps[-1]:
                 raise DamagedCheckpoint(
-                    f"{error}, and no older one is kept: begin anew in another --workdir"
+                    "; ".join((*said, f"{error}, and no older one is kept"))
+                    + ": begin anew in another --workdir"
                 ) from error
             place = checkpoints.set_aside(step)
             said.append(f"{error}: set aside as {place}, training goes on from the one before")

@@ -100,7 +100,7 @@ def claim(
     Raises:
       BadInput: something else is learned there; the options are named with their values.
     """
-    found, records = read_config(workdir), _identities(sources)
+    found, records = read_config(workdir), identities(sources)
     said = []
     if found is not None and reached is not None:
         changed = differences(found, config)
@@ -155,7 +155,8 @@ def _new_length(option: str, config: ConfigDict, reached: Reached) -> str:
     )
 
 
-def _identities(sources: Mapping[str, RecordSource]) -> dict[str, str]:
+def identities(sources: Mapping[str, RecordSource]) -> dict[str, str]:
+    """Name in `config.data` -> digest that says which records its split holds."""
     return {n: s.record_set.identity(s.split, whole=False) for n, s in sources.items()}
 
 
