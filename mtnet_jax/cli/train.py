@@ -55,7 +55,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         if is_address(args.workdir) and hosts.several():
             raise BadInput(
                 f"--workdir {args.workdir}: several hosts write to one work directory, so it must "
-                "be a folder that all of them see: mount the bucket (gcsfuse, mountpoint-s3)."
+                "be a folder of a POSIX file system that all of them mount: NFS, Filestore, EFS, "
+                "FSx or Lustre."
             )
         with mirrored(args.workdir) as workdir:
             train(load_config(args.config, overrides), workdir, profile_steps=args.profile)
