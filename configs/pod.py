@@ -28,6 +28,6 @@ def get_config():
     config.clip_norm = 10.0
     config.ema_decay = 0.999
     config.best_metric = "train_set/ap50"
-    config.loader_processes = 32
+    config.loader_processes = 32  # of a process; with one for each GPU fewer: docs/scaling.md
     config.eval_images = 4096
     return config

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
@@ -21,10 +21,18 @@ def prepare(modules: Sequence[str]) -> None:
 
     It is another than this one, which may have threads (JAX, OpenCV) that do not survive a fork.
     """
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
-    forkserver.ensure_running()
+    # SIGTERM to all processes of a job would end it, and with it the pools, while the training
+    # still needs them for its last step: it begins with the signal blocked, and keeps it so. Its
+    # own helper unblocks the signal here, so that comes first.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def pool_of(function: Function, count: int, *, at_signals: Any) -> ProcessPoolExecutor:
@@ -58,6 +66,7 @@ def _start(function: Function, at_signals: Any) -> None:
     signal.signal(signal.SIGINT, at_signals)
     if at_signals == signal.SIG_IGN:
         signal.signal(signal.SIGTERM, at_signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # see `prepare`
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -99,13 +108,18 @@ class Elsewhere:
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def __call__(self, argument: Any) -> Any:
-        """function(argument).
+        """function(argument), see `of_each`."""
+        return self.of_each([argument])[0]
+
+    def of_each(self, arguments: Iterable[Any]) -> list[Any]:
+        """The function of each argument, side by side in as many processes as are free.
 
         Raises:
           ChildProcessError: a process died.
         """
         try:
-            return self._pool.submit(work, argument).result()
+            results = [self._pool.submit(work, argument) for argument in arguments]
+            return [result.result() for result in results]
         except BrokenProcessPool:
             raise WorkerDied(
                 f"a process that reads records died (killed, or out of memory?): {self._cure}"

@@ -3,22 +3,26 @@
 import functools
 import gc
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+import mtnet_jax.data.batches
 from mtnet_jax.data.augment import AugmentOptions
+from mtnet_jax.data.batches import ROWS_AT_ONCE, threads_for
 from mtnet_jax.data.packing import PackOptions
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord
 from mtnet_jax.errors import WorkerDied
-from mtnet_jax.workers import Elsewhere
+from mtnet_jax.workers import Elsewhere, pool_of, prepare, work
 from tests.batched import assert_same, stream
 from tests.conftest import REPOSITORY
 from tests.record_sets import flip_a_bit
@@ -48,6 +52,20 @@ def test_processes_read_what_threads_read():
     back = batches_of(processes=1)
     back.set_state(position)
     assert_same(take(back, 4), expected[5:])
+
+
+def test_processes_share_a_batch(monkeypatch):
+    expected = take(batches_of(threads=1, batch_size=7), 3)
+    monkeypatch.setattr(mtnet_jax.data.batches, "ROWS_AT_ONCE", 3)
+    assert_same(take(batches_of(processes=2, batch_size=7), 3), expected)
+
+
+def test_what_is_read_ahead_stays_small_and_keeps_all_processes_busy():
+    for rows, processes in ((1024, 32), (512, 7), (64, 15), (16, 1)):
+        threads = threads_for(processes, rows=rows)
+        assert threads * math.ceil(rows / ROWS_AT_ONCE) > processes
+        # grain keeps 2 * threads batches; an image of 416 pixels is half a megabyte.
+        assert 2 * threads * rows * 416**2 * 3 < 4e9
 
 
 def test_a_damaged_record_is_named_from_there_too(tmp_path):
@@ -109,6 +127,26 @@ def test_signals_to_the_whole_group_leave_them_at_work(sent):
     process = function(None)
     os.kill(process, sent)
     assert function(None) == process
+
+
+def test_sigterm_to_what_they_are_forked_from_leaves_them_at_work():
+    """As one to all processes of a job: new ones can start too."""
+    function = elsewhere(functools.partial(with_argument, os.getpid))
+    process = function(None)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert function(None) == process
+    another = elsewhere(functools.partial(with_argument, os.getpid))
+    assert another(None) != process
+
+
+def test_a_pool_that_lets_signals_through_ends_at_sigterm():
+    """No worker keeps the mask of the process that it was forked from."""
+    prepare(["mtnet_jax.workers"])
+    with pool_of(functools.partial(with_argument, os.getpid), 1, at_signals=signal.SIG_DFL) as pool:
+        process = pool.submit(work, None).result()
+        os.kill(process, signal.SIGTERM)
+        wait_until(lambda: gone(process))
 
 
 def test_they_end_with_the_process_they_work_for():

@@ -25,6 +25,10 @@ Batch = dict[str, np.ndarray]
 # Of each row of a batch: number of the source, number of the record, seed of its changes.
 _Work = list[tuple[int, int, int]]
 
+# Rows of a batch that a process reads at once. Whole batches of 1,024 at 416 pixels, one or two for
+# each of 32 processes, would be 35 GB.
+ROWS_AT_ONCE = 64
+
 _CURE = (
     "config.loader_processes=0 needs the least memory; the same command goes on from the last "
     "checkpoint"
@@ -174,8 +178,8 @@ def training_batches(
     ]
     read: Callable[[_Work], Batch] = _Reader(sources, size, max_heads, options, packer)
     if processes:
-        read = Elsewhere(read, processes, [__name__], when_one_dies=_CURE)
-        threads = processes + 1
+        read = _InParts(Elsewhere(read, processes, [__name__], when_one_dies=_CURE))
+        threads = threads_for(processes, rows=-(-batch_size // hosts))
     streams = [place.shuffle().repeat() for place in places]
     mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
     return iter(
@@ -186,6 +190,17 @@ def training_batches(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * max(threads, 1))
         )
     )
+
+
+def threads_for(processes: int, *, rows: int) -> int:
+    """How many batches must be read at once to keep all processes busy, and one more.
+
+    Args:
+      processes: that read up to `ROWS_AT_ONCE` rows each.
+      rows: of a batch, on this host.
+    """
+    parts = -(-rows // ROWS_AT_ONCE)
+    return -(-processes // parts) + 1
 
 
 class _Places:
@@ -237,6 +252,20 @@ class _ReadBatch(grain.transforms.RandomMap):
         # Seeds for the rows of all hosts: a record is changed alike whichever host it is on.
         seeds = rng.integers(0, 2**63, batch_size)[mine.start : mine.stop]
         return self._read([(*place, int(seed)) for place, seed in zip(places, seeds, strict=True)])
+
+
+class _InParts:
+    """Has processes read a batch, each a part of its rows at a time."""
+
+    def __init__(self, elsewhere: Elsewhere):
+        self._elsewhere = elsewhere
+
+    def __call__(self, batch: _Work) -> Batch:
+        starts = range(0, len(batch), ROWS_AT_ONCE)
+        parts = self._elsewhere.of_each([batch[i : i + ROWS_AT_ONCE] for i in starts])
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class _Reader:
