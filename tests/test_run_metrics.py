@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mtnet_jax.errors import BadInput
 from mtnet_jax.run_metrics import best_step, check_metric
+from mtnet_jax.training import evaluating
 from mtnet_jax.training.utilisation import PEAKS, flops_of, peak_tflops
 
 LINES = [
@@ -55,11 +57,23 @@ def test_peaks_of_chips_are_found_by_their_longest_name():
     assert peak_tflops("TPU v5 lite", "bfloat16", None) == PEAKS["TPU v5 lite"][0]
     assert peak_tflops("TPU v5p", "bfloat16", None) == PEAKS["TPU v5"][0]
     assert peak_tflops("NVIDIA H100 80GB HBM3", "float32", None) == PEAKS["H100"][1]
+    assert peak_tflops("NVIDIA H100 PCIe", "bfloat16", None) == 756
+    # A chip of v3 has 123 TFLOP/s (Jouppi et al. 2020, table 1) and two cores, each a device.
+    assert peak_tflops("TPU v3", "bfloat16", None) == 123 / 2
     assert peak_tflops("NVIDIA A100-SXM4-80GB", "bfloat16", None) == PEAKS["A100"][0]
     assert peak_tflops("Tesla T4", "bfloat16", None) == PEAKS["T4"][0]
     for other in ("cpu", "NVIDIA L40S", "NVIDIA RTX A1000", "NVIDIA T400", "TPU v40"):
         assert peak_tflops(other, "float32", None) is None
     assert peak_tflops("cpu", "float32", 0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("threads", "processes", "reading"), [(2, 0, 2), (2, 3, 3), (2, 32, 4), (9, 3, 9)]
+)
+def test_evaluations_read_on_the_cores_of_the_loaders(monkeypatch, threads, processes, reading):
+    monkeypatch.setattr(evaluating, "usable_cores", lambda: 4)
+    config = ConfigDict({"loader_threads": threads, "loader_processes": processes})
+    assert evaluating.reading_threads(config) == reading
 
 
 def test_flops_are_counted_by_the_cpu_whatever_trains(monkeypatch):

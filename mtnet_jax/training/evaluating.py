@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from mtnet_jax import hosts
+from mtnet_jax.cpu.cores import usable_cores
 from mtnet_jax.data.records import RecordSource
 from mtnet_jax.evaluation.metrics import (
     Settings,
@@ -59,7 +60,7 @@ class Evaluator:
             source,
             size=self._config.input.size,
             batch_size=self._config.eval_batch_size * self._mesh.size,
-            threads=self._config.loader_threads,
+            threads=reading_threads(self._config),
             limit=self._config.eval_images,
             host=jax.process_index(),
             hosts=jax.process_count(),
@@ -68,6 +69,12 @@ class Evaluator:
         state = merge_states(image_state(p, t, settings) for p, t in stopping.watch(pairs))
         everything = merge_states(map(from_bytes, hosts.gather(to_bytes(state))))
         return summarise(everything, settings)
+
+
+def reading_threads(config: ConfigDict) -> int:
+    """Threads that read while the devices evaluate: the processes that feed the training wait then,
+    and leave their cores."""
+    return max(config.loader_threads, min(config.loader_processes, usable_cores()))
 
 
 def local_mesh() -> Mesh:

@@ -15,22 +15,25 @@ from mtnet_jax.system import System, TrainState
 from mtnet_jax.training.phases import Phase
 from mtnet_jax.training.step import make_train_step
 
-# 10^12 dense FLOP/s a chip in bfloat16, and in float32 as XLA multiplies it by default (TensorFloat
-# on GPUs from Ampere, bfloat16 on TPUs), from the makers' data sheets. By words of `device_kind`.
+# 10^12 dense FLOP/s a device in bfloat16, and in float32 as XLA multiplies it by default
+# (TensorFloat on GPUs from Ampere, bfloat16 on TPUs), from the makers' data sheets. By words of
+# `device_kind`. A device is a chip, but of TPU v2 and v3 one of the two cores of a chip.
 PEAKS = {
-    "H200": (989, 494), "H100": (989, 494), "A100": (312, 156), "L4": (121, 60), "T4": (65, 8.1),
+    "H200": (989, 494), "H200 NVL": (835, 417),
+    "H100": (989, 494), "H100 NVL": (835, 417), "H100 PCIe": (756, 378),
+    "A100": (312, 156), "L4": (121, 60), "T4": (65, 8.1),
     "V100": (125, 15.7),
-    "TPU v2": (45, 45), "TPU v3": (123, 123), "TPU v4": (275, 275), "TPU v5 lite": (197, 197),
+    "TPU v2": (22.5, 22.5), "TPU v3": (61.5, 61.5), "TPU v4": (275, 275), "TPU v5 lite": (197, 197),
     "TPU v5e": (197, 197), "TPU v5": (459, 459), "TPU v5p": (459, 459),
     "TPU v6 lite": (918, 918), "TPU v6e": (918, 918),
 }  # fmt: skip
 
 
 def peak_tflops(kind: str, dtype: str, given: float | None) -> float | None:
-    """10^12 FLOP/s of a chip; None where it is not known.
+    """10^12 FLOP/s of a device; None where it is not known.
 
     Args:
-      kind: `device_kind` of the chip.
+      kind: `device_kind` of the device.
       dtype: compute type, "float32" or "bfloat16".
       given: what is taken instead of the table, if anything.
     """
