@@ -6,7 +6,7 @@ configuration, then checkpoints that are complete, at last `mirror.json`, which 
 ends the machine, the address holds a state to go on from: its checkpoints are whole, and its log
 reaches at least as far. What is lost is what came after the last copy.
 
-One process writes. Many hosts need a folder that all of them see: a mounted bucket.
+One process writes. Many hosts need a folder of a file system that all of them mount.
 """
 
 import contextlib
