@@ -265,7 +265,7 @@ def test_conversion_to_an_address(tmp_path, address, monkeypatch):
     write_record_set_anywhere(tiny({"train": range(3)}), address, overwrite=True)
     assert RecordSet.open(address).splits == {"train": 3}
     assert not (address / "tiny-test.index").exists()
-    with pytest.raises(BadInput, match="mount the bucket"):
+    with pytest.raises(BadInput, match="workers of Beam share a folder"):
         write_record_set_anywhere(tiny(), address / "x", beam_runner="DirectRunner")
 
 
