@@ -62,8 +62,8 @@ def euler_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
       (..., 3) degrees within 0..180, of yaw, pitch, roll.
     """
     found, angles = (rotation_to_euler(r, convention="canonical") for r in (predicted, true))
-    errors = angles_apart(found, angles)
-    other = angles_apart(found, angles * [-1, 1, 1] + 180)
+    errors: np.ndarray = angles_apart(found, angles)
+    other: np.ndarray = angles_apart(found, angles * [-1, 1, 1] + 180)
     nearer = other.sum(axis=-1) < errors.sum(axis=-1)
     tilted = np.abs(angles[..., 2]) > 90  # pitch is within 90 degrees wherever roll is not
     return np.where((tilted & nearer)[..., None], other, errors)
