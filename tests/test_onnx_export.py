@@ -375,6 +375,8 @@ def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, 
         scale, left, top = found["scale"], found["left"], found["top"]
         box = (found["boxes"][0, 0] - [left, top, left, top]) / scale
         rotation = found["rotations"][0, 0]
-    np.testing.assert_allclose(box, head.box, atol=0.5)
+    # The examples scale by `cv2.resize`, which does not blend the image's edge with the grey beside
+    # it, as the package does: of a head at the edge that is a pixel.
+    np.testing.assert_allclose(box, head.box, atol=1.5)
     np.testing.assert_allclose(rotation, head.rotation, atol=1e-2)
     assert score == pytest.approx(head.score, abs=1e-3)
