@@ -45,8 +45,8 @@ def write_record_set_anywhere(
         return write_record_set(conversion, target, overwrite=overwrite, **options)
     if beam_runner:
         raise BadInput(
-            f"--out {target}: workers of Beam share a folder, so give one on a file system that all "
-            "of them mount (NFS, Filestore, EFS), and copy the record set to the address after."
+            f"--out {target}: workers of Beam share a folder, so give one on a file system that "
+            "all of them mount (NFS, Filestore, EFS), and copy the record set to the address after."
         )
     if not (target / _UNFINISHED).exists():
         check_target(target, overwrite=overwrite)
