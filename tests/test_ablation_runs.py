@@ -98,6 +98,8 @@ def test_a_grid_may_be_moved(tmp_path):
     (tmp_path / "old").rename(tmp_path / "new")
     config = config_of(SHARED, ARM, tmp_path / "new")
     assert running.is_finished(tmp_path / "new" / ARM.name, config)
+    (tmp_path / "new" / ARM.name / "config.json").rename(tmp_path / "config.json")
+    assert not running.is_finished(tmp_path / "new" / ARM.name, config)  # of which one, who knows
     # One that has not begun takes the detector from where it lies now.
     other = config_of(SHARED, Run("vectors", 0), tmp_path / "new")
     assert other.init.weights == str(tmp_path / "new" / "detector-seed0")

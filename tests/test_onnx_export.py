@@ -362,12 +362,15 @@ def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, 
     """They run as printed, on the files they name, and find the head that the predictor finds."""
     writer = {"heads.onnx": onnx_heads, "network.onnx": onnx_network}[name]
     writer.write(tmp_path / name, *load_weights(SMALL))
-    (tmp_path / "image.jpg").write_bytes(IMAGES[0].read_bytes())
+    # The examples scale by `cv2.resize`, which does not blend the image's edge with the grey beside
+    # it, as the package does: of the head in the first image, which is close, that is a pixel.
+    image = IMAGES[2]
+    (tmp_path / "image.jpg").write_bytes(image.read_bytes())
     monkeypatch.chdir(tmp_path)
     found = {}
     exec(example_of(name), found)
     monkeypatch.setattr(both[0], "_second_looks", False)  # a file takes one look
-    (head,) = both[0](read_image(IMAGES[0]))
+    (head,) = both[0](read_image(image))
     assert len(capsys.readouterr().out.splitlines()) == 1
     rotation, score = found["rotation"], float(found["scores"].max())
     box = found["box"]
@@ -375,8 +378,6 @@ def test_the_examples_of_the_documentation(both, monkeypatch, tmp_path, capsys, 
         scale, left, top = found["scale"], found["left"], found["top"]
         box = (found["boxes"][0, 0] - [left, top, left, top]) / scale
         rotation = found["rotations"][0, 0]
-    # The examples scale by `cv2.resize`, which does not blend the image's edge with the grey beside
-    # it, as the package does: of a head at the edge that is a pixel.
-    np.testing.assert_allclose(box, head.box, atol=1.5)
+    np.testing.assert_allclose(box, head.box, atol=0.5)
     np.testing.assert_allclose(rotation, head.rotation, atol=1e-2)
     assert score == pytest.approx(head.score, abs=1e-3)

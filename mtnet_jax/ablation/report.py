@@ -92,7 +92,8 @@ def gather(
         if changed := finished_otherwise(workdir / run.name, config):
             others[run] = changed
     if not finished:
-        for run, changed in others.items():
+        if others:
+            run, changed = next(iter(others.items()))
             raise Failed(
                 f"no run is finished with these options; {run.name} is with others: "
                 f"{named_changes(changed)}. Give the --config... options that it was trained with."

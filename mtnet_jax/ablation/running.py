@@ -62,7 +62,10 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
 
 def is_finished(folder: Path, config: Any) -> bool:
     """Whether a run is trained with this configuration; one of another raises when it is begun."""
-    return (folder / FINISHED).is_file() and not finished_otherwise(folder, config)
+    found = read_config(folder)
+    if found is None or not (folder / FINISHED).is_file():
+        return False
+    return not _learned_otherwise(found, config)
 
 
 def finished_otherwise(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
