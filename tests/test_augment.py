@@ -157,7 +157,7 @@ class Listed:
         return call
 
 
-def test_without_coarse_and_jpeg_the_random_numbers_are_those_of_before():
+def test_without_coarse_jpeg_and_light_the_random_numbers_are_those_of_before():
     """What these options ask for at 0 is nothing, so images of a seed stay what they were."""
     rng = Listed(np.random.default_rng(3))
     image = np.full((8, 8, 3), 99, np.uint8)
@@ -204,8 +204,30 @@ def test_coarse_images_have_lost_their_detail_and_nothing_else(rng):
     assert left[32].min() > 0.85
 
 
-@pytest.mark.parametrize("name", ["coarse", "jpeg"])
-def test_coarse_and_jpeg_come_as_often_as_they_say(rng, name):
+@pytest.mark.parametrize("shape", [(48, 64), (64, 20), (1, 1)])
+def test_light_falls_from_one_side_and_keeps_the_colour(rng, shape):
+    """On one colour: brighter or darker along rows and columns alike, from a shadow to the dark."""
+    colour = np.array([150, 100, 50])
+    image = np.broadcast_to(colour, (*shape, 3)).astype(np.uint8)
+    options = NO_AUGMENTATION._replace(light=1.0)
+    steps, factors = [], []
+    for _ in range(300):
+        factor = change_colour(rng, image, options) / colour
+        np.testing.assert_allclose(factor, factor[..., :1] * np.ones(3), atol=0.02)  # grey levels
+        for axis in (0, 1):
+            step = np.diff(factor[..., 0], axis=axis)
+            assert (step <= 0).all() or (step >= 0).all()
+            steps.append(np.abs(step).max(initial=0))
+        factors += [factor.min(), factor.max()]
+    assert 0.14 < min(factors) < 0.3
+    assert 1.2 < max(factors) < 1.31
+    if min(shape) > 10:
+        assert max(steps) > 0.3  # the edge of a shadow
+        assert np.median(steps) < 0.1
+
+
+@pytest.mark.parametrize("name", ["coarse", "jpeg", "light"])
+def test_coarse_jpeg_and_light_come_as_often_as_they_say(rng, name):
     image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     options = NO_AUGMENTATION._replace(**{name: 0.3})
     changed = [(change_colour(rng, image, options) != image).any() for _ in range(600)]
@@ -214,7 +236,7 @@ def test_coarse_and_jpeg_come_as_often_as_they_say(rng, name):
 
 def test_the_same_seed_gives_the_same_image():
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    options = AugmentOptions(blur=0.5, grey=0.5, coarse=0.5, jpeg=0.5)
+    options = AugmentOptions(blur=0.5, grey=0.5, coarse=0.5, jpeg=0.5, light=0.5)
 
     def change(seed):
         return change_colour(np.random.default_rng(seed), image.copy(), options)
@@ -268,6 +290,7 @@ def test_a_share_is_turned_by_any_angle(rng):
         {"brightness": 1.2},
         {"noise": float("nan")},
         {"coarse": 1.1},
+        {"light": -0.1},
         {"jpeg": -0.1},
         {"lying": 1.1},
     ],

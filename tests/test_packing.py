@@ -167,6 +167,44 @@ def test_patches_hide_at_most_a_quarter_of_a_head():
     assert hidden > 30
 
 
+def test_the_photograph_ends_within_a_head_and_its_box_stays():
+    """The same input with and without: a third of the head at most is beyond one edge, in a rim
+    of one colour that is the whole of the input there."""
+    heads = one_head_each([0.0], box=(20, 30, 60, 80), side=100)
+    options = PLAIN._replace(tiles=(1,), shift=0.0, head_max=0.6)
+    edges = []
+    for seed in range(60):
+        whole, cut = (
+            Packer([heads], [1.0], options._replace(cut=share), NO_AUGMENTATION)(
+                np.random.default_rng(seed), 128
+            )
+            for share in (0.0, 1.0)
+        )
+        np.testing.assert_array_equal(cut["boxes"], whole["boxes"])
+        (left, top, right, bottom), *_ = whole["boxes"]
+        width, height = right - left, bottom - top
+        differ = (whole["image"] != cut["image"]).any(axis=-1)
+        rows, columns = (np.flatnonzero(differ.any(axis=axis)) for axis in (1, 0))
+        hidden = {  # of the head's extent, were it beyond this edge
+            "left": (columns.max() + 1 - left) / width,
+            "right": (right - columns.min()) / width,
+            "top": (rows.max() + 1 - top) / height,
+            "bottom": (bottom - rows.min()) / height,
+        }
+        edge = next(name for name, part in hidden.items() if part <= 0.37)
+        assert hidden[edge] > 0.03
+        assert all(part > 0.6 for name, part in hidden.items() if name != edge)
+        beyond = {
+            "left": np.s_[:, : columns.max() + 1],
+            "right": np.s_[:, columns.min() :],
+            "top": np.s_[: rows.max() + 1],
+            "bottom": np.s_[rows.min() :],
+        }[edge]
+        assert len(np.unique(cut["image"][beyond].reshape(-1, 3), axis=0)) == 1
+        edges.append(edge)
+    assert set(edges) == {"left", "top", "right", "bottom"}
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 

@@ -124,6 +124,7 @@ def test_small_and_ignored_heads_are_never_drawn():
         {"shift": 1.2},
         {"shift": -0.1},
         {"occlude": 2.0},
+        {"cut": 1.5},
         {"heading_only": -0.1},
         {"unlabelled": -1.0},
         {"unlabelled": 1.1},
@@ -160,7 +161,9 @@ def test_usual_options_are_in_range_and_pack_nothing():
 
 
 def test_an_input_depends_on_its_generator_alone():
-    packer = Packer([Painted()], [1.0], PackOptions(share=1.0, occlude=0.5), AugmentOptions())
+    packer = Packer(
+        [Painted()], [1.0], PackOptions(share=1.0, occlude=0.5, cut=0.5), AugmentOptions()
+    )
     first = [packer(np.random.default_rng(seed), 96) for seed in range(4)]
     copy = pickle.loads(pickle.dumps(packer))
     assert_same([copy(np.random.default_rng(seed), 96) for seed in range(4)], first)

@@ -143,9 +143,13 @@ def python(exported) -> Predictor:
     return Predictor(exported, runtime="onnxruntime")
 
 
-def assert_same_heads(found: list[dict], image: np.ndarray, python: Predictor, looks=1) -> None:
+def assert_same_heads(
+    found: list[dict], image: np.ndarray, python: Predictor, looks=1, copies=()
+) -> None:
+    """`copies`: of the image, as good as equal; each head may be that of one of them instead."""
     expected = python(image)
     assert len(found) == len(expected) > 0
+    expected = expected + [head for copy in copies for head in python(copy)]
     boxes = np.array([true.box for true in expected])
     for head in found:  # equally sure ones in any order
         true = expected[np.abs(boxes - head["box"]).max(axis=1).argmin()]
@@ -182,7 +186,12 @@ def test_small_heads_and_a_large_one(browser, served, python, tmp_path):
     cv2.imwrite(str(path), scene)
     heads = Opened(browser, served).look_at(path)["heads"]
     assert len(heads) == 11
-    assert_same_heads(heads, read_image(path), python, looks=2)  # each crops what the last found
+    # A look crops what the one before found, which votes that join by a hair's breadth decide:
+    # a grey level more or less in the input, as the page's may have, moves a box by 3 pixels.
+    image, rng = read_image(path), np.random.default_rng(0)
+    noise = rng.integers(-1, 2, (4, *image.shape[:2], 1))
+    copies = np.clip(image + noise, 0, 255).astype(np.uint8)
+    assert_same_heads(heads, image, python, looks=2, copies=copies)
 
 
 @pytest.mark.parametrize("clockwise", [1, 2, 3])

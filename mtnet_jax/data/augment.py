@@ -28,12 +28,13 @@ class AugmentOptions(NamedTuple):
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
     coarse: float = 0.0  # probability of fewer pixels: down to a half or a third, and up again
     jpeg: float = 0.0  # probability of being compressed once more, quality 25 to 85
+    light: float = 0.0  # probability of light that falls unevenly, hard or soft, down to the dark
     lying: float = 0.0  # probability of a turn by any angle, in place of `turn`
 
 
 _SHARES = (
     *("flip", "shift", "brightness", "contrast", "saturation", "hue", "grey", "blur"),
-    *("coarse", "jpeg", "lying"),
+    *("coarse", "jpeg", "light", "lying"),
 )
 
 # The normal distribution in 256 values of equal probability (mid-points), of deviation 1.
@@ -89,6 +90,8 @@ def change_colour(
     colour = _hue_saturation(hue, saturation) * (brightness * contrast)
     offset = (1 - contrast) * brightness * float(np.mean(cv2.mean(image)[:3]))
     image = cv2.transform(image, np.column_stack([colour, np.full(3, offset)]))
+    if options.light and rng.random() < options.light:
+        image = light_unevenly(rng, image)
     if rng.random() < options.blur:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
     if options.coarse and rng.random() < options.coarse:
@@ -106,6 +109,24 @@ def change_colour(
         # Written and read with the channels in one order: which one colour is does not matter much.
         image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     return image
+
+
+def light_unevenly(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """A (H, W, 3) uint8 image, lit on one side of a line and darker on the other.
+
+    The line lies anywhere, in any direction; the passage is from as good as sharp, as the edge of
+    a shadow, to as wide as the image. Where the line is beyond the image, all of it is dark.
+    """
+    height, width = image.shape[:2]
+    bright, dark = rng.uniform(0.7, 1.3), np.exp(rng.uniform(np.log(0.15), np.log(0.8)))
+    direction, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.6, 0.6)
+    passage = np.exp(rng.uniform(np.log(0.02), np.log(0.5)))  # in parts of the longer side
+    longer = max(height, width)
+    across = np.cos(direction) * (np.arange(width, dtype=np.float32) - width / 2) / longer
+    down = np.sin(direction) * (np.arange(height, dtype=np.float32) - height / 2) / longer
+    beyond = (across[None] + down[:, None] - place) / passage
+    factor = bright + (dark - bright) * (0.5 + 0.5 * np.tanh(2 * beyond))
+    return cv2.multiply(image, cv2.merge([factor.astype(np.float32)] * 3), dtype=cv2.CV_8U)
 
 
 def gaussian_noise(rng: np.random.Generator, shape: tuple[int, ...], level: float) -> np.ndarray:

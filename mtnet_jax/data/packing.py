@@ -31,6 +31,7 @@ class PackOptions(NamedTuple):
     head_max: float = 0.9  # log-uniform between the two
     shift: float = 0.12  # of the head's centre from the tile's, in parts of the tile, either way
     occlude: float = 0.1  # probability that a patch hides a part of the head
+    cut: float = 0.0  # probability that the photograph ends within the head
     heading_only: float = 1.0  # how often heads with a heading alone come, against posed ones
     unlabelled: float = 0.1  # how often heads without pose and heading come, against others
 
@@ -39,7 +40,7 @@ def check_pack_options(options: PackOptions) -> None:
     """Raises ValueError for an option out of its range, by its name in a configuration."""
     faults = {
         name: "must be from 0 to 1"
-        for name in ("share", "shift", "occlude", "heading_only", "unlabelled")
+        for name in ("share", "shift", "occlude", "cut", "heading_only", "unlabelled")
         if not 0 <= getattr(options, name) <= 1
     }
     if not options.tiles or any(int(n) != n or n < 1 for n in options.tiles):
@@ -127,9 +128,11 @@ class Packer:
         from_pixels = geometry.compose(geometry.scale_map(image.factor), matrix)
         tile = geometry.map_image(image.pixels, from_pixels, side)
         tile = change_colour(rng, tile, self._augment)
+        (box,) = geometry.map_boxes(record["boxes"][head][None], matrix)
         if rng.random() < self.options.occlude:
-            (box,) = geometry.map_boxes(record["boxes"][head][None], matrix)
             _occlude(rng, tile, box)
+        if self.options.cut and rng.random() < self.options.cut:
+            _cut(rng, tile, box)
         return tile, fit_heads(record, matrix, side)
 
     def _crop(self, rng: np.random.Generator, box: np.ndarray, side: int) -> np.ndarray:
@@ -194,3 +197,22 @@ def _occlude(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> Non
     rows = slice(max(round(y), 0), max(round(y + h), 0))
     columns = slice(max(round(x), 0), max(round(x + w), 0))
     tile[rows, columns] = rng.integers(0, 256, 3)
+
+
+def _cut(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
+    """Ends the photograph within a head, as one that is cut close does: 5 to 35 % of it go.
+
+    Beyond the edge lies what prediction has there, a black rim, as edited photographs have, or
+    another colour. The box stays that of the whole head, as behind a patch: prediction cuts boxes
+    where the image ends, and a rim within the image is like all else that hides a head.
+    """
+    edge = int(rng.integers(4))  # left, top, right, bottom
+    axis, far = edge % 2, edge >= 2
+    hidden = rng.uniform(0.05, 0.35) * (box[axis + 2] - box[axis])
+    place = int(np.clip(round(box[edge] + (-hidden if far else hidden)), 0, len(tile)))
+    colour = (geometry.BORDER_GREY, 0, rng.integers(0, 256, 3))[int(rng.integers(3))]
+    beyond = slice(place, None) if far else slice(0, place)
+    if axis == 0:
+        tile[:, beyond] = colour
+    else:
+        tile[beyond] = colour
