@@ -1,11 +1,11 @@
 r"""What `configs/release_faces.py` trained, gone on with: faces in hard light, and cut ones.
 
-    mtnet data convert turned-faces ... --turns 12  # four for the portraits of the Congress
+    mtnet data convert turned-faces ... --turns 12  # two for the portraits of the Congress
     mtnet train --config release_light --workdir runs/release_light
 
 Of the heads of AFLW2000 that are read worst, most are cut by their photograph, lie in the dark or
 in hard light. So light falls unevenly on a part of the images (`augment.light`), some heads of
-packed inputs are cut (`pack.cut`), and faces are turned in twice as many ways (docs/results.md).
+packed inputs are cut (`pack.cut`), and faces made faces are turned in twice as many ways (docs/results.md).
 """
 
 from mtnet_jax.config import starting_from, trained_on
@@ -16,7 +16,7 @@ WEIGHTS = {  # how often each image of a set comes
     "masks": 4.0,
     "portraits": 10.0,
     "congress_train": 0.5,
-    "congress_turned": 0.23,
+    "congress_turned": 0.45,
     "generated_train": 2.0,
     "generated_turned": 0.45,
     "avatars_train": 3.0,
