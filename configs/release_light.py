@@ -5,7 +5,8 @@ r"""What `configs/release_faces.py` trained, gone on with: faces in hard light, 
 
 Of the heads of AFLW2000 that are read worst, most are cut by their photograph, lie in the dark or
 in hard light. So light falls unevenly on a part of the images (`augment.light`), some heads of
-packed inputs are cut (`pack.cut`), and faces made faces are turned in twice as many ways (docs/results.md).
+packed inputs are cut (`pack.cut`), and made faces are turned in
+twice as many ways (docs/results.md).
 """
 
 from mtnet_jax.config import starting_from, trained_on
