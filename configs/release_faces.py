@@ -1,6 +1,8 @@
 r"""What `configs/release_generated.py` trained, gone on with: more faces, each turned more often.
 
     git clone --depth 1 https://github.com/faker-js/assets-person-portrait avatars
+    python -m benchmarks.mean_weights runs/release_generated runs/release_wide --share 0.7 \
+        --out runs/release_generated_mean
     mtnet train --config release_faces --workdir runs/release_faces
 
 Two hundred portraits of people from everywhere, out of doors, in cars and in rooms, made by Stable
@@ -29,7 +31,7 @@ WEIGHTS = {  # how often each image of a set comes
 
 def get_config():
     config = starting_from("release_generated")
-    config.init.weights = "weights/release"
+    config.init.weights = "runs/release_generated_mean"
     config.data = trained_on(WEIGHTS)
     config.phases.phase3.epochs = 3.2
     return config
