@@ -3,10 +3,11 @@ r"""A network half as wide again as that of `configs/release_416.py`, on one acc
     mtnet train --config release_wide --workdir runs/release_wide
     mtnet export --workdir runs/release_wide --out exported --half --format onnx --size 448
 
-The weights that ship. Begins as the network of `release_416` (docs/network.md says how), bfloat16,
-batches of 64, on its record sets, without pseudo-labels on Hard Hat and masks. Seven and a half
-minutes on one H200 with 16 cores, for which `config.loader_processes` is: docs/scaling.md. What
-ships began with a mean of two runs (`benchmarks/mean_weights.py`, docs/results.md).
+The network of the weights that ship, and part 10 of their training. Begins as the network of
+`release_416` (docs/network.md says how), bfloat16, batches of 64, on its record sets, without
+pseudo-labels on Hard Hat and masks. Seven and a half minutes on one H200 with 16 cores, for which
+`config.loader_processes` is: docs/scaling.md. What ships began with a mean of two runs
+(`benchmarks/mean_weights.py`, docs/results.md).
 """
 
 from mtnet_jax.config import phase, starting_from, trained_on

@@ -126,7 +126,7 @@ def default_config() -> ConfigDict:
     config.model.box_activation = "none"  # "tanh" on tx, ty, tw, th
     config.model.pose_activation = "none"  # "tanh" on the pose values ("v1 tanh" of Table 2)
     config.model.aggregate = "none"  # "boxes": box predictions join the pose branch's input
-    config.model.dtype = "float32"  # of training; "bfloat16" for GPUs, TPUs; parameters stay
+    config.model.dtype = "float32"  # of training; "bfloat16" for GPUs, TPUs and some CPUs
     config.model.remat = "none"  # "blocks": less memory in training, more time, same numbers
 
     config.input = ConfigDict()

@@ -26,7 +26,7 @@ class AugmentOptions(NamedTuple):
     grey: float = 0.05  # probability of a grey image
     blur: float = 0.1  # probability of a Gaussian blur of 0.5 to 1.5 pixels
     noise: float = 4.0  # standard deviation at most, in grey levels of 255
-    coarse: float = 0.0  # probability of fewer pixels: down to a half or a third, and up again
+    coarse: float = 0.0  # probability of fewer pixels: down to a part of 1/1.5 to 1/3, and up again
     jpeg: float = 0.0  # probability of being compressed once more, quality 25 to 85
     light: float = 0.0  # probability of light that falls unevenly, hard or soft, down to the dark
     lying: float = 0.0  # probability of a turn by any angle, in place of `turn`
