@@ -205,6 +205,26 @@ def test_the_photograph_ends_within_a_head_and_its_box_stays():
     assert set(edges) == {"left", "top", "right", "bottom"}
 
 
+def test_heads_that_the_rim_covers_are_ignored():
+    """Neighbours of the head that is cut: of what counts, a third shows its own colour."""
+    options = PLAIN._replace(tiles=(1,), head_min=0.25, head_max=0.3, cut=1.0)
+    packer = Packer([Painted()], [1.0], options, NO_AUGMENTATION)
+    shares: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(60):
+        packed = packer(np.random.default_rng(seed), SIZE)
+        for box, label, ignored in zip(
+            packed["boxes"], packed["labels"], packed["ignore"], strict=True
+        ):
+            left, top, right, bottom = np.round(box).astype(int)
+            inside = packed["image"][top:bottom, left:right].astype(int)
+            if not inside.size:
+                continue
+            own = np.abs(inside - colour_of(label)).max(axis=-1) < 40
+            shares[bool(ignored)].append(float(own.mean()))
+    assert min(shares[False]) > 0.33
+    assert shares[True].count(0.0) > 5
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,8 @@ def light_unevenly(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """A (H, W, 3) uint8 image, lit on one side of a line and darker on the other.
 
     The line lies anywhere, in any direction; the passage is from as good as sharp, as the edge of
-    a shadow, to as wide as the image. Where the line is beyond the image, all of it is dark.
+    a shadow, to as wide as the image. Where the line is beyond the image, all of it is dark, or
+    bright.
     """
     height, width = image.shape[:2]
     bright, dark = rng.uniform(0.7, 1.3), np.exp(rng.uniform(np.log(0.15), np.log(0.8)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,14 +58,12 @@ def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nda
         rotations = np.where(has_pose[:, None, None], moved, rotations)
     boxes = geometry.map_boxes(record["boxes"], matrix)
     clipped = np.clip(boxes, 0, size)
-    extent, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    inside = (extent > 0).all(axis=1)
-    visible = extent.prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     heads = {
         "boxes": clipped,
         "rotations": rotations,
         "has_pose": has_pose,
-        "ignore": record["ignore"] | (visible < MIN_VISIBLE),
+        "ignore": record["ignore"] | (visible_share(boxes, (0, 0, size, size)) < MIN_VISIBLE),
         "labels": record["labels"],
         "headings": np.where(
             record["has_heading"], geometry.map_headings(record["headings"], matrix), 0.0
@@ -73,3 +71,10 @@ def fit_heads(record: Record, matrix: np.ndarray, size: int) -> dict[str, np.nda
         "has_heading": record["has_heading"] & (math.cos(geometry.turn_of(matrix)) > _UPRIGHT),
     }
     return {name: values[inside] for name, values in heads.items()}
+
+
+def visible_share(boxes: np.ndarray, area: Sequence[float]) -> np.ndarray:
+    """The part of each box (n, 4) xyxy that lies in an area, xyxy: (n,), 0 to 1."""
+    inside = np.minimum(boxes[:, 2:], area[2:]) - np.maximum(boxes[:, :2], area[:2])
+    whole = boxes[:, 2:] - boxes[:, :2]
+    return inside.clip(0).prod(axis=1) / np.maximum(whole.prod(axis=1), 1e-9)

@@ -13,7 +13,13 @@ import numpy as np
 from mtnet_jax.boxes import longer_side_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, random_turn
-from mtnet_jax.data.fitting import Records, fit_heads, naming_image
+from mtnet_jax.data.fitting import (
+    MIN_VISIBLE,
+    Records,
+    fit_heads,
+    naming_image,
+    visible_share,
+)
 from mtnet_jax.data.images import decode_at_scale
 from mtnet_jax.errors import BadInput
 from mtnet_jax.rotations import heading_degrees
@@ -128,11 +134,14 @@ class Packer:
         from_pixels = geometry.compose(geometry.scale_map(image.factor), matrix)
         tile = geometry.map_image(image.pixels, from_pixels, side)
         tile = change_colour(rng, tile, self._augment)
-        (box,) = geometry.map_boxes(record["boxes"][head][None], matrix)
+        boxes = geometry.map_boxes(record["boxes"], matrix)
         if rng.random() < self.options.occlude:
-            _occlude(rng, tile, box)
+            _occlude(rng, tile, boxes[head])
         if self.options.cut and rng.random() < self.options.cut:
-            _cut(rng, tile, box)
+            left = _cut(rng, tile, boxes[head])
+            painted_over = visible_share(boxes, left) < MIN_VISIBLE
+            painted_over[head] = False
+            record = {**record, "ignore": record["ignore"] | painted_over}
         return tile, fit_heads(record, matrix, side)
 
     def _crop(self, rng: np.random.Generator, box: np.ndarray, side: int) -> np.ndarray:
@@ -199,12 +208,15 @@ def _occlude(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> Non
     tile[rows, columns] = rng.integers(0, 256, 3)
 
 
-def _cut(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
+def _cut(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> tuple[int, ...]:
     """Ends the photograph within a head, as one that is cut close does: 5 to 35 % of it go.
 
     Beyond the edge lies what prediction has there, a black rim, as edited photographs have, or
     another colour. The box stays that of the whole head, as behind a patch: prediction cuts boxes
     where the image ends, and a rim within the image is like all else that hides a head.
+
+    Returns:
+      What is left of the photograph, xyxy.
     """
     edge = int(rng.integers(4))  # left, top, right, bottom
     axis, far = edge % 2, edge >= 2
@@ -212,7 +224,7 @@ def _cut(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
     place = int(np.clip(round(box[edge] + (-hidden if far else hidden)), 0, len(tile)))
     colour = (geometry.BORDER_GREY, 0, rng.integers(0, 256, 3))[int(rng.integers(3))]
     beyond = slice(place, None) if far else slice(0, place)
-    if axis == 0:
-        tile[:, beyond] = colour
-    else:
-        tile[beyond] = colour
+    tile[(slice(None), beyond) if axis == 0 else beyond] = colour
+    left = [0, 0, len(tile), len(tile)]
+    left[edge] = place
+    return tuple(left)
