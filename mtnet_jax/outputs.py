@@ -79,9 +79,9 @@ class Outputs:
 
     def made(self, path: Path) -> bool:
         """Whether this command made a file, of any input, and nobody has changed it since."""
-        entries = self._made_in(path.parent).get(path.name, [])
-        ours = [entry["sha256"] for entry in entries if entry["command"] == self._command]
-        with contextlib.suppress(OSError):  # one that cannot be read is not known
+        with contextlib.suppress(OSError):  # what cannot be read, the list too, is not known
+            entries = self._made_in(path.parent).get(path.name, [])
+            ours = [entry["sha256"] for entry in entries if entry["command"] == self._command]
             return bool(ours) and _digest(path) in ours
         return False
 
@@ -130,7 +130,7 @@ class Outputs:
                 yield file
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
+        partial = _partial(path)
         # Without a buffer what is written stands in the file, whatever ends the process.
         with _opened_alone(partial, buffering=0 if also_cut_short else -1) as (file, waited):
             whole = False
@@ -152,7 +152,7 @@ class Outputs:
         """A place for a writer that wants a path, of a file or a folder; see `writing`."""
         self.check(path, of)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
+        partial = _partial(path)
         _remove(partial)
         _settle(path)
         try:
@@ -180,6 +180,8 @@ class Outputs:
             ours = [entry["sha256"] for entry in made if (entry["command"], entry["of"]) in inputs]
             if not ours or path in self._written:  # no need to read it
                 continue
+            _settle(path)
+            _remove(_partial(path))
             if path.exists() and _digest(path) in ours:
                 _remove(path)
 
@@ -371,6 +373,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + PARTIAL)
 
 
 def _aside(path: Path) -> Path:

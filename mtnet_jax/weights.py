@@ -156,7 +156,8 @@ def check_apart(source: Any, out: Any) -> None:
     folder, (name, parent) = _named(out)[0], _named(source)
     if folder == name:
         raise BadInput(f"{out} is the work directory itself: export to another folder.")
-    if folder == parent and not (place(source) / CONFIG).exists():
+    export = place(source)
+    if folder == parent and (export.is_file() or is_orbax(export)):
         raise BadInput(
             f"{source} lies in {out}, where the export would replace it: export to another folder."
         )

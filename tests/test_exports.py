@@ -191,9 +191,9 @@ def test_the_licence_goes_with_the_weights(weights, tmp_path):
     for number, source in enumerate((first, first / "weights.safetensors")):
         out = tmp_path / str(number)
         export(source, out, formats=["orbax"])
-        assert metadata_of(out / "orbax")["license"].lower() == license_in(out) == "mit"
+        assert metadata_of(out / "orbax")["license"] == license_in(out) == "MIT"
     (first / "weights.safetensors").unlink()
-    assert model_of(first)[1]["licence"] == "mit"  # exported on the way
+    assert model_of(first)[1]["licence"] == "MIT"  # exported on the way
 
 
 def test_all_files_of_a_folder_have_one_licence(weights, tmp_path):
@@ -204,6 +204,10 @@ def test_all_files_of_a_folder_have_one_licence(weights, tmp_path):
     assert said == [words, words]
     card = (out / "README.md").read_text()
     assert card.startswith(f'---\nlicense: other\nlicense_name: "{words}"\nlibrary_name: ')
+    (out / "README.md").unlink()  # as one that was edited is to be moved away
+    export(weights, out, formats=["safetensors"])
+    assert (out / "README.md").read_text() == card
+    assert (out / "orbax").exists()
     export(weights, out, formats=["safetensors"], license="MIT")
     assert not (out / "orbax").exists()
     assert metadata_of(out / "weights.safetensors")["license"] == "MIT"

@@ -130,6 +130,25 @@ def test_a_folder_between_two_names_gets_its_own_back(monkeypatch, tmp_path):
     with pytest.raises(OSError, match="no room"), Outputs("export").placing(path):
         raise OSError("no room")
     assert (path / "a.txt").read_text() == "old"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            place_folder(path, "new")
+    (tmp_path / "folder.partial").mkdir()
+    Outputs("export").remove_outdated(tmp_path, [""])  # by a command that does not make it again
+    assert [p.name for p in tmp_path.iterdir()] == [MADE]
+
+
+def test_what_cannot_be_read_is_not_known(monkeypatch, tmp_path):
+    """Somebody else's list of what was made, in a folder of photographs that all may read."""
+    Outputs("predict").write(tmp_path / "a.png", "x", "/a")
+    assert Outputs("predict").made(tmp_path / "a.png")
+
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder / MADE))
+
+    monkeypatch.setattr(outputs, "_read_made", refused)
+    assert not Outputs("predict").made(tmp_path / "a.png")
 
 
 def test_an_error_or_a_full_disk_leaves_the_old_file_whole(tmp_path):

@@ -103,6 +103,7 @@ def test_a_page_that_was_cut_short_is_written_again(parts, monkeypatch, tmp_path
     with pytest.raises(FileInTheWay, match="holds other things"):
         build.write_page(tmp_path / "any", out)
     (out / "mine.txt").unlink()
+    (out / ".DS_Store").write_text("of who looked at the folder")
     assert build.write_page(tmp_path / "any", out).is_file()
 
 

@@ -112,6 +112,22 @@ def test_of_several_qualities_the_largest_is_looked_at(tmp_path):
     assert [image.shape for image in images_of(tmp_path / "all.m3u8")] == [(96, 128, 3)] * 60
 
 
+def test_a_stream_of_an_unknown_codec_is_none(tmp_path):
+    """Of another size that nobody can tell; FFmpeg reads the other one."""
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream(code, rate=25) for code in ("mpeg4", "mpeg2video")]
+        for stream, side in zip(streams, (64, 128), strict=True):
+            stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
+        for stream, side in zip(streams, (64, 128), strict=True):
+            frame = av.VideoFrame.from_ndarray(corners(side, side), format="rgb24")
+            container.mux([*stream.encode(frame), *stream.encode()])
+    content = path.read_bytes()
+    assert content.count(b"V_MPEG2") == 1
+    path.write_bytes(content.replace(b"V_MPEG2", b"V_XPEG2"))
+    assert [image.shape for image in images_of(path)] == [(64, 64, 3)]
+
+
 @pytest.mark.parametrize("with_video", [True, False])
 def test_a_cover_is_no_video(tmp_path, with_video):
     path = tmp_path / "film.mp4"

@@ -159,3 +159,5 @@ def test_export_to_the_folder_of_its_own_source_is_refused(weights, tmp_path, na
         export(out / name, out, half=True)
     assert (out / "weights.npz").read_bytes() == before
     assert (out / name).exists()
+    with pytest.raises(FileNotFoundError, match="typo"):  # nothing that could be replaced
+        export(out / "typo", out)

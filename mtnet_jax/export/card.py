@@ -16,6 +16,7 @@ from mtnet_jax.export.metadata import FRAMES
 CARD = "README.md"
 _EVALUATION = "evaluation.txt"  # of `mtnet eval`
 _FENCE = "---\n"  # round the front matter
+_LICENCE = "Licence"  # the section
 _UNKNOWN, _OTHER = "unknown", "other"  # licences of Hugging Face's list
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # of a licence, as SPDX has them
 
@@ -46,7 +47,7 @@ def card(
             "axes: x to the subject's left, y to the chin,\nz to the back of the head.",
         ),
         _section("Training data", _data(config)),
-        _section("Licence", license or "Not stated by who exported the weights."),
+        _section(_LICENCE, license or "Not stated by who exported the weights."),
         _section("Measured", _measured(evaluations)),
         _section(
             "Limits",
@@ -62,7 +63,7 @@ def card(
 
 def license_in(folder: Path) -> str | None:
     """The licence of the weights in a folder by its card: "" where that says none, None where there
-    is no card. Identifiers are in small letters."""
+    is no card."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -72,6 +73,10 @@ def license_in(folder: Path) -> str | None:
     license = said.get("license", _UNKNOWN)
     if license == _OTHER:
         license = said.get("license_name", _OTHER)
+    # The front matter has identifiers in small letters, the section below what was said.
+    shown = text.partition(f"\n{_heading(_LICENCE)}")[2].partition("\n\n## ")[0]
+    if shown.lower() == license.lower():
+        return shown
     return "" if license == _UNKNOWN else license
 
 
@@ -132,7 +137,11 @@ def _front_matter(license: str) -> str:
 
 
 def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}"
+    return _heading(title) + text
+
+
+def _heading(title: str) -> str:
+    return f"## {title}\n\n"
 
 
 def _files(formats: Sequence[str]) -> str:

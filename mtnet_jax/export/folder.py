@@ -63,12 +63,12 @@ def export(
     source, out, outputs = Path(source), Path(out), Outputs("export")
     for file in (CARD, *(FORMATS[name].file for name in formats)):
         outputs.check(out / file)  # before the work
-    before, said = _state(out), license_in(out)
+    before, said = _state(out), _license_in_export(out)
     arrays, number = export_weights(source, out, half=half, size=size, step=step, outputs=outputs)
     written = [arrays]
     same = before == _state(out)
     license = license or (said if same else "") or _license_of(source)
-    if not same or said is None or said.lower() != license.lower():
+    if not same or (said or "") != license:
         # At once: if what follows is cut short, the next export would take them for its own.
         outputs.remove_outdated(out, [""])
         write_sums(outputs, out, ())  # without what is gone
@@ -90,6 +90,17 @@ def export(
 def _state(folder: Path) -> tuple[str, str]:
     """What the files of an exported folder are made of: equal for equal heads."""
     return sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)
+
+
+def _license_in_export(folder: Path) -> str | None:
+    """The licence that an exported folder has, by its card, or, without one, by its files; None
+    where they do not say either."""
+    said = license_in(folder)
+    for form in FORMATS.values() if said is None else ():
+        stated = metadata_of(folder / form.file) if (folder / form.file).exists() else {}
+        if LICENSE_KEY in stated:
+            return "" if stated[LICENSE_KEY] == NOT_STATED else stated[LICENSE_KEY]
+    return said
 
 
 def _license_of(source: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mtnet_jax.data.listing import is_of_another_system
 from mtnet_jax.errors import FileInTheWay
 from mtnet_jax.export.formats import FORMATS, HEADS
 from mtnet_jax.export.metadata import LICENSE_KEY, NOT_STATED
@@ -81,7 +82,8 @@ def check_out(out: Path) -> None:
         return
     outputs = Outputs("page")  # of a first page that was cut short index.html is not there yet
     for path in out.iterdir():
-        if not (path.name == MADE or path.suffix == PARTIAL or outputs.made(path)):
+        begun = path.name == MADE or path.suffix == PARTIAL or is_of_another_system(path)
+        if not (begun or outputs.made(path)):
             raise FileInTheWay(
                 f"--out {out} holds other things than a page of mtnet: choose another."
             )

@@ -177,12 +177,13 @@ class VideoReader:
 def _largest_stream(container: InputContainer) -> av.VideoStream | None:
     """The stream of the most pixels: an address may offer several, in any order.
 
-    A picture that is attached, as the cover of a record, is no video.
+    A picture that is attached, as the cover of a record, is no video, and of one whose codec FFmpeg
+    does not know not even the size is known.
     """
     moving = [
         stream
         for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
     ]
     return max(moving, key=lambda stream: stream.width * stream.height, default=None)
 
