@@ -7,10 +7,9 @@ from scipy.spatial.transform import Rotation
 
 from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.close_look import CLOSE_LOOK, close_squares, close_view
+from mtnet_jax.predict.close_look import MOST, close_inputs, close_view, with_close_looks
 from mtnet_jax.predict.placing import View, heads_in_view, input_of_views, shown_part
 from mtnet_jax.predict.predictor import Predictor, read_image
-from mtnet_jax.predict.second_look import with_second_looks
 from mtnet_jax.rotations import geodesic_degrees
 from tests.conftest import REPOSITORY
 from tests.looks import found
@@ -32,7 +31,10 @@ def heads_of(boxes, rotation):
 
 
 def squares_of(heads, shape=SHAPE, size=SIZE):
-    return close_squares(heads["boxes"], heads["scores"], shape, size)
+    """Those of the one input that is needed, if any."""
+    inputs = close_inputs(heads, shape, size)
+    assert len(inputs) <= 1
+    return inputs[0] if inputs else []
 
 
 def numbers_of(squares):
@@ -64,7 +66,7 @@ def test_the_others_are_shown_larger_without_the_largest():
     assert {square.view.side for square in ten} == {112}
 
 
-@pytest.mark.parametrize(("count", "across"), [(1, 3), (9, 3), (10, 4), (16, 4), (30, 6), (64, 8)])
+@pytest.mark.parametrize(("count", "across"), [(1, 3), (9, 3), (10, 4), (16, 4), (30, 6), (49, 7)])
 def test_one_input_shows_all_and_what_is_left_over_mirrored(count, across):
     corners = [(20 * (i % 40), 40 * (i // 40)) for i in range(count)]
     boxes = [[left, top, left + 16, top + 20] for left, top in corners]
@@ -83,6 +85,33 @@ def test_one_input_shows_all_and_what_is_left_over_mirrored(count, across):
         assert width == pytest.approx(0.8 * height, rel=1e-4)
         middle = (shown[:2] + shown[2:]) / 2 - (square.view.left, square.view.top)
         np.testing.assert_allclose(middle, side / 2, atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [50, 100, 240])
+def test_more_have_inputs_of_their_own(count):
+    """As many heads in each as may be, in squares of one size."""
+    boxes = [
+        [16 * (i % 40), 20 * (i // 40), 16 * (i % 40) + 8, 20 * (i // 40) + 10]
+        for i in range(count)
+    ]
+    inputs = close_inputs(found(*boxes), SHAPE, SIZE)
+    assert len(inputs) == -(-count // MOST)
+    shown = [numbers_of(squares) for squares in inputs]
+    assert [number for of in shown for number in of] == list(range(count))
+    numbers = list(map(len, shown))
+    assert max(numbers) - min(numbers) <= 1
+    across = int(np.ceil(np.sqrt(max(numbers))))
+    assert {square.view.side for squares in inputs for square in squares} == {SIZE // across}
+
+
+def test_a_tile_shows_heads_larger_than_the_first_look():
+    """Of two heads of 40 pixels in the first look, that from a tile of 2.5 times the scale had 100:
+    no square shows it larger."""
+    heads = found([0, 0, 160, 160], [400, 0, 560, 160])
+    heads["scales"][0] = 2.5 * SIZE / SHAPE[1]
+    assert numbers_of(squares_of(heads)) == [1]
+    heads["scales"][0] = 1.5 * SIZE / SHAPE[1]
+    assert numbers_of(squares_of(heads)) == [0, 1]
 
 
 @pytest.mark.parametrize(("size", "across"), [(448, 3), (896, 6), (224, 1), (96, 1)])
@@ -170,15 +199,25 @@ def crowd(count):
     return image, found(*boxes)
 
 
+def test_what_a_tile_says_counts_by_the_size_that_it_shows():
+    """A tile that shows heads twice as large as the first look: 50 pixels; squares have 100."""
+    image, near = crowd(9)  # none is shown mirrored
+    near["scales"][:] = 2 * SIZE / SHAPE[1]
+    seen = Rotation.from_euler("y", 40, degrees=True)
+    network = Network(seen.as_matrix())
+    (refined,) = with_close_looks(network, [image], [near], size=SIZE, iou_threshold=0.5)
+    weights = [50 / (0.67 * 149), 1.0]
+    expected = Rotation.concatenate([Rotation.identity(), seen]).mean(weights=weights).as_matrix()
+    np.testing.assert_allclose(refined["rotations"], np.tile(expected, (9, 1, 1)), atol=1e-3)
+
+
 @pytest.mark.parametrize(("count", "side"), [(1, 149), (4, 149), (7, 149), (12, 112), (25, 89)])
 def test_what_the_looks_say_is_the_mean_weighted_by_the_size_of_the_head(count, side):
     """The first look shows heads 25 pixels large."""
     image, near = crowd(count)
     seen = Rotation.from_euler("y", 40, degrees=True)
     network = Network(seen.as_matrix())
-    (refined,) = with_second_looks(
-        CLOSE_LOOK, network, [image], [near], size=SIZE, iou_threshold=0.5
-    )
+    (refined,) = with_close_looks(network, [image], [near], size=SIZE, iou_threshold=0.5)
     assert [len(inputs) for inputs in network.inputs] == [1]
     assert len(refined["boxes"]) == count
     mirror = Rotation.from_euler("y", -40, degrees=True)
@@ -198,14 +237,12 @@ def test_several_images_are_looked_at_as_each_alone():
     """No call has more inputs than there are images: JAX compiles for each number."""
     images, near = zip(*(crowd(count) for count in (12, 0, 3, 20)), strict=True)
     network = Network(Rotation.from_euler("y", 40, degrees=True).as_matrix())
-    refined = with_second_looks(CLOSE_LOOK, network, images, near, size=SIZE, iou_threshold=0.5)
+    refined = with_close_looks(network, images, near, size=SIZE, iou_threshold=0.5)
     assert [len(inputs) for inputs in network.inputs] == [3]  # one each, but for the empty one
     assert [len(each["boxes"]) for each in refined] == [12, 0, 3, 20]
     assert refined[1] is near[1]
     for image, before, each in zip(images, near, refined, strict=True):
-        (alone,) = with_second_looks(
-            CLOSE_LOOK, network, [image], [before], size=SIZE, iou_threshold=0.5
-        )
+        (alone,) = with_close_looks(network, [image], [before], size=SIZE, iou_threshold=0.5)
         for name, values in alone.items():
             np.testing.assert_array_equal(values, each[name])
     for each, before in zip(refined, near, strict=True):
@@ -216,9 +253,7 @@ def test_several_images_are_looked_at_as_each_alone():
 def test_a_head_that_is_not_seen_again_stays():
     image, near = crowd(3)
     image[:] = 0
-    (kept,) = with_second_looks(
-        CLOSE_LOOK, Network(np.eye(3)), [image], [near], size=SIZE, iou_threshold=0.5
-    )
+    (kept,) = with_close_looks(Network(np.eye(3)), [image], [near], size=SIZE, iou_threshold=0.5)
     for name, values in near.items():
         np.testing.assert_array_equal(kept[name], values)
 

@@ -18,7 +18,7 @@ from mtnet_jax.predict.placing import heads_in_image, input_of_views, letterboxe
 from mtnet_jax.predict.second_look import with_second_looks
 from tests.looks import found
 
-SIZE = 64
+SIZE = 448
 SHAPE = (100, 200, 3)
 
 
@@ -35,7 +35,16 @@ SHAPE = (100, 200, 3)
     ],
 )
 def test_a_large_head_or_none_is_worth_a_second_look(heads, expected):
-    assert is_worth_it(heads, SHAPE) == expected
+    assert is_worth_it(heads, SHAPE, SIZE) == expected
+
+
+def test_what_is_large_is_so_in_pixels_of_the_input():
+    """A head of 0.4 of the image has 179 pixels in an input of 448, and the 90 that are read best
+    in one of 224."""
+    heads = found([0, 0, 80, 80])
+    assert is_worth_it(heads, SHAPE, SIZE)
+    assert not is_worth_it(heads, SHAPE, 224)
+    assert is_worth_it(found([0, 0, 130, 100]), SHAPE, 224)
 
 
 def test_the_image_lies_twice_side_by_side_the_second_mirrored():
@@ -103,7 +112,7 @@ def test_small_heads_come_from_the_first_look_and_large_ones_from_the_second():
     near = found(small, middle, large, scores=[0.5, 0.6, 0.99])
     shifted = [[v + 1 for v in box] for box in (small, middle, large)]
     far = found(*shifted, scores=[0.95, 0.7, 0.4])
-    joined = join(near, far, SHAPE, 0.5)
+    joined = join(near, far, SHAPE, SIZE, 0.5)
     by_size = joined["boxes"][np.argsort(joined["boxes"][:, 2] - joined["boxes"][:, 0])]
     np.testing.assert_array_equal(by_size, [small, shifted[1], shifted[2]])
 

@@ -1,5 +1,7 @@
 """Large images in tiles: when, where they lie, and what is taken from which look."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -15,16 +17,17 @@ from mtnet_jax.predict.predictor import read_image
 from mtnet_jax.predict.second_look import merge
 from mtnet_jax.predict.tiles import (
     AUTO,
+    BORDER,
     LARGEST,
     LEAST,
     MOST_OVERLAP,
     SMALL,
     WHOLE,
+    are_whole,
     check_tile,
     join,
     tile_side,
     tile_view,
-    uncut,
     windows,
     without_cut_ones,
 )
@@ -41,7 +44,11 @@ def heads_of(*boxes: tuple[float, ...], scores: tuple[float, ...]) -> dict[str, 
         "scores": np.array(scores, np.float32),
         "labels": np.zeros(count, int),
         "rotations": np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+        "scales": np.ones(count, np.float32),
     }
+
+
+EVERYWHERE = (0, 0, 1000, 1000)  # a tile that cuts nothing of an image of 1000 pixels
 
 
 def square(left: float, top: float, side: float) -> tuple[float, ...]:
@@ -72,7 +79,8 @@ def a_head(pixels_of_input: float, score: float, longer: int) -> dict[str, np.nd
         pytest.param(4000, SMALL - 1, 0.9, 3, id="three times the scale"),
         pytest.param(600, SMALL - 1, 0.9, 0, id="an image hardly larger than the input"),
         pytest.param(4000, SMALL + 1, 0.9, 0, id="no small head"),
-        pytest.param(4000, SMALL - 1, FOUND_SCORE - 0.1, 0, id="a doubtful one"),
+        pytest.param(4000, SMALL + 1, PLAIN - 0.1, 3, id="nobody for sure"),
+        pytest.param(600, SMALL + 1, PLAIN - 0.1, 0, id="nobody in an image hardly larger"),
     ],
 )
 def test_large_images_with_small_heads_are_looked_at_in_tiles(longer, pixels, score, along):
@@ -147,9 +155,8 @@ def test_a_head_that_a_tile_cuts_is_left_to_the_others():
     tile = heads_of(*boxes, scores=(0.9, 0.8, 0.7))
     # The first is whole; the second ends at the tile's right border; the third at its left one,
     # and at the top, where the image ends too.
-    kept = uncut(tile, (100, 0, 300, 200), (400, 900))
-    np.testing.assert_array_equal(kept["boxes"], boxes[:1])
-    assert len(uncut(tile, (0, 0, 300, 200), (200, 300))["boxes"]) == 3
+    assert are_whole(tile, (100, 0, 300, 200), (400, 900)).tolist() == [True, False, False]
+    assert are_whole(tile, (0, 0, 300, 200), (200, 300)).all()
 
 
 def test_large_heads_come_from_the_whole_image_and_small_ones_from_tiles():
@@ -161,12 +168,18 @@ def test_large_heads_come_from_the_whole_image_and_small_ones_from_tiles():
     tile = heads_of(*(np.add(place, 3) for place in places), scores=(0.5, 0.85, 0.95))
     for found in (whole, tile):
         found["boxes"] = found["boxes"].astype(np.float32)
-    lefts = join(whole, [tile], shape, side, 0.5)["boxes"][:, 0].tolist()
+    lefts = join(whole, [tile], [EVERYWHERE], shape, side, 0.5)["boxes"][:, 0].tolist()
     assert sorted(lefts) == [23, 303, 600]
     surer = {**whole, "scores": np.float32([0.9, 0.86, 0.7])}
-    assert sorted(join(surer, [tile], shape, side, 0.5)["boxes"][:, 0].tolist()) == [23, 300, 600]
+    assert sorted(join(surer, [tile], [EVERYWHERE], shape, side, 0.5)["boxes"][:, 0].tolist()) == [
+        23,
+        300,
+        600,
+    ]
     # Very small tiles cut heads that are small in the image: those of the whole image stay.
-    stays = join(whole, [heads_of(scores=())], shape, 100, 0.5)["boxes"][:, 0].tolist()
+    stays = join(whole, [heads_of(scores=())], [EVERYWHERE], shape, 100, 0.5)["boxes"][
+        :, 0
+    ].tolist()
     assert sorted(stays) == [20, 300, 600]
 
 
@@ -186,12 +199,12 @@ def test_a_part_of_a_head_goes_where_another_tile_shows_the_whole():
             heads_of(whole, scores=scores[:1]),
             heads_of(part, beside, scores=(scores[1], 0.5)),
         ]
-        left = without_cut_ones(tiles)
+        left = without_cut_ones(tiles, tiles, 0.5)
         assert [each["boxes"].tolist() for each in left] == [[list(whole)], [list(beside)]]
         assert [len(each["scores"]) for each in left] == [1, 1]
     # A small head before a large one, seen by one tile, is a head.
     both = heads_of(whole, part, scores=(0.9, 0.8))
-    assert [len(each["boxes"]) for each in without_cut_ones([both])] == [2]
+    assert [len(each["boxes"]) for each in without_cut_ones([both], [both], 0.5)] == [2]
 
 
 def test_what_is_doubtful_hides_nothing():
@@ -199,7 +212,7 @@ def test_what_is_doubtful_hides_nothing():
     large, small = square(0, 0, 400), square(100, 100, 50)
     for score, kept in ((PLAIN - 0.1, 2), (PLAIN + 0.1, 1)):
         whole = heads_of(large, scores=(score,))
-        found = join(whole, [heads_of(small, scores=(0.9,))], (1000, 1000), 400, 0.5)
+        found = join(whole, [heads_of(small, scores=(0.9,))], [EVERYWHERE], (1000, 1000), 400, 0.5)
         assert len(found["boxes"]) == kept
 
 
@@ -208,8 +221,67 @@ def test_a_doubtful_box_round_several_plain_heads_is_none():
     whole = heads_of(crowd_box, scores=(PLAIN - 0.1,))
     for scores, kept in (((0.9, 0.9), 2), ((0.9, PLAIN - 0.1), 3), ((0.9,), 2)):
         inside = heads_of(*(one, other)[: len(scores)], scores=scores)
-        found = join(whole, [inside], (1000, 1000), 400, 0.5)
+        found = join(whole, [inside], [EVERYWHERE], (1000, 1000), 400, 0.5)
         assert len(found["boxes"]) == kept
+
+
+def test_a_small_head_inside_the_box_of_a_large_one_stays():
+    """A child in the corner of the box of an adult: the whole image shows both, a tile it alone."""
+    large, small = square(300, 300, 400), square(620, 620, 60)
+    whole = heads_of(large, small, scores=(0.99, FOUND_SCORE + 0.1))
+    tile = heads_of(np.add(small, 2), scores=(0.95,))
+    found = join(whole, [tile], [EVERYWHERE], (1000, 1000), 400, 0.5)
+    assert found["boxes"].tolist() == [list(large), np.add(small, 2).tolist()]
+    alone = heads_of(large, scores=(0.99,))  # which does not see it: a part of the large one
+    assert len(join(alone, [tile], [EVERYWHERE], (1000, 1000), 400, 0.5)["boxes"]) == 1
+
+
+def test_what_is_hardly_seen_cuts_nothing():
+    """A false box of one tile round a sure head of another, and the other way round."""
+    head, round_it = square(100, 100, 50), square(85, 85, 80)
+    for score, kept in ((0.12, True), (FOUND_SCORE, False)):
+        parts = [heads_of(head, scores=(0.9,)), heads_of(round_it, scores=(score,))]
+        left, _ = without_cut_ones(parts, parts, 0.5)
+        assert (len(left["boxes"]) == 1) == kept
+
+
+def test_a_tile_that_cuts_a_head_may_be_surer_of_it():
+    """The left tile ends within the head, and shows nine tenths of it; the right one has it all."""
+    places = [(0, 0, 445, 1000), (355, 0, 800, 1000)]
+    left = heads_of((360, 500, 445, 590), scores=(0.98,))
+    right = heads_of((360, 500, 450, 590), scores=(0.14,))
+    found = join(heads_of(scores=()), [left, right], places, (1000, 800), 445, 0.5)
+    assert found["boxes"].tolist() == [[360, 500, 450, 590]]
+    assert found["scores"] == pytest.approx(0.98)
+
+
+def test_a_head_of_just_the_size_that_tiles_show_whole_may_come_from_the_whole_image():
+    """It comes too near to the borders of both tiles, which rounding has put so."""
+    places = [(0, 0, 538, 1000), (403, 0, 1344, 1000)]
+    head = (403.7, 500, 537.5, 600)
+    assert 1344 * WHOLE - 2 * BORDER < 537.5 - 403.7 < 1344 * WHOLE
+    tile = heads_of(head, scores=(0.99,))
+    found = join(tile, [tile, tile], places, (1000, 1344), 538, 0.5)
+    assert len(found["boxes"]) == 1
+
+
+def test_as_many_heads_as_there_are():
+    """Compared in blocks: 30,000 boxes of four tiles would need gigabytes at once."""
+    rng = np.random.default_rng(0)
+    corners = 60.0 * np.stack(np.meshgrid(np.arange(50), np.arange(30)), axis=-1).reshape(-1, 2)
+    shown = [
+        heads_of(
+            *(square(*corner, 40) for corner in corners + rng.uniform(-2, 2, corners.shape)),
+            scores=tuple(rng.uniform(0.5, 1, len(corners))),
+        )
+        for _ in range(4)
+    ]
+    tracemalloc.start()
+    left = merge(without_cut_ones(shown, shown, 0.5), 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(left["boxes"]) == len(corners)
+    assert peak < 8 * (4 * len(corners)) ** 2  # bytes: not even a number for each pair
 
 
 # All together

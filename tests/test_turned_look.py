@@ -41,10 +41,10 @@ def test_an_upright_head_is_looked_at_no_more_than_before():
     """Only where there is no head, or a large one that is not very sure."""
     shape = (100, 100, 3)
     large, small = [10, 10, 60, 60], [10, 10, 20, 20]
-    assert is_doubtful(found(), shape)
-    assert is_doubtful(found(large, scores=[0.9]), shape)
-    assert not is_doubtful(found(large, scores=[0.999]), shape)
-    assert not is_doubtful(found(small, scores=[0.8]), shape)
+    assert is_doubtful(found(), shape, 448)
+    assert is_doubtful(found(large, scores=[0.9]), shape, 448)
+    assert not is_doubtful(found(large, scores=[0.999]), shape, 448)
+    assert not is_doubtful(found(small, scores=[0.8]), shape, 448)
 
 
 def test_views_turn_the_image_and_lie_in_the_input():
@@ -88,6 +88,19 @@ def test_the_surest_turn_says_how_a_head_lies_and_others_stay():
     (same,) = with_second_looks(TURNED_LOOK, detect, [image], [sure], size=448, iou_threshold=0.5)
     assert same is sure
     assert asked == [1]
+
+
+def test_a_head_that_lies_is_one():
+    """What the looks before took it for may lie half beside it; a small neighbour stays."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    beside, neighbour = [45, 20, 95, 70], [66, 66, 76, 76]
+
+    def detect(inputs):
+        return heads_of([0.7, 0.999, 0.9, 0.3], [20, 20, 70, 70], image.shape)
+
+    near = [found(beside, neighbour, scores=[0.68, 0.95])]
+    (joined,) = with_second_looks(TURNED_LOOK, detect, [image], near, size=448, iou_threshold=0.5)
+    np.testing.assert_allclose(joined["boxes"], [[20, 20, 70, 70], neighbour], atol=0.5)
 
 
 @pytest.mark.parametrize(("score", "roll"), [(0.9985, 0), (0.9995, 180)])

@@ -122,16 +122,18 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
     """Which heads get a second look, and how large; None for a network that looks once."""
     if not looks_again(config):
         return None
+    size = config.input.size
     far = {
-        "side": far_look.far_side(config.input.size),
+        "side": far_look.far_side(size),
         "sure": FOUND_SCORE,
         "plain": far_look.PLAIN,
-        "large": far_look.LARGE,
-        "largestNear": far_look.LARGEST_NEAR,
-        "smallestFar": far_look.SMALLEST_FAR,
+        "large": far_look.LARGE / size,  # of the image's longer side
+        "largestNear": far_look.LARGEST_NEAR / size,
+        "smallestFar": far_look.SMALLEST_FAR / size,
     }
     turned = {
         "sure": turned_look.SURE,
+        "sameIou": turned_look.SAME_IOU,
         "turns": [
             {"quarters": quarters, "least": least} for quarters, least in turned_look.TURNS.items()
         ],
@@ -154,6 +156,7 @@ def _second_look(config: ConfigDict) -> dict[str, Any] | None:
         "square": close_look.SQUARE,
         "part": close_look.HEAD,
         "gain": close_look.GAIN,
+        "most": close_look.MOST,
         "sure": FOUND_SCORE,
         "sameIou": close_look.SAME_IOU,
     }

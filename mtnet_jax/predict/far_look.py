@@ -19,10 +19,10 @@ from mtnet_jax.rotations import nearest_rotation
 
 # Pixels of the input that the longer side of the image gets in the second look; at most half of it.
 FAR_SIDE = 166
-# Longer side of a head, in parts of the longer side of the image.
-LARGE = 0.3  # from here on it is worth a second look
-LARGEST_NEAR = 0.4  # what is larger is taken from the second look alone,
-SMALLEST_FAR = 0.22  # what is smaller from the first
+# Longer side of a head in the first look, in pixels of the input.
+LARGE = 134.4  # from here on it is worth a second look
+LARGEST_NEAR = 179.2  # what is larger is taken from the second look alone,
+SMALLEST_FAR = 98.56  # what is smaller from the first
 # An image without a head of this score may hold a large one that was not recognised: small false
 # heads, of leaves or flowers, are less sure.
 PLAIN = 0.7
@@ -33,10 +33,11 @@ def far_side(size: int) -> int:
     return min(FAR_SIDE, size // 2)
 
 
-def is_worth_it(near: Found, shape: tuple[int, ...]) -> bool:
-    """Whether the first look found a large head, or no plain one, in an image of this shape."""
+def is_worth_it(near: Found, shape: tuple[int, ...], size: int) -> bool:
+    """Whether the first look, an input of `size` pixels, found a large head, or no plain one, in an
+    image of this shape."""
     scores = near["scores"]
-    large = extents(near, shape)[scores >= FOUND_SCORE] > LARGE
+    large = size * extents(near, shape)[scores >= FOUND_SCORE] > LARGE
     return bool(large.any() or not (scores >= PLAIN).any())
 
 
@@ -77,6 +78,7 @@ def mean_of_looks(looks: Sequence[Found], iou_threshold: float) -> Found:
         heads["boxes"].append(weights @ boxes[members])
         heads["scores"].append(scores[members].sum() / len(looks))
         heads["labels"].append(together["labels"][i])
+        heads["scales"].append(together["scales"][i])
         mean = np.einsum("k,kij->ij", weights, together["rotations"][members])
         heads["rotations"].append(nearest_rotation(mean))
     order = np.argsort(-np.array(heads["scores"]), kind="stable")
@@ -86,12 +88,12 @@ def mean_of_looks(looks: Sequence[Found], iou_threshold: float) -> Found:
     }
 
 
-def join(near: Found, far: Found, shape: tuple[int, ...], iou_threshold: float) -> Found:
+def join(near: Found, far: Found, shape: tuple[int, ...], size: int, iou_threshold: float) -> Found:
     """Heads of both looks, each once, by falling score: small ones of the first, large ones of the
     second, those between of the one that is surer."""
     parts = [
-        chosen(near, extents(near, shape) <= LARGEST_NEAR),
-        chosen(far, extents(far, shape) >= SMALLEST_FAR),
+        chosen(near, size * extents(near, shape) <= LARGEST_NEAR),
+        chosen(far, size * extents(far, shape) >= SMALLEST_FAR),
     ]
     return merge(parts, iou_threshold)
 
@@ -102,13 +104,13 @@ def extents(heads: Found, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _views(near: Found, shape: tuple[int, ...], size: int) -> list[View]:
-    return far_views(shape, size) if is_worth_it(near, shape) else []
+    return far_views(shape, size) if is_worth_it(near, shape, size) else []
 
 
 def _join(
     near: Found, seen: list[Found], shape: tuple[int, ...], size: int, iou_threshold: float
 ) -> Found:
-    return join(near, mean_of_looks(seen, iou_threshold), shape, iou_threshold)
+    return join(near, mean_of_looks(seen, iou_threshold), shape, size, iou_threshold)
 
 
 FAR_LOOK = SecondLook(_views, _join)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtnet_jax.heads import Heads
-from mtnet_jax.predict.close_look import CLOSE_LOOK
+from mtnet_jax.predict.close_look import with_close_looks
 from mtnet_jax.predict.far_look import FAR_LOOK
 from mtnet_jax.predict.placing import Found, heads_in_image
 from mtnet_jax.predict.second_look import SecondLook, with_second_looks
@@ -51,5 +51,5 @@ def look_at(
     if second_looks or tile != AUTO:
         found = with_tiles(detect, images, found, **more, tile=tile)
     if second_looks:
-        found = again(CLOSE_LOOK, found)
+        found = with_close_looks(detect, images, found, **more)
     return found

@@ -9,7 +9,8 @@ from mtnet_jax.data import geometry
 from mtnet_jax.heads import Heads
 
 # Heads of one image: {"boxes" (m, 4) xyxy pixels of the image, "scores" (m,), "labels" (m,),
-# "rotations" (m, 3, 3)} by falling score.
+# "rotations" (m, 3, 3), "scales" (m,) pixels of the input that a pixel of the image had in the look
+# that found the head} by falling score.
 Found = dict[str, np.ndarray]
 
 
@@ -103,9 +104,11 @@ def _back(
     boxes = geometry.map_boxes(heads.boxes[row][which], back)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     shown = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    scale = geometry.scale_of(matrix)
     return {
         "boxes": boxes[shown],
         "scores": heads.scores[row][which][shown],
         "labels": heads.labels[row][which][shown],
         "rotations": geometry.map_rotations(heads.rotations[row][which][shown], back),
+        "scales": np.full(np.count_nonzero(shown), scale, np.float32),
     }

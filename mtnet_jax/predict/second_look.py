@@ -1,7 +1,7 @@
 """Which networks look at heads once more: large ones (`far_look`, `turned_look`), small ones
 (`tiles`, `close_look`); and what all such looks share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from mtnet_jax.predict.placing import Found, View, chosen, heads_in_view, input_
 # Heads of second looks count from this score on, whatever score is asked for: boxes, rotations and
 # scores of several looks are means.
 LEAST_SCORE = 0.1
+
+_BLOCK = 512  # boxes that are compared with all others at once
 
 
 def looks_again(config: ConfigDict, wanted: bool | None = None) -> bool:
@@ -96,6 +98,29 @@ def look_again(
     }
 
 
+def look_in_inputs(
+    detect: Callable[[np.ndarray], Heads],
+    images: Sequence[np.ndarray],
+    inputs: Mapping[int, Sequence[Sequence[View]]],
+    size: int,
+) -> dict[int, list[Found]]:
+    """What each view of an image shows, in as many inputs as it takes: one of each image a call.
+
+    Args:
+      detect, images, size: see `look_again`.
+      inputs: number of an image -> the views of each of its inputs.
+
+    Returns:
+      Number of an image -> what its views show, one after another.
+    """
+    seen: dict[int, list[Found]] = {i: [] for i in inputs}
+    for number in range(max(map(len, inputs.values()), default=0)):
+        views = {i: of[number] for i, of in inputs.items() if number < len(of)}
+        for i, shown in look_again(detect, images, views, size).items():
+            seen[i] += shown
+    return seen
+
+
 def merge(parts: list[Found], iou_threshold: float) -> Found:
     """Heads of several looks at one image, by falling score, each once: one suppression over all.
 
@@ -106,12 +131,20 @@ def merge(parts: list[Found], iou_threshold: float) -> Found:
     together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(-together["scores"], kind="stable")
     boxes = together["boxes"][order]
-    overlaps = iou_xyxy(boxes[:, None], boxes[None]) > iou_threshold
     kept: list[int] = []
-    for number in range(len(boxes)):
-        if not overlaps[number, kept].any():
-            kept.append(number)
+    for rows in blocks(len(boxes)):
+        overlaps = iou_xyxy(boxes[rows, None], boxes[None, : rows.stop]) > iou_threshold
+        for number, of in zip(range(rows.start, rows.stop), overlaps, strict=True):
+            if not of[kept].any():
+                kept.append(number)
     return chosen(together, order[kept])
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Of so many boxes, which are compared with all: at once where they are few; tiles of a crowd
+    find tens of thousands, for all of whose pairs there is no memory."""
+    for first in range(0, count, _BLOCK):
+        yield slice(first, min(first + _BLOCK, count))
 
 
 def _without_doubtful(found: Found) -> Found:

@@ -1,26 +1,25 @@
 """Large images, looked at once more in overlapping tiles, which show small heads from close by.
 
 What an image has more pixels than the input is lost to the first look, and with it the smallest
-heads. Where it finds heads that are small in its input, it may have missed some that are smaller:
-two or three tiles along the longer side of the image are looked at too, each in an input of its
-own. Small heads are taken from the tiles, large ones, which tiles may cut, from the looks at the
-whole image, and those between from the look that is surer.
+heads. Where it finds heads that are small in its input, or none at all, it may have missed some
+that are smaller: two or three tiles along the longer side of the image are looked at too, each in
+an input of its own. Small heads are taken from the tiles, large ones, which tiles may cut, from the
+looks at the whole image, and those between from the look that is surer.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Literal
 
 import numpy as np
 
-from mtnet_jax.boxes import area_xyxy, intersection_xyxy
+from mtnet_jax.boxes import area_xyxy, intersection_xyxy, iou_xyxy
 from mtnet_jax.data import geometry
 from mtnet_jax.errors import BadInput
 from mtnet_jax.heads import FOUND_SCORE, Heads
 from mtnet_jax.predict.far_look import PLAIN, extents
 from mtnet_jax.predict.placing import Found, View, chosen
-from mtnet_jax.predict.second_look import look_again, merge
+from mtnet_jax.predict.second_look import blocks, look_in_inputs, merge
 
 Tile = int | Literal["auto"] | None  # pixels of the image, the side of a tile; None: no tiles
 AUTO: Literal["auto"] = "auto"
@@ -79,13 +78,12 @@ def with_tiles(
         if (side := tile_side(found[i], image.shape, size, tile)) is not None
     }
     places = {i: windows(images[i].shape, side) for i, side in sides.items()}
-    seen: dict[int, list[Found]] = defaultdict(list)
-    for number in range(max(map(len, places.values()), default=0)):
-        views = {i: [tile_view(of[number], size)] for i, of in places.items() if number < len(of)}
-        for i, (heads,) in look_again(detect, images, views, size).items():
-            seen[i].append(uncut(heads, places[i][number], images[i].shape))
+    inputs = {i: [[tile_view(window, size)] for window in of] for i, of in places.items()}
+    seen = look_in_inputs(detect, images, inputs, size)
     return [
-        join(heads, seen[i], images[i].shape, sides[i], iou_threshold) if i in seen else heads
+        join(heads, seen[i], places[i], images[i].shape, sides[i], iou_threshold)
+        if i in seen
+        else heads
         for i, heads in enumerate(found)
     ]
 
@@ -97,8 +95,8 @@ def tile_side(found: Found, shape: tuple[int, ...], size: int, tile: Tile) -> in
         return None
     if tile != AUTO:
         return tile if longer > tile else None
-    small = size * extents(found, shape) <= SMALL
-    if longer < WORTH * size or not (small & (found["scores"] >= FOUND_SCORE)).any():
+    small = (size * extents(found, shape) <= SMALL) & (found["scores"] >= FOUND_SCORE)
+    if longer < WORTH * size or not (small.any() or not (found["scores"] >= PLAIN).any()):
         return None
     along = 2 if longer < THREE * size else 3
     # Of m times the image's scale, and overlapping by WHOLE * m (`_overlap`): so many fill it.
@@ -135,9 +133,9 @@ def tile_view(window: Window, size: int) -> View:
     return View(geometry.compose(geometry.shift_map(-left, -top), shown), size, 0, 0)
 
 
-def uncut(heads: Found, window: Window, shape: tuple[int, ...]) -> Found:
-    """Heads of a tile without those that its border cuts: a neighbour, or the whole image, shows
-    them better.
+def are_whole(heads: Found, window: Window, shape: tuple[int, ...]) -> np.ndarray:
+    """(m,) whether the border of a tile leaves heads whole: of the others a neighbour, or the whole
+    image, shows more.
 
     Args:
       heads: in pixels of the image.
@@ -149,29 +147,51 @@ def uncut(heads: Found, window: Window, shape: tuple[int, ...]) -> Found:
     low = [left if left else -np.inf, top if top else -np.inf]
     high = [right if right < shape[1] else np.inf, bottom if bottom < shape[0] else np.inf]
     inside = np.hstack([heads["boxes"][:, :2] - low, high - heads["boxes"][:, 2:]])
-    return chosen(heads, inside.min(axis=1) >= BORDER)  # pixels, the least of the sides
+    return inside.min(axis=1) >= BORDER  # pixels, the least of the sides
 
 
 def join(
-    whole: Found, tiles: list[Found], shape: tuple[int, ...], side: int, iou_threshold: float
+    whole: Found,
+    tiles: list[Found],
+    places: list[Window],
+    shape: tuple[int, ...],
+    side: int,
+    iou_threshold: float,
 ) -> Found:
     """Heads of all looks, each once, by falling score.
 
     Args:
       whole: heads of the looks at the whole image.
       tiles: those of each tile, all in pixels of the image.
+      places: where each tile lies.
       shape: of the image.
       side: of the tiles.
       iou_threshold: of two heads that are one.
     """
-    smallest = _overlap(shape, side) * side / max(shape[:2])  # what tiles may cut
+    # What tiles may cut, or come too near to: they overlap by so much, but for a pixel of rounding.
+    smallest = (_overlap(shape, side) * side - 2 * BORDER - 1) / max(shape[:2])
     large = chosen(whole, extents(whole, shape) > smallest)
-    small = [chosen(heads, extents(heads, shape) < LARGEST) for heads in tiles]
+    not_cut = [are_whole(of, place, shape) for of, place in zip(tiles, places, strict=True)]
+    cut = [chosen(each, ~of) for each, of in zip(tiles, not_cut, strict=True)]
+    small = [
+        chosen(each, of & (extents(each, shape) < LARGEST))
+        for each, of in zip(tiles, not_cut, strict=True)
+    ]
     # A doubtful box must not hide what lies inside it: false ones round a crowd reach 0.4.
     sure = large["scores"] >= PLAIN
-    parts = without_cut_ones([chosen(large, sure), *small])
-    heads = merge(parts, iou_threshold)
+    parts = without_cut_ones([chosen(large, sure), *small], [whole, *tiles], iou_threshold)
+    heads = merge([as_sure_as_cut_ones(each, cut, iou_threshold) for each in parts], iou_threshold)
     return merge([heads, without_crowds(chosen(large, ~sure), heads)], iou_threshold)
+
+
+def as_sure_as_cut_ones(heads: Found, cut: list[Found], iou_threshold: float) -> Found:
+    """Heads with the score of a tile that cuts them, where that is surer of them: most of a head
+    may be better to recognise in one tile than all of it in another."""
+    boxes = np.concatenate([each["boxes"] for each in cut])
+    scores = np.concatenate([each["scores"] for each in cut])
+    same = iou_xyxy(heads["boxes"][:, None], boxes[None]) > iou_threshold
+    surest = np.where(same, scores[None], 0).max(axis=1, initial=0)
+    return {**heads, "scores": np.maximum(heads["scores"], surest).astype(heads["scores"].dtype)}
 
 
 def without_crowds(doubtful: Found, heads: Found) -> Found:
@@ -182,17 +202,33 @@ def without_crowds(doubtful: Found, heads: Found) -> Found:
     return chosen(doubtful, held < CROWD)
 
 
-def without_cut_ones(parts: list[Found]) -> list[Found]:
+def without_cut_ones(parts: list[Found], looks: list[Found], iou_threshold: float) -> list[Found]:
     """Heads of several looks without what some show of heads that others show whole.
 
     A box round a part of a head does not always reach to where the tile was cut. It is one that
-    lies mostly inside a larger box of another look.
+    lies mostly inside a larger box of another look, unless that look shows a head there as well:
+    then it is a small head before or beside a large one. A box that is hardly seen, and less sure
+    than what it holds, cuts nothing.
+
+    Args:
+      parts: heads of each look that are left.
+      looks: all heads of each look.
+      iou_threshold: of two heads that are one.
     """
-    boxes = np.concatenate([part["boxes"] for part in parts])
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    boxes, scores, areas = together["boxes"], together["scores"], area_xyxy(together["boxes"])
     look = np.repeat(np.arange(len(parts)), [len(part["boxes"]) for part in parts])
-    areas = area_xyxy(boxes)
-    shared = intersection_xyxy(boxes[:, None], boxes[None])
-    larger = areas[None] > LARGER * areas[:, None]
-    cut = larger & (shared > INSIDE * areas[:, None]) & (look[:, None] != look[None])
-    whole = ~cut.any(axis=1)
+    plainly = [each["boxes"][each["scores"] >= FOUND_SCORE] for each in looks]
+    whole = np.ones(len(boxes), bool)
+    for rows in blocks(len(boxes)):
+        mine = boxes[rows, None]
+        # How many heads each look has where these are.
+        there = [(iou_xyxy(mine, of[None]) > iou_threshold).sum(axis=1) for of in plainly]
+        itself = (iou_xyxy(mine, boxes[None]) > iou_threshold) & (scores >= FOUND_SCORE)
+        other = np.stack(there, axis=1)[:, look] > itself
+        larger = areas[None] > LARGER * areas[rows, None]
+        holds = intersection_xyxy(mine, boxes[None]) > INSIDE * areas[rows, None]
+        seen = scores[None] >= np.minimum(scores[rows, None], FOUND_SCORE)
+        cut = larger & holds & seen & ~other & (look[rows, None] != look[None])
+        whole[rows] = ~cut.any(axis=1)
     return [chosen(part, whole[look == number]) for number, part in enumerate(parts)]

@@ -18,12 +18,15 @@ SURE = 0.998  # a large head of this score is upright
 # Quarters of a circle, clockwise -> how sure a view turned by them must be, as it mostly is of an
 # upright head. Those that stand on their head are rarer than those that lie.
 TURNS = {1: 0.995, 2: 0.999, 3: 0.995}
+# An upright head that overlaps one that lies by more is what the looks before took that one for:
+# what they box of it is often beside it.
+SAME_IOU = 0.2
 
 
-def is_doubtful(found: Found, shape: tuple[int, ...]) -> bool:
+def is_doubtful(found: Found, shape: tuple[int, ...], size: int) -> bool:
     """Whether there is no plain head, or a large one of which the network is not very sure."""
-    large = extents(found, shape) > LARGE
-    return is_worth_it(found, shape) and not (found["scores"][large] >= SURE).any()
+    large = size * extents(found, shape) > LARGE
+    return is_worth_it(found, shape, size) and not (found["scores"][large] >= SURE).any()
 
 
 def turned_views(shape: tuple[int, ...], size: int) -> list[View]:
@@ -37,7 +40,7 @@ def turned_views(shape: tuple[int, ...], size: int) -> list[View]:
 
 
 def _views(heads: Found, shape: tuple[int, ...], size: int) -> list[View]:
-    return turned_views(shape, size) if is_doubtful(heads, shape) else []
+    return turned_views(shape, size) if is_doubtful(heads, shape, size) else []
 
 
 def _join(
@@ -46,21 +49,25 @@ def _join(
     """The heads so far, large ones as the view says in which they are upright."""
     upright, *turned = seen
     surer = [
-        _surer(each, least, upright, shape, iou_threshold)
+        _surer(each, least, upright, _are_large(each, shape, size), iou_threshold)
         for each, least in zip(turned, TURNS.values(), strict=True)
     ]
     lying = merge(surer, iou_threshold)
-    overlaps = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]) > iou_threshold
-    return merge([chosen(heads, ~overlaps.any(axis=1)), lying], iou_threshold)
+    overlap = iou_xyxy(heads["boxes"][:, None], lying["boxes"][None]).max(axis=1, initial=0.0)
+    least = np.where(_are_large(heads, shape, size), SAME_IOU, iou_threshold)
+    return merge([chosen(heads, overlap <= least), lying], iou_threshold)
+
+
+def _are_large(heads: Found, shape: tuple[int, ...], size: int) -> np.ndarray:
+    return size * extents(heads, shape) >= SMALLEST_FAR
 
 
 def _surer(
-    heads: Found, least: float, upright: Found, shape: tuple[int, ...], iou_threshold: float
+    heads: Found, least: float, upright: Found, large: np.ndarray, iou_threshold: float
 ) -> Found:
     """Large heads of a turned view that it is surer of than `least` and than the view as it is."""
     same = iou_xyxy(heads["boxes"][:, None], upright["boxes"][None]) > iou_threshold
     scores = np.where(same, upright["scores"][None], 0.0).max(axis=1, initial=least)
-    large = extents(heads, shape) >= SMALLEST_FAR
     return chosen(heads, large & (heads["scores"] > scores))
 
 

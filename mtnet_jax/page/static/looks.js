@@ -58,7 +58,8 @@ function shownPart({data, width, height}, {place, side}) {
   };
 }
 
-// The heads that a view shows, by falling score: {box, score, label, rotation, yaw, pitch, roll}.
+// The heads that a view shows, by falling score: {box, score, label, rotation, yaw, pitch, roll,
+// scale}, the last one how many pixels of the input show one of the image.
 //
 // outputs: boxes (100, 4), scores, labels, rotations (100, 3, 3) of the network as flat arrays;
 // heads of score 0 fill them up. Boxes are in pixels of the image and are clipped to it.
@@ -83,7 +84,8 @@ export function headsInView({boxes, scores, labels, rotations}, view, {width, he
     if (box[2] <= box[0] || box[3] <= box[1]) continue;
     const seen = rotationTurnedBack(Array.from(rotations.slice(9 * i, 9 * i + 9)), quarters);
     const rotation = mirrored ? mirroredRotation(seen) : seen;
-    heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation)});
+    const {scale} = place;
+    heads.push({box, score: scores[i], label: Number(labels[i]), rotation, ...euler(rotation), scale});
   }
   return heads;
 }
@@ -122,7 +124,8 @@ export function meanOfLooks(looks, iouThreshold) {
       .filter(Boolean)
       .map(({head}) => head);
     const score = members.reduce((sum, head) => sum + head.score, 0) / looks.length;
-    means.push({...mean(members, members.map((head) => head.score)), score, label: first.head.label});
+    const {label, scale} = first.head;
+    means.push({...mean(members, members.map((head) => head.score)), score, label, scale});
   }
   return means.sort((a, b) => b.score - a.score);
 }
@@ -168,14 +171,17 @@ export function joinTurned(heads, [upright, ...turnedLooks], image, {far, turned
     look.filter((head) => isLarge(head) && isSurer(head, turned.turns[n].least)),
   );
   const lying = eachOnce(surer.flat(), iouThreshold);
-  return eachOnce([...heads.filter((head) => !lying.some(over(head))), ...lying], iouThreshold);
+  const least = (head) => (isLarge(head) ? turned.sameIou : iouThreshold);
+  const stays = (head) => !lying.some(({box}) => overlap(head.box, box) > least(head));
+  return eachOnce([...heads.filter(stays), ...lying], iouThreshold);
 }
 
 // Pixels of the side of the tiles in which a large image with small heads is looked at; 0: in none.
-export function tileSide(heads, image, size, {sure, small, worth, three, whole}) {
+export function tileSide(heads, image, size, {sure, plain, small, worth, three, whole}) {
   const longer = Math.max(image.width, image.height);
   const isSmall = (head) => head.score >= sure && size * extent(head, image) <= small;
-  if (longer < worth * size || !heads.some(isSmall)) return 0;
+  const isPlain = ({score}) => score >= plain;
+  if (longer < worth * size || (!heads.some(isSmall) && heads.some(isPlain))) return 0;
   const along = longer < three * size ? 2 : 3;
   return Math.ceil((longer * (1 + whole * (along - 1))) / along);
 }
@@ -213,14 +219,24 @@ export function tileView({left, top, right, bottom}, size) {
 // Heads of all looks, each once: small ones of the tiles, large ones of the whole image, those
 // between of the look that is surer. `found` has the heads of each tile.
 export function joinTiles(heads, windows, found, image, side, tiles, iouThreshold) {
-  const smallest = (tileOverlap(image, side, tiles) * side) / Math.max(image.width, image.height);
+  const smallest =
+    (tileOverlap(image, side, tiles) * side - 2 * tiles.border - 1) / Math.max(image.width, image.height);
   const large = heads.filter((head) => extent(head, image) > smallest);
   const [sure, doubtful] = [true, false].map((is) => large.filter(({score}) => score >= tiles.plain === is));
+  const isUncut = (number) => (head) => isWhole(head, windows[number], image, tiles);
+  const cut = found.flatMap((each, number) => each.filter((head) => !isUncut(number)(head)));
   const small = found.map((each, number) =>
-    each.filter((head) => isWhole(head, windows[number], image, tiles) && extent(head, image) < tiles.largest),
+    each.filter((head) => isUncut(number)(head) && extent(head, image) < tiles.largest),
   );
-  const joined = eachOnce(withoutCutOnes([sure, ...small], tiles).flat(), iouThreshold);
+  const parts = withoutCutOnes([sure, ...small], [heads, ...found], tiles, iouThreshold);
+  const joined = eachOnce(parts.flat().map((head) => asSureAsCutOnes(head, cut, iouThreshold)), iouThreshold);
   return eachOnce([...joined, ...withoutCrowds(doubtful, joined, tiles)], iouThreshold);
+}
+
+// A head with the score of a tile that cuts it, where that is surer of it.
+function asSureAsCutOnes(head, cut, iouThreshold) {
+  const same = cut.filter((other) => overlap(head.box, other.box) > iouThreshold);
+  return {...head, score: Math.max(head.score, ...same.map(({score}) => score))};
 }
 
 // Doubtful boxes but for those that hold several plain heads: a crowd may look like one.
@@ -239,28 +255,57 @@ function isWhole({box}, {left, top, right, bottom}, {width, height}, {border}) {
   );
 }
 
-// Heads of several looks without what some show of heads that others show whole.
-function withoutCutOnes(parts, {inside, larger}) {
-  const isCutBy = (head) => (other) =>
-    area(other.box) > larger * area(head.box) && shared(head.box, other.box) > inside * area(head.box);
-  return parts.map((part) => part.filter((head) => !parts.some((others) => others !== part && others.some(isCutBy(head)))));
+// Heads of several looks without what some show of heads that others show whole. A look that shows
+// a head there beside the larger one cuts nothing, nor does what it hardly sees. `looks` has all
+// heads of each look, `parts` those that are left.
+function withoutCutOnes(parts, looks, {inside, larger, sure}, iouThreshold) {
+  const plainly = looks.map((look) => look.filter(({score}) => score >= sure));
+  const isCutBy = (head, number) => (other) =>
+    area(other.box) > larger * area(head.box) &&
+    shared(head.box, other.box) > inside * area(head.box) &&
+    other.score >= Math.min(head.score, sure) &&
+    !plainly[number].some(
+      ({box}) => box.some((value, k) => value !== other.box[k]) && overlap(head.box, box) > iouThreshold,
+    );
+  return parts.map((part) =>
+    part.filter((head) => !parts.some((others, number) => others !== part && others.some(isCutBy(head, number)))),
+  );
 }
 
-// The heads that are looked at again from close by, in one input: {head, view} each, the number of
-// the head, and the square that shows it. Squares that are left over show heads mirrored.
-export function closeSquares(heads, image, size, {sure, square, part, gain}) {
-  const pixels = (i) => size * extent(heads[i], image);
+// The heads that are looked at again from close by, a list for each input: {head, view} each, the
+// number of the head, and the square that shows it. Squares that are left over show heads mirrored.
+export function closeInputs(heads, image, size, close) {
+  const {sure, square, part, gain, most} = close;
+  const pixels = (i) => pixelsShown(heads[i], image, size);
   const again = [...heads.keys()].filter((i) => heads[i].score >= sure).sort((a, b) => pixels(a) - pixels(b));
-  const sideOf = (count) => Math.floor(size / Math.max(Math.floor(size / square), Math.ceil(Math.sqrt(count)), 1));
+  const sideOf = (count) => {
+    const inOne = count && Math.ceil(count / Math.ceil(count / most));
+    return Math.floor(size / Math.max(Math.floor(size / square), Math.ceil(Math.sqrt(inOne)), 1));
+  };
   while (again.length && pixels(again.at(-1)) * gain > part * sideOf(again.length)) again.pop();
+  again.sort((a, b) => a - b);
   const side = sideOf(again.length);
   const across = Math.floor(size / side);
-  again.sort((a, b) => a - b);
-  const shown = [false, true].flatMap((mirrored) => again.map((head) => ({head, mirrored})));
-  return shown.slice(0, across ** 2).map(({head, mirrored}, number) => {
-    const [left, top] = [(number % across) * side, Math.floor(number / across) * side];
-    return {head, view: {place: closePlace(heads[head], side, part), side, left, top, mirrored, quarters: 0}};
+  return inGroups(again, Math.ceil(again.length / most)).map((group) => {
+    const shown = [false, true].flatMap((mirrored) => group.map((head) => ({head, mirrored})));
+    return shown.slice(0, across ** 2).map(({head, mirrored}, number) => {
+      const [left, top] = [(number % across) * side, Math.floor(number / across) * side];
+      return {head, view: {place: closePlace(heads[head], side, part), side, left, top, mirrored, quarters: 0}};
+    });
   });
+}
+
+// Lists of as good as equal length, the longer ones first, as NumPy's array_split.
+function inGroups(values, count) {
+  const [least, longer] = [Math.floor(values.length / count), values.length % count];
+  const start = (n) => n * least + Math.min(n, longer);
+  return Array.from({length: count}, (_, n) => values.slice(start(n), start(n + 1)));
+}
+
+// Pixels of the input that a head's longer side had so far: in the first look, or in a tile, if it
+// shows more.
+function pixelsShown(head, image, size) {
+  return Math.max(size * extent(head, image), head.scale * longerSide(head));
 }
 
 // How the image lies in a square of `side` pixels that shows a head in its middle.
@@ -280,7 +325,7 @@ export function refinedHeads(heads, squares, found, image, size, {sameIou, part}
       .map((square, number) => square.head === i && found[number].find((other) => overlap(head.box, other.box) > sameIou))
       .filter(Boolean);
     if (!looks.length) return head;
-    const first = (size * extent(head, image)) / (part * squares[0].view.side);
+    const first = pixelsShown(head, image, size) / (part * squares[0].view.side);
     return {...head, ...mean([head, ...looks], [first, ...looks.map(() => 1)])};
   });
 }
@@ -336,8 +381,12 @@ function rotationTurnedBack(r, quarters) {
   return rotationTurnedBack([r[3], r[4], r[5], -r[0], -r[1], -r[2], r[6], r[7], r[8]], quarters - 1);
 }
 
-function extent({box}, {width, height}) {
-  return Math.max(box[2] - box[0], box[3] - box[1]) / Math.max(width, height);
+function extent(head, {width, height}) {
+  return longerSide(head) / Math.max(width, height);
+}
+
+function longerSide({box}) {
+  return Math.max(box[2] - box[0], box[3] - box[1]);
 }
 
 function overlap(a, b) {

@@ -1,7 +1,7 @@
 // The exported network in onnxruntime-web: from an image to heads.
 
 import {
-  closeSquares,
+  closeInputs,
   eachOnce,
   farViews,
   headsInView,
@@ -56,10 +56,11 @@ export async function openNetwork(settings) {
       for (const window of windows) seen.push(...(await look([tileView(window, size)])));
       heads = joinTiles(heads, windows, seen, image, side, secondLook.tiles, iou);
     }
-    const squares = closeSquares(heads, image, size, close);
-    if (squares.length) {
-      const seen = await look(squares.map(({view}) => view));
-      heads = eachOnce(refinedHeads(heads, squares, seen, image, size, close), iou);
+    const inputs = closeInputs(heads, image, size, close);
+    if (inputs.length) {
+      const seen = [];
+      for (const squares of inputs) seen.push(...(await look(squares.map(({view}) => view))));
+      heads = eachOnce(refinedHeads(heads, inputs.flat(), seen, image, size, close), iou);
     }
     return {heads: heads.filter((head) => head.score >= score), ...time};
   }
