@@ -54,10 +54,10 @@ def prepare_step(
 ) -> Prepared:
     """The step that `mtnet train` runs, over all devices, on one batch of noise."""
     import jax
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from mtnet_jax.cpu.choice import fastest
     from mtnet_jax.system import TrainState, build_system
+    from mtnet_jax.training.distribution import distribute
     from mtnet_jax.training.phases import make_optimizer, read_phases
     from mtnet_jax.training.step import compile_step, make_train_step
 
@@ -66,12 +66,9 @@ def prepare_step(
     config.model.remat = remat
     system, phase = build_system(config), read_phases(config)[0]
     system = system._replace(model=fastest(system.model))
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    data = jax.device_put(
-        random_batch(size, batch, config.input.max_heads),
-        NamedSharding(mesh, PartitionSpec("data")),
-    )
+    distribution = distribute(config)
+    replicated = distribution.replicated
+    data = jax.device_put(random_batch(size, batch, config.input.max_heads), distribution.by_image)
     variables = jax.device_put(fresh_variables(system), replicated)
     optimizer = make_optimizer(phase, variables["params"], steps=1000, clip_norm=config.clip_norm)
     opt_state = jax.jit(optimizer.init, out_shardings=replicated)(variables["params"])

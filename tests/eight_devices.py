@@ -11,10 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType
 
 from mtnet_jax.predict.inference import make_detector
-from mtnet_jax.training.distribution import AXES, Distribution, put_batch, put_same
+from mtnet_jax.training.distribution import Distribution, mesh_of, put_batch, put_same
 from mtnet_jax.training.evaluating import local_mesh
 from mtnet_jax.training.phases import make_optimizer, read_phases
 from mtnet_jax.training.starting import first_state
@@ -51,8 +50,7 @@ def main() -> None:
     results = {}
     for name, data, fsdp in (("one", 1, 1), ("data", 8, 1), ("fsdp", 1, 8), ("both", 2, 4)):
         devices = jax.devices()[: data * fsdp]
-        mesh = jax.make_mesh((data, fsdp), AXES, axis_types=2 * (AxisType.Auto,), devices=devices)
-        distribution = Distribution(mesh, shard_above=100)
+        distribution = Distribution(mesh_of(devices, fsdp), shard_above=100)
         placed = put_same(variables, distribution.of_state(variables))
         state = first_state(placed, None, optimizer, config, distribution)
         whole = distribution.replicated if distribution.sharded else None

@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.training.distribution import distribute
+from mtnet_jax.training.distribution import AXES, distribute, mesh_of
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_config
 
@@ -22,6 +24,57 @@ def test_a_mesh_that_cannot_be_is_named():
     config.mesh.fsdp = 3
     with pytest.raises(BadInput, match=r"config\.mesh\.fsdp is 3: .* devices, 1\."):
         distribute(config)
+
+
+def gpus(hosts, each=8, slice_of=lambda host: host):
+    """GPUs as JAX describes them: those of a host are a slice, ids go from host to host."""
+    devices = [
+        SimpleNamespace(
+            id=host * each + number,
+            process_index=host,
+            slice_index=slice_of(host),
+            platform="gpu",
+            device_kind="NVIDIA H100 80GB HBM3",
+        )
+        for host in range(hosts)
+        for number in range(each)
+    ]
+    return [devices[i] for i in np.random.default_rng(0).permutation(len(devices))]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Meshes of devices that are none: what `Mesh` is given, (data, fsdp) devices."""
+
+    def mesh(devices, names, axis_types):
+        assert (names, len(axis_types)) == (AXES, 2)
+        return devices
+
+    for place in ("mtnet_jax.training.distribution.Mesh", "jax._src.sharding_impls.Mesh"):
+        monkeypatch.setattr(place, mesh)
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 8])
+def test_gpus_of_four_hosts_share_parameters_within_a_host(made, fsdp):
+    placed = mesh_of(gpus(4), fsdp)
+    assert placed.shape == (32 // fsdp, fsdp)
+    assert [device.id for device in placed.flat] == list(range(32))
+    for row in placed:
+        assert len({device.slice_index for device in row}) == 1
+
+
+@pytest.mark.parametrize(("hosts", "fsdp"), [(4, 16), (4, 32), (3, 6), (3, 12)])
+def test_more_shares_than_a_host_has_gpus_lie_on_neighbours(made, hosts, fsdp):
+    placed = mesh_of(gpus(hosts), fsdp)
+    assert placed.shape == (8 * hosts // fsdp, fsdp)
+    # A host's rows of a batch follow those of the host before, as they do in its stream.
+    assert [device.id for device in placed.flat] == list(range(8 * hosts))
+
+
+def test_hosts_of_one_slice_are_one(made):
+    placed = mesh_of(gpus(4, slice_of=lambda host: host // 2), 16)
+    assert [{device.process_index for device in row} for row in placed] == [{0, 1}, {2, 3}]
+    assert mesh_of(gpus(4, slice_of=lambda host: 0), 4).shape == (8, 4)
 
 
 @pytest.fixture(scope="module")

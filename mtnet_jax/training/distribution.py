@@ -8,11 +8,13 @@ to the device that keeps it. BatchNorm and the loss see the whole batch in both.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -66,8 +68,38 @@ def distribute(config: ConfigDict) -> Distribution:
         raise BadInput(
             f"config.mesh.fsdp is {fsdp}: it must divide the number of devices, {devices}."
         )
-    mesh = jax.make_mesh((devices // fsdp, fsdp), AXES, axis_types=2 * (AxisType.Auto,))
-    return Distribution(mesh, config.mesh.shard_above)
+    return Distribution(mesh_of(jax.devices(), fsdp), config.mesh.shard_above)
+
+
+def mesh_of(devices: Sequence[Any], fsdp: int) -> Mesh:
+    """The mesh of devices, of one slice or of several.
+
+    Devices of a slice have quick links to each other: the chips of a TPU slice, the GPUs of a host
+    or of several that NVLink joins. `jax.make_mesh` takes one slice alone. Of several each is a
+    row of blocks along `data`, so that parameters are gathered within a slice, and gradients alone
+    go between them.
+
+    Args:
+      devices: of all hosts.
+      fsdp: along that axis; divides their number.
+
+    Returns:
+      (devices / fsdp, fsdp) devices on `AXES`. Where `fsdp` is more than a slice, or does not
+      divide it, they are in the order of hosts.
+    """
+    types = 2 * (AxisType.Auto,)
+    slices = Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(slices) == 1:
+        return jax.make_mesh((len(devices) // fsdp, fsdp), AXES, types, devices=devices)
+    each = min(slices.values())
+    if each == max(slices.values()) and each % fsdp == 0:
+        placed = mesh_utils.create_hybrid_device_mesh(
+            (each // fsdp, fsdp), (len(slices), 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
+        placed = np.array(in_order, object).reshape(-1, fsdp)
+    return Mesh(placed, AXES, axis_types=types)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], distribution: Distribution) -> dict[str, jax.Array]:
