@@ -52,7 +52,7 @@ def main() -> None:
         devices = jax.devices()[: data * fsdp]
         distribution = Distribution(mesh_of(devices, fsdp), shard_above=100)
         placed = put_same(variables, distribution.of_state(variables))
-        state = first_state(placed, None, optimizer, config, distribution)
+        state = first_state(placed, optimizer, config, distribution)
         whole = distribution.replicated if distribution.sharded else None
         step = make_train_step(system, phase, optimizer, ema_decay=0.5, whole=whole)
         here = put_batch(batch, distribution)

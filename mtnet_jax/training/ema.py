@@ -1,9 +1,10 @@
 """An exponential moving average of the weights, which is what is evaluated and exported.
 
-After step t it is e_t = e_(t-1) + (1 - d_t) (w_t - e_(t-1)), d_t = min(decay, t / (9 + t)): at
-first it follows the weights closely, so what the network began with is soon forgotten (as
-`num_updates` of TensorFlow's ExponentialMovingAverage does). BatchNorm's statistics are averaged in
-the same way: they belong to the weights.
+After step t of a phase it is e_t = e_(t-1) + (1 - d_t) (w_t - e_(t-1)),
+d_t = min(decay, t / (9 + t)): at first it follows the weights closely, so what the phase began with
+is soon forgotten (as `num_updates` of TensorFlow's ExponentialMovingAverage does): of a group that
+first learns in this phase it is noise. BatchNorm's statistics are averaged in the same way: they
+belong to the weights.
 """
 
 from typing import Any

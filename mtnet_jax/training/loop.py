@@ -164,7 +164,7 @@ def _train(
                     continue
                 if state is None:
                     variables = variables or initial_variables(system, config, distribution)
-                    state = first_state(variables, average, optimizer, config, distribution)
+                    state = first_state(variables, optimizer, config, distribution)
                 if position.phase != number:
                     position = Position(number, 0, position.total_step, None)
                 try:

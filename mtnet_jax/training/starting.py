@@ -73,7 +73,6 @@ def initial_variables(
 
 def first_state(
     variables: dict[str, Any],
-    average: ema.Average | None,
     optimizer: Any,
     config: ConfigDict,
     distribution: Distribution,
@@ -82,7 +81,6 @@ def first_state(
 
     Args:
       variables: that the phase before has left, or fresh ones.
-      average: of the weights, as the phase before has left it.
       optimizer: of the phase.
       config: of the run.
       distribution: of the run.
@@ -90,7 +88,10 @@ def first_state(
     # Each phase starts with fresh moments: it has another loss, another rate, other groups.
     places = distribution.of_state(jax.eval_shape(optimizer.init, variables["params"]))
     opt_state = jax.jit(optimizer.init, out_shardings=places)(variables["params"])
-    if config.ema_decay and average is None:
+    # And with a fresh average: a group that learns for the first time would else weigh in it, for
+    # long, as the noise that it was.
+    average = None
+    if config.ema_decay:
         places = distribution.of_state(jax.eval_shape(ema.start, variables))
         average = jax.jit(ema.start, out_shardings=places)(variables)
     return TrainState(**variables, opt_state=opt_state, ema=average)
