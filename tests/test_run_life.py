@@ -1,6 +1,7 @@
 """The life of a run: what is never kept, what is gone on with, and how it ends."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -25,7 +27,7 @@ from mtnet_jax.training import loop
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.loop import TrainingDiverged, train
 from mtnet_jax.training.stopping import Stopping
-from mtnet_jax.training.workdir import LOCK, locked
+from mtnet_jax.training.workdir import LOCK, is_locked, locked
 from mtnet_jax.weights import export_weights, load_weights
 from tests.conftest import REPOSITORY
 from tests.tiny import DEMO_RECORDS, tiny_config, write_random_weights
@@ -49,6 +51,43 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path):
     process.stdout.close()
     with locked(tmp_path):  # the lock of a dead process does not hold
         assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
+
+
+def test_who_looks_keeps_no_run_from_starting(tmp_path):
+    """A lock of a look, held by another process for a moment, as a stall of the machine does."""
+    (tmp_path / LOCK).touch()
+    program = (
+        "import fcntl, sys, time\n"
+        f"lock = open({str(tmp_path / LOCK)!r}); fcntl.flock(lock, fcntl.LOCK_SH)\n"
+        "print('looking', flush=True); sys.stdin.readline()"
+    )
+    looking = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert looking.stdout.readline() == "looking\n"
+    assert not is_locked(tmp_path)  # others who look are no training
+    leaving = threading.Timer(0.2, lambda: looking.communicate("\n"))
+    leaving.start()
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+    leaving.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said_with_the_cure(monkeypatch, tmp_path, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / LOCK).touch()
+    message = rf"{re.escape(str(tmp_path / LOCK))} cannot be locked \(.*mount option flock"
+    with pytest.raises(Unavailable, match=message), locked(tmp_path):
+        pass
+    with pytest.raises(Unavailable, match=message):
+        is_locked(tmp_path)
 
 
 # --- nothing that is no number -------------------------------------------------------------------

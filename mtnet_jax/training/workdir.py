@@ -1,12 +1,14 @@
 """A work directory and its run: one process at a time, one thing that is learned."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -20,6 +22,8 @@ from mtnet_jax.training.config_changes import differences, how_it_runs
 
 LOCK = "lock"
 RECORDS = "records.json"
+_A_LOOK_SECONDS = 1.0  # longer than `is_locked` holds a lock
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Reached(NamedTuple):
@@ -35,7 +39,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Keeps a work directory for this process; when it ends, killed too, the system frees it.
 
     Raises:
-      Unavailable: another process trains there.
+      Unavailable: another process trains there, or the file system has no locks.
     """
     if not hosts.is_first():  # which speaks for all
         yield
@@ -43,14 +47,15 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     path = Path(workdir) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "?"
-            raise Unavailable(
-                f"process {owner} trains in {workdir}: wait for it, or end it with kill {owner}"
-            ) from None
+        deadline = time.monotonic() + _A_LOOK_SECONDS
+        while not _taken(lock, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                lock.seek(0)
+                owner = lock.read().strip() or "?"
+                raise Unavailable(
+                    f"process {owner} trains in {workdir}: wait for it, or end it with kill {owner}"
+                )
+            time.sleep(_A_LOOK_SECONDS / 20)  # somebody may only be looking
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -58,16 +63,32 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
 
 
 def is_locked(workdir: str | os.PathLike) -> bool:
-    """Whether a process trains in a work directory."""
+    """Whether a process trains in a work directory.
+
+    Raises:
+      Unavailable: the file system has no locks.
+    """
     path = Path(workdir) / LOCK
     if not path.is_file():
         return False
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    with path.open() as lock:
+        return not _taken(lock, fcntl.LOCK_SH)  # which those who look share
+
+
+def _taken(lock: IO[str], kind: int) -> bool:
+    """Takes a lock of a kind, until the file is closed, unless another process has it."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise Unavailable(
+            f"{lock.name} cannot be locked ({error.strerror}): have its file system mounted with "
+            "locks (Lustre: the mount option flock), or choose a --workdir on another one"
+        ) from error
+    return True
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
