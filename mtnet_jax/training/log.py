@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from tqdm import tqdm
 
 from mtnet_jax.errors import Unavailable
 from mtnet_jax.run_metrics import METRICS, ON, RESUME, read_metrics
+
+_SECONDS_BETWEEN = 60.0  # two progress lines, where they go to a file and not to a terminal
+_PACE = ("mininterval", "maxinterval")  # of tqdm
 
 
 class TrainingLog:
@@ -43,8 +47,15 @@ class TrainingLog:
             flush_secs=30,
             max_queue=0,
         )
+        # Ten lines a second would fill a file with 80 MB a day.
+        pace = {} if sys.stderr.isatty() else dict.fromkeys(_PACE, _SECONDS_BETWEEN)
         self._bar = tqdm(
-            total=total_steps, initial=resume_step, unit="step", dynamic_ncols=True, smoothing=0.1
+            total=total_steps,
+            initial=resume_step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            **pace,
         )
 
     def __enter__(self) -> "TrainingLog":
