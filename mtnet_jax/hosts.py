@@ -52,7 +52,9 @@ def join(
         _wait_for_coordinator(coordinator)
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            *(coordinator, processes, process),
+            local_device_ids=_the_only_gpu() if coordinator is None else None,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         if coordinator is not None:
@@ -95,6 +97,17 @@ def _only_one_here() -> bool:
     if "SLURM_STEP_NUM_NODES" in os.environ:
         return os.environ["SLURM_STEP_NUM_NODES"] == os.environ.get("SLURM_NTASKS")
     return os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+
+
+def _the_only_gpu() -> list[int] | None:
+    """[0] where this process sees one GPU of its host (SLURM's --gpus-per-task=1), else None.
+
+    JAX would ask for the GPU of its number on the host, but those it sees are counted from 0.
+    """
+    if os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    named = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return [0] if len(named) == 1 else None
 
 
 def is_first() -> bool:

@@ -57,9 +57,8 @@ def test_process_0_may_come_late(monkeypatch, joined):
     assert joined == [(f"localhost:{port}", 2, 1)]
 
 
-@pytest.mark.parametrize("given", [{}, {"JAX_LOCAL_DEVICE_IDS": "0"}])
-def test_alone_on_its_host_a_process_has_all_devices(given):
-    """As JAX itself reads what SLURM says."""
+def devices_of_a_process(given, before=""):
+    """The GPUs that JAX itself takes by what SLURM says, in a process of its own."""
     environment = {
         **os.environ,
         **{"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"},
@@ -68,7 +67,7 @@ def test_alone_on_its_host_a_process_has_all_devices(given):
     }
     code = (
         "from jax._src.xla_bridge import CUDA_VISIBLE_DEVICES; from mtnet_jax import hosts;"
-        "hosts.join(); print(CUDA_VISIBLE_DEVICES.value)"
+        f"{before}hosts.join(); print(CUDA_VISIBLE_DEVICES.value)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -78,7 +77,25 @@ def test_alone_on_its_host_a_process_has_all_devices(given):
         text=True,
         check=True,
     )
-    assert run.stdout.split() == ["0" if given else "all"]
+    return run.stdout.strip()
+
+
+@pytest.mark.parametrize("given", [{}, {"JAX_LOCAL_DEVICE_IDS": "0"}])
+def test_alone_on_its_host_a_process_has_all_devices(given):
+    assert devices_of_a_process(given) == ("0" if given else "all")
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "5"}, "0"),  # as --gpus-per-task=1 says it: the first it sees
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, "3"),
+        ({"CUDA_VISIBLE_DEVICES": "5", "JAX_LOCAL_DEVICE_IDS": "2"}, "2"),
+    ],
+)
+def test_of_several_on_a_host_each_has_a_gpu(seen, taken):
+    several_here = "hosts._only_one_here = lambda: False;"
+    assert devices_of_a_process({**seen, "SLURM_LOCALID": "3"}, several_here) == taken
 
 
 @pytest.mark.parametrize(
