@@ -1,13 +1,16 @@
 """`mtnet train`: the options it names, the configuration it finds, and how it ends."""
 
 import argparse
+import importlib
+import os
+import signal
 
 import numpy as np
 import pytest
 
 import mtnet_jax.training.loop
 import mtnet_jax.training.meter
-from mtnet_jax.cli import PREEMPTED
+from mtnet_jax.cli import PREEMPTED, TERMINATED
 from mtnet_jax.config import load_config
 from mtnet_jax.errors import Preempted
 from mtnet_jax.shipped import shipped_names
@@ -143,3 +146,28 @@ def test_processes_are_told_of_each_other_without_a_cluster_manager(run, monkeyp
 )
 def test_processes_that_cannot_be_are_named(fails, tmp_path, given, said):
     assert said in fails("train", "--config", QUICKSTART, "--workdir", tmp_path / "run", *given)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("train", "--config", QUICKSTART), PREEMPTED, "terminated; the same command goes on"),
+        (("ablate", "representations"), PREEMPTED, "terminated; the same command goes on"),
+        (("export", "--out", "out"), TERMINATED, "terminated"),
+    ],
+)
+def test_sigterm_at_any_time_says_whether_the_same_command_goes_on(
+    run, monkeypatch, tmp_path, words, code, said
+):
+    """As it comes to a command that is still starting, or waits for the runs of a grid."""
+    module = importlib.import_module(f"mtnet_jax.cli.{words[0]}")
+    with_parser = module.add_parser
+
+    def add_parser(commands):
+        with_parser(commands)
+        ended = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        commands.choices[words[0]].set_defaults(run=ended)
+
+    monkeypatch.setattr(module, "add_parser", add_parser)
+    ended, _, err = run(*words, "--workdir", tmp_path / "run")
+    assert (ended, err) == (code, [f"mtnet {words[0]}: {said}"])

@@ -42,7 +42,8 @@ COMPILING = (
     "predict",
     "export",
 )  # commands that run the network
-CONFIGURED = ("train", "ablate", "protocol")  # commands that take --config.KEY=VALUE
+# Commands that take --config.KEY=VALUE. They train: what is begun the same command goes on with.
+CONFIGURED = ("train", "ablate", "protocol")
 INTERRUPTED, TERMINATED = 130, 143  # exit codes of shells for SIGINT and SIGTERM
 PREEMPTED = 75  # sysexits.h: a temporary failure, the same command goes on
 
@@ -80,18 +81,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mtnet {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as signalled:
-        if isinstance(signalled, Preempted):
-            print(
-                f"\nmtnet {args.command}: saved and ended; the same command goes on",
-                file=sys.stderr,
-            )
-            return PREEMPTED
-        terminated = isinstance(signalled, Terminated)
-        print(
-            f"\nmtnet {args.command}: {'terminated' if terminated else 'interrupted'}",
-            file=sys.stderr,
-        )
-        return TERMINATED if terminated else INTERRUPTED
+        said, code = _ending(signalled, args.command)
+        print(f"\nmtnet {args.command}: {said}", file=sys.stderr)
+        return code
+
+
+def _ending(signalled: KeyboardInterrupt, command: str) -> tuple[str, int]:
+    """What is said of a command that a signal ended, and its exit code."""
+    if not isinstance(signalled, Terminated):
+        return "interrupted", INTERRUPTED
+    if command not in CONFIGURED:
+        return "terminated", TERMINATED
+    saved = "saved and ended" if isinstance(signalled, Preempted) else "terminated"
+    return f"{saved}; the same command goes on", PREEMPTED
 
 
 @contextlib.contextmanager
