@@ -100,11 +100,15 @@ def test_slow_data_show_in_the_log(monkeypatch, tmp_path, clock):
     monkeypatch.setattr(loop, "compile_step", compile_timed_step)
     config = one_phase(steps=12)
     config.log_every_steps = 4
+    config.phases.a.warmup_steps = 8
     train(config, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if line["kind"] == "train"]
     assert len(lines) == 3
     np.testing.assert_allclose([line["wait_share"] for line in lines[1:]], 0.8)
     np.testing.assert_allclose([line["images_per_second"] for line in lines[1:]], 4 / 5)
+    # Of the updates before, 3 and 7 of 8 were warm-up; the rate of the phase is 1e-3.
+    rates = [line["learning_rate"] for line in lines]
+    np.testing.assert_allclose(rates, [3 / 8 * 1e-3, 7 / 8 * 1e-3, 1e-3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("most", [1, 2])

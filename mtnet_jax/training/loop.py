@@ -32,6 +32,7 @@ from mtnet_jax.training.option_checks import check_values
 from mtnet_jax.training.phases import (
     Phase,
     check_devices,
+    learning_rate,
     make_optimizer,
     read_phases,
     warmup_warning,
@@ -205,7 +206,7 @@ def _run_phase(
         batches.set_state(position.data)
     train_step = None
     eval_every = phase.steps_between(config.eval_every_epochs, steps)
-    meter, metrics = Meter(phase.batch_size), None
+    meter, metrics, rate_at = Meter(phase.batch_size), None, learning_rate(phase, steps)
     in_flight, most_in_flight = deque[Any](), steps_in_flight()
 
     def evaluate_where_owed() -> None:
@@ -243,7 +244,8 @@ def _run_phase(
         run.profile.step(metrics, log)
 
         if position.total_step % config.log_every_steps == 0 or last:
-            meter.report(log, position, phase, metrics)
+            rate = {"learning_rate": rate_at(position.step - 1)}  # optax counts from 0
+            meter.report(log, position, phase, {**metrics, **rate})
         due = eval_every and position.step % eval_every == 0
         saving = position.total_step % config.save_every_steps == 0 or last or due
         ending = run.stopping.asked(position.total_step)
