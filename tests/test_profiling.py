@@ -17,13 +17,13 @@ class Said:
         self.lines.append(line)
 
 
-def run(folder, steps, profiled):
+def run(folder, steps, profiled, **options):
     @jax.jit
     def train_step(x):
         return jnp.tanh(x @ x)
 
     x, log = jnp.eye(8), Said()
-    with Profile(folder, profiled) as profile:
+    with Profile(folder, profiled, **options) as profile:
         for _ in range(steps):
             x = train_step(x)
             profile.step(x, log)
@@ -49,8 +49,18 @@ def test_so_many_steps_are_traced(tmp_path):
 
 def test_a_run_that_ends_before_leaves_a_whole_trace(tmp_path):
     (line,) = run(tmp_path, FIRST + 1, 50)
-    assert line.startswith("WARNING: --profile 50 needs 53 steps, and this start made 4")
+    assert line.startswith("WARNING: --profile 50 needs 53 steps, 3 of them before the trace, and ")
+    assert "this start made 4" in line
     assert traced(tmp_path) == 1
+
+
+def test_a_later_part_of_a_run_is_traced(tmp_path):
+    said = run(tmp_path, 9, 2, after=8)
+    assert said[-1].startswith("WARNING: --profile 2 needs 10 steps, 8 of them before the trace")
+    assert traced(tmp_path) == 1
+    (line,) = run(tmp_path / "whole", 11, 2, after=8)
+    assert line.startswith("profile of 2 steps")
+    assert traced(tmp_path / "whole") == 2
 
 
 def test_none_is_asked_for(tmp_path):

@@ -6,6 +6,9 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import tensorflow_datasets as tfds
 from mtnet_jax.data.example import encode_record, tfds_features
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.data.tfrecord import DamagedRecord, write_records
+from tests.record_sets import a_record, write_record_set
 from tests.wire_format import assert_same, example, hand_made, int_feature, make_record
 
 
@@ -199,3 +203,29 @@ def test_import_does_not_pull_in_tensorflow_datasets():
         "assert 'tensorflow_datasets' not in sys.modules; assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_identity_is_of_all_shards_in_order_which_are_opened_side_by_side(
+    monkeypatch, tmp_path, whole
+):
+    records = [a_record(f"image {n}", boxes=[[n, 0, n + 9, 9]]) for n in range(3)]
+    folder = write_record_set(tmp_path / "set", {"train": records}, shards=3)
+    shards = sorted(folder.glob("*.tfrecord-*"))
+    for number, shard in enumerate(shards):  # beyond the 64 KB that are looked at
+        shard.write_bytes(shard.read_bytes().ljust(70_000, b"%d" % number))
+    digest = sha256(json.dumps(["tiny", "1.0.0", "head", ["head"]]).encode())
+    for content in (shard.read_bytes() for shard in shards):
+        digest.update(str(len(content)).encode() + content[: None if whole else 1 << 16])
+    record_set, opened = RecordSet.open(folder), Path.open
+    together = threading.Barrier(3, timeout=30)
+    waited = set()
+
+    def open_together(path, *arguments):
+        if path in shards and path not in waited:
+            waited.add(path)
+            together.wait()
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", open_together)
+    assert record_set.identity("train", whole=whole) == digest.hexdigest()

@@ -11,7 +11,7 @@ from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.loop import train
 from mtnet_jax.training.option_checks import check_values
-from mtnet_jax.training.workdir import RECORDS, Reached, claim
+from mtnet_jax.training.workdir import RECORDS, Reached, claim, identities
 from tests.tiny import DEMO_RECORDS, tiny_config
 
 AT_A, AT_B = (Reached(phase, 2, (3, 3)) for phase in (0, 1))
@@ -205,17 +205,17 @@ def test_the_same_records_may_lie_elsewhere_and_others_may_not(tmp_path):
     config = tiny_config()
     here = config.data.demo.path
     source = RecordSource(here, "train", decode=False)
-    claim(tmp_path / "run", config, {"demo": source}, None)
+    claim(tmp_path / "run", config, identities({"demo": source}), None)
     moved = tmp_path / "moved"
     shutil.copytree(here, moved)
     config.data.demo.path = str(moved)
-    said = claim(tmp_path / "run", config, {"demo": RecordSource(moved, "train")}, AT_A)
+    said = claim(tmp_path / "run", config, identities({"demo": RecordSource(moved, "train")}), AT_A)
     assert said == [f"data.demo.path is {str(moved)!r} now, was {here!r}"]
     with pytest.raises(BadInput, match=r"config\.data\.demo holds other records"):
-        claim(tmp_path / "run", config, {"demo": RecordSource(moved, "test")}, AT_A)
+        claim(tmp_path / "run", config, identities({"demo": RecordSource(moved, "test")}), AT_A)
     for damage in (b"{", b"[1]", b"\xea"):
         (tmp_path / "run" / RECORDS).write_bytes(damage)
         with pytest.raises(BadInput, match=r"records\.json is damaged .*remove it"):
-            claim(tmp_path / "run", config, {"demo": source}, AT_A)
+            claim(tmp_path / "run", config, identities({"demo": source}), AT_A)
     (tmp_path / "run" / RECORDS).unlink()  # begun before records were noted
-    claim(tmp_path / "run", config, {"demo": source}, AT_A)
+    claim(tmp_path / "run", config, identities({"demo": source}), AT_A)

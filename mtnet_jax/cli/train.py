@@ -29,6 +29,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="STEPS",
         help="trace so many steps with JAX's profiler, into DIR/profile",
     )
+    parser.add_argument(
+        "--profile-from",
+        type=arguments.positive,
+        metavar="STEPS",
+        help="begin the trace after so many steps of this start (default: 3)",
+    )
     several = parser.add_argument_group("several processes, each started with this command")
     several.add_argument(
         "--distributed",
@@ -49,7 +55,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from mtnet_jax.config import load_config
     from mtnet_jax.mirror import mirrored
     from mtnet_jax.training.loop import train
+    from mtnet_jax.training.profiling import FIRST
 
+    if args.profile_from and not args.profile:
+        raise BadInput("--profile-from says where a trace begins: say its length, --profile STEPS.")
     _join(args)
     with hosts.ending_at_once("mtnet train"):
         if is_address(args.workdir) and hosts.several():
@@ -59,7 +68,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
                 "FSx or Lustre."
             )
         with mirrored(args.workdir) as workdir:
-            train(load_config(args.config, overrides), workdir, profile_steps=args.profile)
+            config = load_config(args.config, overrides)
+            traced = {"profile_steps": args.profile, "profile_after": args.profile_from or FIRST}
+            train(config, workdir, **traced)
     return 0
 
 

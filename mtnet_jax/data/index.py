@@ -27,7 +27,7 @@ from mtnet_jax.places import Place, write_whole
 MAGIC = b"mtnet-index 1\n"
 _LENGTHS = np.dtype("<u4")
 _FOOTER = struct.Struct("<I")
-_SHARDS_AT_ONCE = 16  # of those whose headers are read
+SHARDS_AT_ONCE = 16  # that are looked at: elsewhere each is a request
 
 
 class StaleIndex(BadInput):
@@ -116,7 +116,7 @@ def scan_shards(shards: Sequence[Place]) -> list[np.ndarray]:
     Raises:
       DamagedRecord: see `tfrecord.index_file`.
     """
-    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         return list(pool.map(index_file, shards))
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from mtnet_jax.camera import camera_to_ray
 from mtnet_jax.data.example import CAMERA_FEATURE, decode_record, example_message
-from mtnet_jax.data.index import index_path, read_index, scan_shards
+from mtnet_jax.data.index import SHARDS_AT_ONCE, index_path, read_index, scan_shards
 from mtnet_jax.data.tfrecord import DamagedRecord, RecordFile
 from mtnet_jax.errors import NOT_JSON, BadInput, BadRecord, MissingFile
 from mtnet_jax.places import Place, inside, is_address, place, sizes_of_files
@@ -118,12 +119,15 @@ class RecordSet:
         """
         about = [self.name, self.version, self.box_rule, self.label_names]
         digest = hashlib.sha256(json.dumps(about).encode())
-        for shard in self.shard_paths(split):
-            digest.update(str(shard.stat().st_size).encode())
-            with shard.open("rb") as file:
-                digest.update(file.read(_LOOKED_AT))
-                while whole and (chunk := file.read(_LOOKED_AT)):
-                    digest.update(chunk)
+        shards = self.shard_paths(split)
+        with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+            for shard, beginning in zip(shards, pool.map(_beginning, shards), strict=True):
+                digest.update(beginning)
+                if whole:
+                    with shard.open("rb") as file:
+                        file.seek(_LOOKED_AT)
+                        while chunk := file.read(_LOOKED_AT):
+                            digest.update(chunk)
         return digest.hexdigest()
 
     def index_path(self, split: str) -> Place:
@@ -226,6 +230,12 @@ class RecordSource:
             raise IndexError(f"{self!r} has no record {index}")
         shard = int(np.searchsorted(self._starts, position, side="right")) - 1
         return self._files[shard], position - int(self._starts[shard])
+
+
+def _beginning(shard: Place) -> bytes:
+    """The size of a shard and its first bytes, as an identity takes them in."""
+    with shard.open("rb") as file:
+        return str(shard.stat().st_size).encode() + file.read(_LOOKED_AT)
 
 
 def _open_shards(record_set: RecordSet, split: str) -> list[RecordFile]:

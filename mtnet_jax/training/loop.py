@@ -37,7 +37,7 @@ from mtnet_jax.training.phases import (
     read_phases,
     warmup_warning,
 )
-from mtnet_jax.training.profiling import Profile
+from mtnet_jax.training.profiling import FIRST, Profile
 from mtnet_jax.training.starting import first_state, initial_variables, resume
 from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
@@ -67,7 +67,11 @@ class Run(NamedTuple):
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, *, profile_steps: int = 0
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    profile_steps: int = 0,
+    profile_after: int = FIRST,
 ) -> dict[str, Any]:
     """Trains through all phases, or goes on from the last checkpoint of the work directory.
 
@@ -78,6 +82,7 @@ def train(
       config: see `mtnet_jax.config.default_config`.
       workdir: where checkpoints, `config.json`, `metrics.jsonl` and TensorBoard files go.
       profile_steps: so many steps are traced by JAX's profiler; 0: none.
+      profile_after: steps of this start before the trace.
 
     Returns:
       {"params", "batch_stats"} of the trained network, their average where `config.ema_decay` asks
@@ -104,14 +109,16 @@ def train(
     for phase in phases:
         make_optimizer(phase, shapes, steps=1, clip_norm=config.clip_norm)
     hosts.check_same("The configuration", config.to_json().encode())
+    records = identities(train_sources)
     if hosts.several():  # a path may be another folder on another host
-        for use, sources in (("training", train_sources), ("evaluation", eval_sources)):
-            content = json.dumps(identities(sources)).encode()
-            hosts.check_same(f"The {use} set (config.data)", content)
+        for use, found in (("training", records), ("evaluation", identities(eval_sources))):
+            hosts.check_same(f"The {use} set (config.data)", json.dumps(found).encode())
     with locked(workdir), failing_in_one_line():
-        profile = Profile(Path(workdir), profile_steps if hosts.is_first() else 0)
+        traced = profile_steps if hosts.is_first() else 0
+        profile = Profile(Path(workdir), traced, profile_after)
         return _train(
-            config, workdir, system, phases, train_sources, eval_sources, distribution, profile
+            *(config, workdir, system, phases, train_sources, eval_sources, records),
+            *(distribution, profile),
         )
 
 
@@ -122,6 +129,7 @@ def _train(
     phases: tuple[Phase, ...],
     train_sources: Sources,
     eval_sources: Sources,
+    records: dict[str, str],
     distribution: Distribution,
     profile: Profile,
 ) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def _train(
         # Claimed first: what another configuration cannot read is no damaged checkpoint.
         latest = checkpoints.latest_position()
         reached = latest and Reached(latest.phase, latest.step, steps)
-        said = claim(workdir, config, train_sources, reached)
+        said = claim(workdir, config, records, reached)
         position, state, set_aside = resume(checkpoints, system, optimizers, config, distribution)
         variables = average = None
         with (

@@ -1,4 +1,4 @@
-"""A profiler trace of some steps, on demand: `mtnet train --profile STEPS`."""
+"""A profiler trace of some steps, on demand: `mtnet train --profile STEPS --profile-from STEP`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,15 @@ import jax
 from mtnet_jax.training.log import TrainingLog
 
 PROFILE = "profile"  # folder in the work directory; xprof and TensorBoard's plugin read it
-FIRST = 3  # steps of this start before the trace: those that compile and warm up
+FIRST = 3  # steps of a start before its trace: those that compile and warm up
 
 
 class Profile:
-    """Traces `steps` steps once, beginning a few steps after the start."""
+    """Traces `steps` steps once, after the first so many of this start (`after`)."""
 
-    def __init__(self, workdir: Path, steps: int):
+    def __init__(self, workdir: Path, steps: int, after: int = FIRST):
         self._folder, self._steps, self._seen = workdir / PROFILE, steps, 0
+        self._after = after
         self._running = False
 
     def __enter__(self) -> "Profile":
@@ -27,12 +28,12 @@ class Profile:
 
     def shortfall(self) -> str:
         """Says, at the end of a run, that it was too short to be traced; empty where it was not."""
-        needed = FIRST + self._steps
+        needed = self._after + self._steps
         if not self._steps or self._seen >= needed:
             return ""
         return (
-            f"WARNING: --profile {self._steps} needs {needed} steps, and this start made "
-            f"{self._seen}: the trace is shorter, or missing"
+            f"WARNING: --profile {self._steps} needs {needed} steps, {self._after} of them before "
+            f"the trace, and this start made {self._seen}: the trace is shorter, or missing"
         )
 
     def step(self, metrics: Any, log: TrainingLog) -> None:
@@ -43,11 +44,11 @@ class Profile:
           log: is told where the trace lies when it is whole.
         """
         self._seen += 1
-        if self._steps and self._seen == FIRST:
+        if self._steps and self._seen == self._after:
             jax.block_until_ready(metrics)
             jax.profiler.start_trace(str(self._folder))
             self._running = True
-        elif self._running and self._seen == FIRST + self._steps:
+        elif self._running and self._seen == self._after + self._steps:
             jax.block_until_ready(metrics)
             jax.profiler.stop_trace()
             self._running = False

@@ -100,7 +100,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 def claim(
     workdir: str | os.PathLike,
     config: ConfigDict,
-    sources: Mapping[str, RecordSource],
+    records: Mapping[str, str],
     reached: Reached | None,
 ) -> list[str]:
     """Makes a work directory that of a run, or makes sure that it is that of this run.
@@ -112,7 +112,7 @@ def claim(
     Args:
       workdir: of the run.
       config: of this start.
-      sources: what is trained on, by name.
+      records: the `identities` of what is trained on.
       reached: where its checkpoint stands, None where there is none.
 
     Returns:
@@ -121,8 +121,7 @@ def claim(
     Raises:
       BadInput: something else is learned there; the options are named with their values.
     """
-    found, records = read_config(workdir), identities(sources)
-    said = []
+    found, said = read_config(workdir), []
     if found is not None and reached is not None:
         changed = differences(found, config)
         lengths = _lengths(config)[reached.phase :]
@@ -137,7 +136,7 @@ def claim(
     hosts.wait_for_all("claim")  # every process has looked at what was there
     if hosts.is_first():
         write_config(workdir, config)
-        write_whole(Path(workdir) / RECORDS, (json.dumps(records, indent=1) + "\n").encode())
+        write_whole(Path(workdir) / RECORDS, (json.dumps(dict(records), indent=1) + "\n").encode())
     return said
 
 
