@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -53,6 +54,24 @@ def test_sectors_are_round_multiples_of_45_degrees_and_closed_at_the_back():
     ]
     heads = numbered(back, one_head_each([150.0, 120.0] * 2), [])
     np.testing.assert_allclose(shares([heads])[:2], np.array([8, 2]) / 10, atol=0.04)
+
+
+def test_labels_are_read_side_by_side_and_heads_keep_their_order():
+    """Two records far from each other wait until both are read."""
+    heads = numbered(*(one_head_each([angle] * 65) for angle in (0.0, 90.0, 180.0)))
+    together = threading.Barrier(2, timeout=30)
+
+    class Slow(list):
+        def __getitem__(self, index):
+            if index in (0, len(self) - 1):
+                together.wait()
+            return super().__getitem__(index)
+
+    slow, quick = (
+        Packer([source], [1.0], PLAIN, NO_AUGMENTATION) for source in (Slow(heads), heads)
+    )
+    assert slow._places.tolist() == [[0, index, 0] for index in range(len(heads))]
+    np.testing.assert_array_equal(slow._cumulative, quick._cumulative)
 
 
 @pytest.mark.parametrize(("unlabelled", "weight"), [(0.1, 0.1), (0.0, 0.0), (1.0, 1.0)])

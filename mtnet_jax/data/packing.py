@@ -6,6 +6,7 @@ the same cost. Heads whose heading is rare in their source are drawn more often.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from mtnet_jax.data import geometry
 from mtnet_jax.data.augment import AugmentOptions, change_colour, random_turn
 from mtnet_jax.data.fitting import (
     MIN_VISIBLE,
+    Record,
     Records,
     fit_heads,
     naming_image,
@@ -26,6 +28,8 @@ from mtnet_jax.rotations import heading_degrees
 
 _SMALLEST_HEAD = 12.0  # pixels along the longer side: smaller ones are not worth a tile
 _SECTOR = 45.0  # degrees of heading that are counted together
+# Labels are read by so many threads, each so many records in a row: elsewhere each is a request.
+_READERS, _IN_A_ROW = 16, 64
 
 
 class PackOptions(NamedTuple):
@@ -172,18 +176,17 @@ def _heads_of(source: Records, options: PackOptions) -> tuple[np.ndarray, np.nda
     places: list[tuple[int, int]] = []
     sector_of: list[int] = []
     posed: list[bool] = []
-    for index in range(len(source)):
-        record = source[index]
-        boxes = record["boxes"]
-        fit = ~record["ignore"] & (longer_side_xyxy(boxes) >= _SMALLEST_HEAD)
-        heading = np.where(
-            record["has_pose"], heading_degrees(record["rotations"]), record["headings"]
-        )
-        sector = np.round(np.asarray(heading) / _SECTOR).astype(int) % round(360 / _SECTOR)
-        sector[~(record["has_pose"] | record["has_heading"])] = -1
-        places += [(index, head) for head in np.flatnonzero(fit).tolist()]
-        sector_of += sector[fit].tolist()
-        posed += record["has_pose"][fit].tolist()
+
+    def read(first: int) -> list[tuple[list[int], list[int], list[bool]]]:
+        return [_packable(source[i]) for i in range(first, min(first + _IN_A_ROW, len(source)))]
+
+    firsts = range(0, len(source), _IN_A_ROW)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first, rows in zip(firsts, pool.map(read, firsts), strict=True):
+            for index, (heads, sectors_of_heads, have_pose) in enumerate(rows, start=first):
+                places += [(index, head) for head in heads]
+                sector_of += sectors_of_heads
+                posed += have_pose
     if not places:
         return np.zeros((0, 2), int), np.zeros(0)
     sectors = np.array(sector_of)
@@ -196,6 +199,16 @@ def _heads_of(source: Records, options: PackOptions) -> tuple[np.ndarray, np.nda
         chances[~known] = options.unlabelled * chances[known].mean()
         chances[known & ~np.array(posed)] *= options.heading_only
     return np.array(places), chances / (chances.sum() or 1.0)
+
+
+def _packable(record: Record) -> tuple[list[int], list[int], list[bool]]:
+    """The heads of a record that can be packed: number, sector (-1: not known), has a pose."""
+    fit = ~record["ignore"] & (longer_side_xyxy(record["boxes"]) >= _SMALLEST_HEAD)
+    heading = np.where(record["has_pose"], heading_degrees(record["rotations"]), record["headings"])
+    sector = np.round(np.asarray(heading) / _SECTOR).astype(int) % round(360 / _SECTOR)
+    sector[~(record["has_pose"] | record["has_heading"])] = -1
+    heads = np.flatnonzero(fit).tolist()
+    return heads, sector[fit].tolist(), record["has_pose"][fit].tolist()
 
 
 def _occlude(rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
