@@ -17,7 +17,7 @@ from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.evaluation.foreign import is_foreign, read_predictions
 from mtnet_jax.heads import Heads
 from mtnet_jax.places import place
-from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD
+from mtnet_jax.predict.inference import EVAL_PRECISION, EVAL_SCORE_THRESHOLD
 from mtnet_jax.predict.looks import look_at
 from mtnet_jax.predict.onnx_runtime import lone_file
 from mtnet_jax.predict.placing import letterboxed
@@ -84,6 +84,7 @@ def predict_split(
         size=size,
         device=None,
         step=step,
+        precision=EVAL_PRECISION,
     )
     opened = open_weights(path, wanted)
     class_names = tuple(opened.config.class_names)

@@ -1,5 +1,6 @@
 """Images -> heads in network coordinates: network, decoding, suppression in one compiled call."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,13 +18,20 @@ from mtnet_jax.system import System
 
 # Evaluation wants the weak predictions too (average precision); images for people do not.
 EVAL_SCORE_THRESHOLD = 0.01
+# And products of float32 as such on every device: tables of two devices are to be compared.
+EVAL_PRECISION = "highest"
 
 # Weights -> (images (B, size, size, 3) uint8 -> Heads).
 Detector = Callable[[Mapping[str, Any]], Callable[[Any], Heads]]
 
 
 def make_detector(
-    system: System, config: ConfigDict, score_threshold: float, *, over: Mesh | None = None
+    system: System,
+    config: ConfigDict,
+    score_threshold: float,
+    *,
+    over: Mesh | None = None,
+    precision: str | None = None,
 ) -> Detector:
     """The way from a network's input to heads.
 
@@ -31,7 +39,7 @@ def make_detector(
       system: the network, its grid and its representation.
       config: for `config.decode`.
       score_threshold: heads of a lower score are left out.
-      over: see `make_network`.
+      over, precision: see `make_network`.
 
     Returns:
       detector(variables), which folds the weights and returns the function images -> Heads. Both
@@ -44,7 +52,7 @@ def make_detector(
             outputs, grid=system.grid, representation=system.representation, options=options
         )
 
-    return make_network(system, then=to_heads, over=over)
+    return make_network(system, then=to_heads, over=over, precision=precision)
 
 
 def make_network(
@@ -52,6 +60,7 @@ def make_network(
     then: Callable[[list[jax.Array]], Any] = lambda outputs: outputs,
     *,
     over: Mesh | None = None,
+    precision: str | None = None,
 ) -> Callable[[Mapping[str, Any]], Callable[[Any], Any]]:
     """As `make_detector`, with anything else made of the network's three maps.
 
@@ -60,6 +69,8 @@ def make_network(
       then: compiled together with the network.
       over: devices that share each batch, each as if its images were all; the variables must lie on
         all of them. None: one device.
+      precision: of products of float32, see `jax.default_matmul_precision`; None: the device's own,
+        which on TPUs is that of bfloat16, and on GPUs may be TF32.
 
     Returns:
       variables -> (images (B, size, size, 3) uint8 -> what `then` returns).
@@ -68,7 +79,8 @@ def make_network(
     prepare = jax.jit(partial(fold, model, convolution=convolution))
 
     def run(folded: Folded, images: jax.Array) -> Any:
-        return then(apply_folded(model, folded, normalise_images(images), convolution))
+        with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+            return then(apply_folded(model, folded, normalise_images(images), convolution))
 
     if over is not None:
         whole, split = PartitionSpec(), PartitionSpec(over.axis_names)

@@ -47,6 +47,7 @@ class Wanted(NamedTuple):
     size: int | None  # side of the input in pixels; None: as the configuration says
     device: str | None  # of `DEVICES`; None: the best that is there
     step: Step = LAST  # of a work directory, see `mtnet_jax.weights.load_step`
+    precision: str | None = None  # of JAX's products, see `mtnet_jax.predict.inference`
 
 
 def open_weights(weights: Place, wanted: Wanted) -> Opened:
@@ -139,7 +140,10 @@ def _open_jax(folder: Path, wanted: Wanted) -> Opened:
     if wanted.device is not None:
         variables = jax.device_put(variables, _device(wanted.device))
     suppressing = _suppressing(config, wanted)
-    detect = make_detector(build_system(config), suppressing, wanted.score_threshold)(variables)
+    make = make_detector(
+        *(build_system(config), suppressing, wanted.score_threshold), precision=wanted.precision
+    )
+    detect = make(variables)
 
     def to_numpy(images: np.ndarray) -> Heads:
         # On the CPU the arrays are only looked at; jax.device_get would take longer than to draw up

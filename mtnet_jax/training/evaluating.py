@@ -19,7 +19,7 @@ from mtnet_jax.evaluation.metrics import (
     summarise,
 )
 from mtnet_jax.evaluation.predicted import predict_records, spread
-from mtnet_jax.predict.inference import EVAL_SCORE_THRESHOLD, make_detector
+from mtnet_jax.predict.inference import EVAL_PRECISION, EVAL_SCORE_THRESHOLD, make_detector
 from mtnet_jax.system import System
 from mtnet_jax.training.distribution import Distribution, on_this_host
 from mtnet_jax.training.stopping import Stopping
@@ -34,7 +34,9 @@ class Evaluator:
         self._config, self._distribution = config, distribution
         self._mesh = local_mesh()
         over = self._mesh if self._mesh.size > 1 else None
-        self._detector = make_detector(system, config, EVAL_SCORE_THRESHOLD, over=over)
+        self._detector = make_detector(
+            system, config, EVAL_SCORE_THRESHOLD, over=over, precision=EVAL_PRECISION
+        )
 
     def __call__(self, variables: Any, source: RecordSource, stopping: Stopping) -> Values:
         """Of `result` the few numbers that are followed while training."""
