@@ -73,6 +73,8 @@ def phase(
     rate_rule: str = "none",
     rate_batch: int = 0,
     frozen_stages: int = 0,
+    weight_decay: float = 0.0,
+    b2: float = 0.999,
     **weights: float,
 ) -> ConfigDict:
     """One entry of `config.phases`.
@@ -91,6 +93,9 @@ def phase(
       rate_batch: images of the batch that `learning_rate` is for; 0 with the rule "none".
       frozen_stages: of the backbone, beyond the paper: the stem and the first so many of its five
         stages stay as they are where "backbone" is trainable; 0: all learn.
+      weight_decay: beyond the paper: so much of the kernels that learn, times the learning rate, is
+        taken from them at each step (AdamW); 0: none.
+      b2: decay of Adam's mean of squared gradients.
       **weights: of the loss, see `mtnet_jax.losses.LossWeights`. alpha = 1 leaves the pose out.
     """
     return ConfigDict(
@@ -105,6 +110,8 @@ def phase(
             "rate_rule": rate_rule,
             "rate_batch": rate_batch,
             "frozen_stages": frozen_stages,
+            "weight_decay": float(weight_decay),
+            "b2": float(b2),
             "loss": {k: float(v) for k, v in LossWeights(**weights)._asdict().items()},
         }
     )

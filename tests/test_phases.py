@@ -184,3 +184,57 @@ def test_a_batch_is_split_over_devices_and_parts():
     config.phases.phase1.accumulate = 4
     with pytest.raises(ValueError, match=r"phase1\.batch_size is 6.*times accumulate, 4"):
         check_devices(read_phases(config))
+
+
+def test_weight_decay_is_of_kernels_that_learn_alone():
+    """Beside AdamW by hand (Loshchilov and Hutter 2019, algorithm 2, with a rate a step)."""
+    config, steps, b2 = default_config(), 4, 0.95
+    config.phases = {
+        "only": phase(
+            ("face",),
+            epochs=1,
+            batch_size=8,
+            learning_rate=0.1,
+            warmup_steps=2,
+            weight_decay=0.5,
+            b2=b2,
+            alpha=1,
+        )
+    }
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 2), "bias": (2,), "scale": (2,)}
+    params = {
+        group: {"layer": {name: rng.normal(size=shape) for name, shape in shapes.items()}}
+        for group in ("backbone", "face")
+    }
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    optimizer = make_optimizer(read_phases(config)[0], params, steps=steps, clip_norm=0.0)
+    gradients = [jax.tree.map(lambda x, n=n: jnp.cos((n + 2) * x), params) for n in range(steps)]
+    state, moved = optimizer.init(params), params
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, moved)
+        moved = optax.apply_updates(moved, updates)
+    jax.tree.map(np.testing.assert_array_equal, moved["backbone"], params["backbone"])
+    for name in shapes:
+        w = np.asarray(params["face"]["layer"][name], np.float64)
+        m = v = np.zeros_like(w)
+        for t, gradient in enumerate(gradients, start=1):
+            g = np.asarray(gradient["face"]["layer"][name], np.float64)
+            m, v = 0.9 * m + 0.1 * g, b2 * v + (1 - b2) * g**2
+            step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
+            rate = 0.1 * min((t - 1) / 2, 1)
+            w = w - rate * (step + (0.5 * w if name == "kernel" else 0))
+        np.testing.assert_allclose(moved["face"]["layer"][name], w, rtol=1e-5, atol=1e-6)
+
+
+def test_without_weight_decay_the_state_is_that_of_adam():
+    """So that checkpoints of before the option are read."""
+    params = {"face": {"layer": {"kernel": jnp.ones((3, 2))}}}
+    config = default_config()
+    found = make_optimizer(read_phases(config)[0], params, steps=3, clip_norm=0.0).init(params)
+    rate = optax.constant_schedule(1e-3)
+    labels = {"face": {"layer": {"kernel": "face"}}}
+    transforms = dict.fromkeys(("backbone", "neck", "pose"), optax.set_to_zero())
+    transforms["face"] = optax.adam(rate)
+    before = optax.chain(optax.identity(), optax.multi_transform(transforms, labels)).init(params)
+    assert jax.tree.structure(found) == jax.tree.structure(before)

@@ -32,7 +32,7 @@ _RANGES = (
     (
         "seed loader_processes eval_every_epochs eval_images clip_norm data.*.weight "
         "pose_loss.orthogonality phases.*.epochs phases.*.warmup_steps phases.*.rate_batch "
-        "phases.*.loss.* mesh.shard_above peak_tflops",
+        "phases.*.loss.* phases.*.weight_decay mesh.shard_above peak_tflops",
         lambda value: value >= 0,
         "must not be negative",
     ),
@@ -47,7 +47,7 @@ _RANGES = (
         "must be from 0 to 1",
     ),
     ("seed", lambda value: value < 2**63, "must be below 2 to the power of 63"),
-    ("ema_decay", lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
+    ("ema_decay phases.*.b2", lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
 )
 
 

@@ -35,6 +35,8 @@ class Phase(NamedTuple):
     rate_rule: str = "none"
     rate_batch: int = 0
     frozen_stages: int = 0
+    weight_decay: float = 0.0
+    b2: float = 0.999
 
     @property
     def peak_rate(self) -> float:
@@ -85,6 +87,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Adam for what learns, nothing at all (no moments either) for what is frozen.
 
+    With `phase.weight_decay` it is AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
     Args:
       phase: which groups learn.
       params: the parameters, or their shapes; top-level names are groups.
@@ -99,7 +103,11 @@ def make_optimizer(
         return FROZEN if group in phase.trainable and not phase.learns(path) else group
 
     labels = jax.tree_util.tree_map_with_path(label, group_labels(params))
-    adam = optax.adam(learning_rate(phase, steps))
+    rate = learning_rate(phase, steps)
+    adam = optax.adam(rate, b2=phase.b2)
+    if phase.weight_decay:  # its state is another tree: checkpoints without have that of Adam
+        decay = {"weight_decay": phase.weight_decay, "mask": _kernels}
+        adam = optax.adamw(rate, b2=phase.b2, **decay)
     transforms = {
         group: adam if group in phase.trainable else optax.set_to_zero() for group in GROUPS
     }
@@ -107,6 +115,11 @@ def make_optimizer(
         transforms[FROZEN] = optax.set_to_zero()
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.multi_transform(transforms, labels))
+
+
+def _kernels(params: Params) -> Params:
+    """Which parameters are kernels, neither biases nor of BatchNorm, in a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def learning_rate(phase: Phase, steps: int) -> optax.Schedule:
