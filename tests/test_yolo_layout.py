@@ -69,6 +69,59 @@ def people(folder: str = "") -> list[str]:
     return ["classes.txt", *files, *(f"labels/{name}.txt" for name in names)]
 
 
+FLAT = ("images/a.jpg", "labels/a.txt")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (people(), {f"train/{person}/{n}" for person in ("ann", "bob", "cid") for n in (1, 2)}),
+        # Flat images beside a folder, whose images have labels or none.
+        (["classes.txt", *FLAT, "images/c2/b.jpg", "labels/c2/b.txt"], {"train/a", "train/c2/b"}),
+        (["classes.txt", *FLAT, "images/c2/b.jpg"], {"train/a", "train/c2/b"}),
+    ],
+)
+def test_folders_that_are_called_otherwise_than_splits_are_none(tmp_path, files, expected):
+    raw = write_files(tmp_path / "raw", *files)
+    report, records = convert(yolo.conversion(raw, name="own"), tmp_path / "out")
+    assert set(records) == expected
+    assert sum(len(record["boxes"]) for record in records.values()) == sum(
+        name.startswith("labels/") for name in files
+    )
+    assert set(report.notes) <= {"images without a label file (kept, no heads)"}
+    shared = yolo.conversion(raw, name="own", test_share=0.3)  # the same images
+    ids = [item.image_id.split("/", 1)[1] for items in shared.splits.values() for item in items]
+    assert sorted(ids) == sorted(name.removeprefix("train/") for name in expected)
+
+
+@pytest.mark.parametrize("split", ["train2017", "Valid", "test-day", "dev"])
+def test_a_folder_that_is_called_as_a_split_makes_all_folders_splits(tmp_path, split):
+    files = [name.replace("ann", split) for name in people()]
+    made = yolo.conversion(write_files(tmp_path, *files, *FLAT), name="own")
+    assert set(made.splits) == {split, "bob", "cid"}
+    assert made.notes == [
+        ("images that lie in the folder of no split", str(tmp_path / "images/a.jpg"), 1)
+    ]
+
+
+def test_folders_that_are_named_are_splits(tmp_path):
+    raw = write_files(tmp_path, *people(), *FLAT)
+    made = yolo.conversion(raw, name="own", splits=("ann", "bob"))
+    assert {name: len(items) for name, items in made.splits.items()} == {"ann": 2, "bob": 2}
+    assert not made.notes  # the others are left out on purpose
+    made = yolo.conversion(raw, name="own", splits=("train",))
+    assert len(made.splits["train"]) == 7
+
+
+@pytest.mark.parametrize("test_share", [None, 0.3])
+def test_a_split_that_is_left_out_on_purpose_is_not_told(tmp_path, test_share):
+    rest = ("images/valid/x.jpg", "labels/valid/x.txt", *FLAT)
+    raw = write_files(tmp_path, *people("train/"), *rest)
+    made = yolo.conversion(raw, name="own", splits=("train",), test_share=test_share)
+    outside = ("images that lie in the folder of no split", str(raw / "images/a.jpg"), 1)
+    assert made.notes == [outside]
+
+
 @pytest.mark.parametrize("folder", ["", "train/"])
 def test_a_share_of_the_folders_is_the_test_split(tmp_path, folder):
     raw = write_files(tmp_path / "raw", *people(folder))

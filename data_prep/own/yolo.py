@@ -5,7 +5,8 @@
                                or RAW/classes.txt, a name a line
     RAW/SPLIT/images/*.jpg     or RAW/images/SPLIT/*.jpg; folders in them are looked into
     RAW/SPLIT/labels/*.txt     or RAW/labels/SPLIT/*.txt
-    RAW/images, RAW/labels     without splits: all is train, or shared out with --test-share
+    RAW/images, RAW/labels     without splits: all is train, or shared out with --test-share; also
+                               where no folder in `images` is called as a split is (train, val2017)
 
 A label file has one box a line, class cx cy width height as fractions of the image, or one polygon
 (class x1 y1 x2 y2 ...), which becomes its box; keypoints after a box are left out (without
@@ -73,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.names,
         default=(),
         metavar="A,B",
-        help="folders to take as splits (default: all that have images/)",
+        help="folders to take as splits (default: all that have images/, and those in images/ "
+        "where one of them is called as a split is: train, val, test, ...)",
     )
     add_test_share_argument(parser, "folders in images/", "the splits as they lie, else all train")
 
@@ -105,7 +107,7 @@ def conversion(
       raw: folder with data.yaml or classes.txt and a folder for each split.
       name: name of the record set and source of its records.
       box_rule: name of the rule the boxes follow, for instance "head".
-      splits: folders to take as splits; empty takes every folder of `raw` that has `images`.
+      splits: folders to take as splits; empty takes those of `yolo_layout.find_splits`.
       label_map: original label -> new label; labels that are not named are dropped. None keeps all.
       test_share: share of the folders in the images of the one split that goes into "test", the
         others are "train"; None keeps the splits.
@@ -122,7 +124,7 @@ def conversion(
     names, keypoints = read_names(named), read_keypoints(named)
     new_names, classes = map_labels(names, label_map, str(named))
     if test_share is None:
-        folders = find_splits(raw)
+        folders = find_splits(raw, splits)
     else:
         split, place = find_whole(raw, splits)
         folders, splits = {split: place}, (split,)
@@ -133,7 +135,8 @@ def conversion(
         items[split], of_split = _items(place, split)
         notes += of_split
         _require_labels(split, items[split])
-    notes += _images_outside(raw, folders.values())
+    # Also of the splits that are left out on purpose.
+    notes += _images_outside(raw, [*folders.values(), *find_splits(raw).values()])
     if test_share is not None:
         items = _shared_out(split, items[split], place.images, test_share)
     read = functools.partial(

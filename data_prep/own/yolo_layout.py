@@ -1,5 +1,6 @@
 """How a YOLO data set is laid out: where its splits lie, and what says the names of its classes."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ from mtnet_jax.errors import BadInput, MissingFile
 
 # Names of classes: what trains has the first, labelling tools write the others.
 _NAMES = ("data.yaml", "classes.txt", "labels/classes.txt")
-_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+# How a folder of a split begins: train, val2017, test_day.
+_SPLIT = re.compile(
+    "(train|training|val|valid|validation|dev|eval|evaluation|test|testing)(?![a-z])", re.IGNORECASE
+)
 
 
 class Folders(NamedTuple):
@@ -22,8 +26,15 @@ class Folders(NamedTuple):
     labels: Path
 
 
-def find_splits(raw: Path) -> dict[str, Folders]:
-    """The splits of a data set, in either layout, train first; `images` without folders is train.
+def find_splits(raw: Path, chosen: tuple[str, ...] = ()) -> dict[str, Folders]:
+    """The splits of a data set, in either layout, train first.
+
+    All of `images` is train where no folder in it is called as splits are: such folders are persons
+    or cameras, and images may lie beside them.
+
+    Args:
+      raw: folder of the data set.
+      chosen: folders that the user names as splits, which they then are whatever they are called.
 
     Raises:
       MissingFile: there is none.
@@ -45,9 +56,10 @@ def find_splits(raw: Path) -> dict[str, Folders]:
             f"{raw} has {twice[0]}/images and images/{twice[0]}: move one of them out of --raw, "
             "and its labels"
         )
-    if not (inside or below):
-        if list_images(raw / "images").images:
-            return {"train": _whole(raw)}
+    divided = inside or any(_SPLIT.match(name) or name in chosen for name in below)
+    if not divided and (below or list_images(raw / "images").images):
+        return {"train": Folders(raw / "images", raw / "labels")}
+    if not divided:
         raise MissingFile(
             f"No SPLIT/images and no images/SPLIT folder in {raw}: --raw must hold train/images "
             "and train/labels, or images/train and labels/train, and so on, or images and labels"
@@ -55,30 +67,20 @@ def find_splits(raw: Path) -> dict[str, Folders]:
     return dict(sorted((inside | below).items(), key=lambda entry: (entry[0] != "train", entry)))
 
 
-def find_whole(raw: Path, splits: tuple[str, ...]) -> tuple[str, Folders]:
+def find_whole(raw: Path, chosen: tuple[str, ...]) -> tuple[str, Folders]:
     """What is to be shared out between `train` and `test`: the one split that there is, or chosen.
-
-    Folders in `images` that are called otherwise than splits are, such as persons, are no splits.
 
     Raises:
       MissingFile, BadInput: see `find_splits`; or there are several splits.
     """
-    folders = find_splits(raw)
-    chosen = splits or tuple(folders)
-    if len(chosen) == 1 and chosen[0] in folders:
-        return chosen[0], folders[chosen[0]]
-    whole = _whole(raw)
-    inside = all(found.images.parent == whole.images for found in folders.values())
-    if not splits and inside and not _SPLITS & {name.lower() for name in folders}:
-        return "train", whole
+    folders = find_splits(raw, chosen)
+    names = chosen or tuple(folders)
+    if len(names) == 1 and names[0] in folders:
+        return names[0], folders[names[0]]
     raise BadInput(
         f"{raw} has the splits {', '.join(folders)}: leave --test-share out, or name one of them "
         "with --splits"
     )
-
-
-def _whole(raw: Path) -> Folders:
-    return Folders(raw / "images", raw / "labels")
 
 
 def names_file(raw: Path) -> Path:
