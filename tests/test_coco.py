@@ -98,8 +98,42 @@ def test_coco_corners_for_widths_are_refused(raw_coco, corners):
         assert not coco.conversion(files, name="own").notes
         return
     said = r"labels\.json: 3 of 4 boxes, the first of train/one\.jpg, reach out of their image"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"{said}.*; write those, or clip the boxes to the image"):
         coco.conversion(files, name="own")
+
+
+CLOSE = [100, 50, 560, 430]  # of 640 x 480: the border cuts 20 pixels of the head
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sizes"),
+    [
+        ([CLOSE], [(640, 480)]),
+        ([CLOSE, [50, 90, 400, 500], [200, 20, 450, 440]], [(640, 480)] * 3),
+        # One head that mostly lies outside, and one beside which the others have no size.
+        ([CLOSE, CLOSE, CLOSE, CLOSE, [400, 50, 500, 430]], [(640, 480)] * 5),
+        ([[400, 50, 500, 430], CLOSE, CLOSE], [(640, 480), None, None]),
+        # No corners: the left side is right of what would be the right one.
+        ([[400, 50, 500, 430]] * 3 + [[500, 50, 400, 430]], [(640, 480)] * 4),
+    ],
+)
+def test_coco_close_heads_that_the_border_cuts_are_clipped(tmp_path, boxes, sizes):
+    """Boxes of x, y, width and height round the whole head."""
+    images, annotations = [], []
+    for number, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
+        write_image(tmp_path / f"{number}.jpg", number, (640, 480))
+        stated = dict(zip(("width", "height"), size, strict=True)) if size else {}
+        images.append({"id": number, "file_name": f"{number}.jpg", **stated})
+        annotations.append({"image_id": number, "category_id": 1, "bbox": box})
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "head"}]
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    made = coco.conversion({"train": coco.Split(tmp_path / "t.json", tmp_path)}, name="own")
+    report, records = convert(made, tmp_path / "out")
+    for number, (x, y, width, height) in enumerate(boxes):
+        expected = [[x, y, min(x + width, 640), min(y + height, 480)]]
+        np.testing.assert_array_equal(records[f"train/{number}.jpg"]["boxes"], expected)
+    assert report.notes.counts["boxes clipped to the image"] == len(boxes)
 
 
 def test_coco_annotations_to_be_ignored(raw_coco, tmp_path):

@@ -14,6 +14,7 @@ and so is an annotation with `ignore` 1.
 
 import argparse
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,18 +195,44 @@ def conversion(
 
 
 def _refuse_corners(images: Sequence[LabelledImage], place: str) -> None:
-    """Raises BadInput where most boxes fit their images as corners alone."""
-    boxes = [(p.image_id, p.size, head.box) for p in images if p.size for head in p.heads]
-    found = [
-        image_id
-        for image_id, (width, height), (x1, y1, x2, y2) in boxes
-        if (x2 > width + 1 or y2 > height + 1) and x1 < x2 - x1 <= width and y1 < y2 - y1 <= height
-    ]
-    if 2 * len(found) > len(boxes):
+    """Raises BadInput for boxes that are left, top, right, bottom in place of x, y, width, height.
+
+    All of them fit their images so, and read as they should be, most reach out, a quarter of all by
+    more than half of their width or height. Boxes round close heads that the border cuts reach out
+    too, but nobody draws one round a head that mostly lies outside.
+    """
+    boxes = [(p.image_id, p.size, head.box) for p in images for head in p.heads]
+    if not all(_fits_as_corners(box, size) for _, size, box in boxes):
+        return
+    sized = [(image_id, size, box) for image_id, size, box in boxes if size]
+    found = [image_id for image_id, size, box in sized if _outside(box, size) > 0]
+    beyond = sum(_outside(box, size) > 0.5 for _, size, box in sized)
+    if 2 * len(found) > len(boxes) and 4 * beyond >= len(boxes):
         raise BadInput(
             f"{place}: {len(found)} of {len(boxes)} boxes, the first of {found[0]}, reach out of "
-            "their image and would fit as left, top, right, bottom: bbox is x, y, width, height"
+            f"their image, {beyond} by more than half, and all would fit as left, top, right, "
+            "bottom: bbox is x, y, width, height; write those, or clip the boxes to the image"
         )
+
+
+def _fits_as_corners(box: tuple[float, float, float, float], size: tuple[int, int] | None) -> bool:
+    """Whether x, y, width, height of a box can be left, top, right, bottom, within a pixel."""
+    x1, y1, x2, y2 = box
+    right, bottom = size or (math.inf, math.inf)
+    return -1 <= x1 <= x2 - x1 <= right + 1 and -1 <= y1 <= y2 - y1 <= bottom + 1
+
+
+def _outside(box: tuple[float, float, float, float], size: tuple[int, int]) -> float:
+    """The share of its width or height by which a box reaches out to the right or the bottom.
+
+    A pixel is rounding.
+    """
+    x1, y1, x2, y2 = box
+    across, down = x2 - size[0], y2 - size[1]
+    return max(
+        across / (x2 - x1) if across > 1 and x2 > x1 else 0.0,
+        down / (y2 - y1) if down > 1 and y2 > y1 else 0.0,
+    )
 
 
 def _shared_out(
