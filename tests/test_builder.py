@@ -232,6 +232,22 @@ def test_images_that_are_there_twice_are_told(tmp_path):
         for split, number in copies[image]:
             first.setdefault(split, number)
         assert [(split, int(number)) for number, split in names] == list(first.items())
+    assert len(report.notes[shards.REPEATED]) == PLACES_KEPT
+    for place in report.notes[shards.REPEATED]:  # the image and its copy
+        (image, split), (copy, its_split) = re.findall(r"image (\d+) \((\w+)\)", place)
+        assert split == its_split
+        assert [(split, int(image)), (split, int(copy))] == [
+            found for found in copies[int(image) % 70] if found[0] == split
+        ]
+
+
+def test_of_many_copies_the_first_are_named(tmp_path):
+    splits = {"train": range(0, 70 * 9, 70), "test": [7, 77]}  # nine times one image, twice another
+    report = write_record_set(tiny(splits, read_few_images), tmp_path / "out")
+    first, second = report.notes[shards.REPEATED]
+    assert report.notes.counts == {shards.REPEATED: 9}
+    assert sorted(map(len, (first.split(" and "), second.split(" and ")))) == [2, PLACES_KEPT + 1]
+    assert "4 more" in first + second
 
 
 def test_images_that_differ_draw_no_note(tmp_path):

@@ -87,26 +87,30 @@ class Index:
     ) -> None:
         """Tells the report of images that are there twice: what was trained on tests nothing."""
         for copies in _same(digests):
-            first: dict[str, tuple[int, int]] = {}
+            of_split: dict[str, list[tuple[int, int]]] = {}
             for unit, row in copies:
                 number, split = units[unit]
-                first.setdefault(split, (number, row))
-            again = len(copies) - len(first)
-            if len(first) > 1:
-                self._note(SHARED, first, 1, report)
-            if again:
-                self._note(REPEATED, first, again, report)
+                of_split.setdefault(split, []).append((number, row))
+            if len(of_split) > 1:
+                firsts = [(split, *places[0]) for split, places in of_split.items()]
+                self._note(SHARED, firsts, 1, report)
+            for split, places in of_split.items():
+                if again := len(places) - 1:
+                    same = [(split, *place) for place in places]
+                    self._note(REPEATED, same, again, report)
 
     def _note(
-        self, event: str, copies: dict[str, tuple[int, int]], count: int, report: Report
+        self, event: str, copies: list[tuple[str, int, int]], count: int, report: Report
     ) -> None:
+        """Notes copies of an image, by the split, the number of the part and the row of each."""
         places = []
         if len(report.notes.get(event, ())) < PLACES_KEPT:  # each is a file to be read
-            names = (
+            names = [
                 f"{load_part(self._folder, number).records[row][0]} ({split})"
-                for split, (number, row) in copies.items()
-            )
-            places.append(" and ".join(names))
+                for split, number, row in copies[:PLACES_KEPT]
+            ]
+            more = len(copies) - len(names)
+            places.append(" and ".join([*names, f"{more} more"] if more else names))
         report.notes.add(event, *places, count=count)
 
     def _refuse_two_of_one_id(self, ids: list[np.ndarray], units: list[int]) -> None:
