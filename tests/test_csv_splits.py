@@ -37,6 +37,10 @@ def test_csv_split_column(raw_csv, tmp_path):
         csv_heads.conversion(*raw_csv(text.replace("5,2,30,40,night", "5,2,30,40,day")), name="own")
     with pytest.raises(ValueError, match=r"line 4, column 'split': empty"):
         csv_heads.conversion(*raw_csv(text.replace(",train", ",")), name="own")
+    header, *rows = text.replace(",train", ",").splitlines()
+    grouped = "\n".join([f"{header},group", *(f"{row},ann" for row in rows)])
+    with pytest.raises(ValueError, match=r"line 4, column 'split': empty"):
+        csv_heads.conversion(*raw_csv(grouped), name="own")  # a group with and without a split
 
 
 def split_names(conversion) -> dict[str, set[str]]:
@@ -71,7 +75,7 @@ def test_csv_test_share_keeps_groups_together(tmp_path):
             "train": 10,
             "test": 10,
         }
-    with pytest.raises(ValueError, match=r"one group .*add a column 'group'"):
+    with pytest.raises(ValueError, match=r"one group .*: add a column 'group'"):
         split([row for row in rows if row.startswith("p3/")])
 
 
@@ -87,6 +91,10 @@ def test_csv_groups_by_column(tmp_path):
     assert len({int(name.split(".")[0]) % 4 for name in found["test"]}) == 1
     table.write_text("\n".join([*lines, "1.jpg,1,2,30,40,person 3"]))
     with pytest.raises(ValueError, match=r"line 42, column 'group': 'person 3', .* 'person 1'"):
+        csv_heads.conversion(tmp_path, table, name="own", test_share=0.25)
+    table.write_text("\n".join(lines[::4]))
+    cure = r"one group \('person 3'\).*: name whoever is in the image in the column 'group', or"
+    with pytest.raises(ValueError, match=cure):
         csv_heads.conversion(tmp_path, table, name="own", test_share=0.25)
 
 

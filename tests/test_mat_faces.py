@@ -1,6 +1,7 @@
 """300W-LP and AFLW2000: poses and places of the .mat files, boxes, filter, and broken files."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import cv2
@@ -248,6 +249,12 @@ def test_photos_are_held_out_whole(raw):
     assert 4 <= len(photos["valid"]) <= 16
     with pytest.raises(ValueError, match="must be 0 to 99"):
         w300_lp.conversion(raw.raw, valid_percent=100)
+
+
+def test_a_photo_whose_name_is_no_utf8_has_a_split(raw):
+    raw(os.fsdecode(b"AFW_\xe9_1_0"), Pose_Para=POSE)
+    splits = w300_lp.conversion(raw.raw, valid_percent=25).splits
+    assert sum(map(len, splits.values())) == 1
 
 
 # --- bad input -----------------------------------------------------------------------------------

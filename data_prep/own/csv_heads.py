@@ -34,7 +34,7 @@ from data_prep.own.dialects import (
     number,
     read_text,
 )
-from data_prep.own.groups import add_test_share_argument, choose_test_groups, folder_of
+from data_prep.own.groups import add_test_share_argument, folder_of, share_out
 from data_prep.own.labelled import (
     LabelledHead,
     LabelledImage,
@@ -345,18 +345,20 @@ def _splits(
     if by_column and test_share is not None:
         raise BadInput(f"{table} has a column 'split': leave --test-share out, or that column")
     if by_column:
+        splits = _one_value_each(rows, "split")
         _refuse_torn_groups(rows)
-        return _one_value_each(rows, "split")
+        return splits
     if test_share is None:
         return {row.image: "train" for row in rows}
     if rows[0].group is None:
         # As the files lie: labels may name one folder in several ways.
         group_of = {name: folder_of(image.path, raw) for name, image in images.items()}
+        cure = "add a column 'group' that says who is in the image, or a column 'split'"
     else:
         group_of = _one_value_each(rows, "group")
-    cure = "add a column 'group' that says who is in the image, or a column 'split'"
-    test = choose_test_groups(set(group_of.values()), test_share, str(table), cure)
-    return {image: "test" if group in test else "train" for image, group in group_of.items()}
+        cure = "name whoever is in the image in the column 'group', or leave --test-share out"
+    groups, paths = [group_of[name] for name in images], [p.path for p in images.values()]
+    return dict(zip(images, share_out(groups, paths, test_share, str(table), cure), strict=True))
 
 
 def _refuse_torn_groups(rows: Sequence[Row]) -> None:

@@ -5,10 +5,11 @@ A group is what must not lie in two splits, such as a person or a video, or whoe
 
 import argparse
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtnet_jax.errors import BadInput
+from mtnet_jax.errors import BadInput, MissingFile
 
 
 def add_test_share_argument(parser: argparse.ArgumentParser, groups: str, default: str) -> None:
@@ -21,43 +22,55 @@ def add_test_share_argument(parser: argparse.ArgumentParser, groups: str, defaul
     )
 
 
-def choose_test_groups(groups: set[str], share: float, place: str, cure: str) -> set[str]:
-    """A share of the groups, at least one, by a hash: the same for the same groups, in any order.
+def share_out(
+    groups: Sequence[str], images: Sequence[Path], share: float, place: str, cure: str
+) -> list[str]:
+    """The split of each image, "train" or "test": all images of one group lie in one.
 
-    Of sorted names the first would often be the oldest images; a hash mixes them.
+    A share of the groups, at least one, goes into "test", by a hash: the same for the same groups,
+    in any order. Of sorted names the first would often be the oldest images; a hash mixes them.
+    Groups of which no image is there count for nothing, and are in "train".
 
     Args:
-      groups: names of them.
-      share: between 0 and 1.
+      groups: the name of the group of each image.
+      images: their files.
+      share: of the groups, between 0 and 1.
       place: where they come from, for the message.
       cure: of data with one group alone.
 
-    Returns:
-      The groups of the split `test`.
-
     Raises:
-      BadInput: there is only one group.
+      MissingFile: none of the images is there.
+      BadInput: those that are there are of one group.
     """
-    if len(groups) < 2:
-        raise BadInput(
-            f"{place}: all images are of one group ({min(groups)!r}), so --test-share would let "
-            f"the same persons lie in train and test: {cure}"
+    there = {group for group, image in zip(groups, images, strict=True) if image.is_file()}
+    if not there:
+        raise MissingFile(
+            f"{place}: none of {len(images)} images is there, such as {images[0]}: correct the "
+            "folder of the images"
         )
-    ranked = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
-    count = min(max(round(share * len(groups)), 1), len(groups) - 1)
-    return set(ranked[:count])
+    if len(there) < 2:
+        raise BadInput(
+            f"{place}: all images that are there are of one group ({min(there)!r}), so "
+            f"--test-share would let the same persons lie in train and test: {cure}"
+        )
+    ranked = sorted(there, key=_digest)
+    count = min(max(round(share * len(there)), 1), len(there) - 1)
+    test = set(ranked[:count])
+    return ["test" if group in test else "train" for group in groups]
+
+
+def _digest(group: str) -> bytes:
+    """That of the bytes of a name: folders may have names that are no UTF-8."""
+    return hashlib.sha256(group.encode(errors="surrogateescape")).digest()
 
 
 def folder_of(image: Path, folder: Path) -> str:
-    """The folder that an image lies in, as a path below `folder` where it is below it."""
-    try:
-        return image.parent.relative_to(folder).as_posix()
-    except ValueError:
-        return image.parent.as_posix()
+    """The folder that an image lies in, seen from `folder`, however the two are written."""
+    return Path(os.path.relpath(image.parent, folder)).as_posix()
 
 
 def splits_by_folder(images: Sequence[Path], folder: Path, share: float) -> list[str]:
-    """The split of each image, "train" or "test": all images of one folder lie in one.
+    """The split of each image by `share_out`, its folder being its group.
 
     Args:
       images: files below `folder`.
@@ -65,12 +78,11 @@ def splits_by_folder(images: Sequence[Path], folder: Path, share: float) -> list
       share: of the folders that goes into "test".
 
     Raises:
-      BadInput: all images lie in one folder.
+      MissingFile, BadInput: see `share_out`.
     """
-    groups = [folder_of(image, folder) for image in images]
     cure = "give each person or video a folder of its own there, or leave --test-share out"
-    test = choose_test_groups(set(groups), share, str(folder), cure)
-    return ["test" if group in test else "train" for group in groups]
+    groups = [folder_of(image, folder) for image in images]
+    return share_out(groups, images, share, str(folder), cure)
 
 
 def _open_share(text: str) -> float:

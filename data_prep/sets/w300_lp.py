@@ -94,7 +94,7 @@ def photo(path: Path) -> str:
 
 def _draw(name: str) -> int:
     """A number from 0 to 99 that depends on the name alone."""
-    return zlib.crc32(name.encode()) % 100
+    return zlib.crc32(name.encode(errors="surrogateescape")) % 100
 
 
 def _item(path: Path) -> mat_faces.Item:
