@@ -219,7 +219,7 @@ def test_csv_images_whose_heads_are_all_dropped_are_no_background(raw_csv, tmp_p
     assert report.dropped_heads.counts["box has no area"] == 2
 
 
-@pytest.mark.parametrize("name", ["none", "NA", "null"])
+@pytest.mark.parametrize("name", ["none", "na", "null", "Na"])
 def test_csv_words_that_mean_nothing_among_numbers_are_names(raw_csv, tmp_path, name):
     """A helmet colour, say; in a column of numbers they are an empty cell."""
     text = f"{HEADER},label\na/empty.jpg,1,2,30,40,{name},nan,,{name},{name}\n"
@@ -228,6 +228,18 @@ def test_csv_words_that_mean_nothing_among_numbers_are_names(raw_csv, tmp_path, 
     names = RecordSet.open(tmp_path / "out").label_names
     assert [names[k] for k in records["a/empty.jpg"]["labels"]] == [name, "head"]
     assert not records["a/empty.jpg"]["has_pose"].any()
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "NaN"])
+def test_csv_cells_that_are_not_available_are_empty(raw_csv, tmp_path, word):
+    """As R and pandas write them; a head without a label is a head."""
+    text = f"{HEADER},label,group\na/empty.jpg,1,2,30,40,,,,,{word},ann\n"
+    text += f"Jürgen B/im Garten.jpg,1,2,30,41,{word},{word},{word},{word},helmet,{word}\n"
+    files = raw_csv(text)
+    convert(csv_heads.conversion(*files, name="own"), tmp_path / "out")
+    assert RecordSet.open(tmp_path / "out").label_names == ("head", "helmet")
+    with pytest.raises(ValueError, match=r"line 3, column 'group': empty, and every row needs"):
+        csv_heads.conversion(*files, name="own", test_share=0.5)
 
 
 def test_csv_other_encodings_and_missing_files(raw_csv):

@@ -27,6 +27,7 @@ from data_prep.own.camera import UNKNOWN, Camera
 from data_prep.own.dialects import (
     CONFIDENCES,
     EMPTY,
+    NOT_AVAILABLE,
     NOTHING,
     file_name,
     flag,
@@ -60,7 +61,7 @@ from mtnet_jax.errors import BadInput, MissingFile
 BOX = ("x1", "y1", "x2", "y2")
 ANGLES = ("yaw", "pitch", "roll")
 REQUIRED = ("image", *BOX)
-WORDS = ("image", "label", "group")  # columns in which `none` or `na` may be a name
+WORDS = ("image", "label", "group")  # columns in which `none` or `null` may be a name
 OPTIONAL = (*ANGLES, "convention", "heading", "label", "ignore", "split", "group")
 DEFAULT_LABEL = "head"
 INDEX = ""  # name of the first column as pandas writes it unless it is told not to
@@ -243,7 +244,8 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 def _cell(column: str, text: str) -> str:
     """A cell, empty where a table library wrote that there is nothing."""
     text = text.strip()
-    return "" if text.lower() in (EMPTY if column in WORDS else NOTHING) else text
+    empty = text.lower() in (EMPTY if column in WORDS else NOTHING) or text in NOT_AVAILABLE
+    return "" if empty else text
 
 
 def _row(cells: Mapping[str, str], place: str) -> Row:

@@ -15,6 +15,7 @@ FLAGS = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "t", "y"), True),
 }
 EMPTY = ("", "nan")  # how tables write an empty cell, also among words
+NOT_AVAILABLE = ("NA", "N/A")  # how R writes one, in capitals: a name is written otherwise
 NOTHING = (*EMPTY, "na", "n/a", "null", "none")  # and among numbers
 CONFIDENCES = ("confidence", "conf", "score", "scores", "probability")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
