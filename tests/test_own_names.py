@@ -179,11 +179,48 @@ def test_a_head_twice_is_one_in_every_count(tmp_path):
     assert (report.ignored_heads.total, report.dropped_heads.total, report.notes.total) == (1, 2, 1)
 
 
-@pytest.mark.parametrize("name", ["C:\\Users\\ann\\a.jpg", "d:/photos/a.jpg"])
-def test_absolute_paths_of_another_machine_have_a_cure(tmp_path, name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "C:\\Users\\ann\\a.jpg",
+        "d:/photos/a.jpg",
+        "/home/ann of elsewhere/a.jpg",
+        "\\\\server\\share\\a.jpg",
+        "//server/share/a.jpg",
+    ],
+)
+def test_absolute_paths_of_another_machine_have_a_cure(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "heads.csv").write_text(f"image,x1,y1,x2,y2\n{name},1,2,30,40\n")
+    split = coco_split(tmp_path, "t")
+    content = (tmp_path / "t.json").read_text()
+    (tmp_path / "t.json").write_text(content.replace("a.jpg", name.replace("\\", "\\\\")))
     said = r"1 of 1 images are named by absolute paths of another machine, .*write paths below"
-    with pytest.raises(FileNotFoundError, match=said):
+    for raw in (tmp_path, Path()):
+        with pytest.raises(FileNotFoundError, match=said):
+            csv_heads.conversion(raw, tmp_path / "heads.csv", name="own")
+        with pytest.raises(FileNotFoundError, match=said):
+            coco.conversion({"t": coco.Split(split.annotations, raw)}, name="own")
+
+
+def test_missing_images_of_this_machine_are_named(tmp_path):
+    """By paths below the folder, or by absolute ones of which others lead to an image."""
+    write_image(tmp_path / "beside" / "a.jpg")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for lost in (f"{raw}/b.jpg", "../beside/b.jpg", f"{tmp_path}/beside/b.jpg"):
+        rows = f"{tmp_path}/beside/a.jpg,1,2,30,40\n{lost},1,2,30,40\n"
+        (raw / "heads.csv").write_text(f"image,x1,y1,x2,y2\n{rows}")
+        said = r"1 of 2 images are missing: .*b\.jpg\. Copy them there, .*--allow-missing"
+        with pytest.raises(FileNotFoundError, match=said):
+            csv_heads.conversion(raw, raw / "heads.csv", name="own")
+
+
+def test_two_links_to_an_image_are_two_names_of_it(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
+    (tmp_path / "heads.csv").write_text("image,x1,y1,x2,y2\na.jpg,1,2,30,40\nb.jpg,1,2,30,40\n")
+    with pytest.raises(ValueError, match=r"'a.jpg' and 'b.jpg' are one image, .*in one way"):
         csv_heads.conversion(tmp_path, tmp_path / "heads.csv", name="own")
 
 

@@ -172,8 +172,8 @@ def conversion(
             "yaw, roll): name the field so, or leave the option out"
         )
     label_names, classes = map_labels(used, label_map, f"what is annotated in {files}")
-    for of_split in images.values():
-        require_images(of_split, allow_missing=allow_missing)
+    for split, of_split in images.items():
+        require_images(of_split, splits[split].images, allow_missing=allow_missing)
     if test_share is not None:
         if len(splits) > 1:
             raise BadInput("--test-share makes the splits of one --split: leave one of both out")

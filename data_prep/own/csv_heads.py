@@ -148,7 +148,7 @@ def conversion(
     rows = read_table(table)
     swapped = _swapped(rows)
     images = _images(rows, raw)
-    require_images(list(images.values()), allow_missing=allow_missing)
+    require_images(list(images.values()), raw, allow_missing=allow_missing)
     require_one_name(images.values(), str(table))
     split_of = _splits(rows, images, raw, table, test_share)
     splits: dict[str, list[LabelledImage]] = {}

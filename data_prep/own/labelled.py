@@ -213,13 +213,13 @@ def _small(name: str) -> str:
 
 
 def require_one_name(images: Iterable[LabelledImage], place: str) -> None:
-    """Raises BadInput where two names in a label file are of one image file.
+    """Raises BadInput where two names in a label file are of one image file, by links too.
 
     It would become two records, in each of which the heads of the other one are background.
     """
     first: dict[str, LabelledImage] = {}
     for image in images:
-        other = first.setdefault(os.path.abspath(image.path), image)
+        other = first.setdefault(os.path.realpath(image.path), image)
         if other is not image:
             raise BadInput(
                 f"{place}: {other.image_id!r} and {image.image_id!r} are one image, {image.path}: "
@@ -257,25 +257,35 @@ def map_labels(
     return new, {n: new.index(label_map[n]) if n in label_map else None for n in names}
 
 
-def require_images(images: Sequence[LabelledImage], *, allow_missing: bool) -> None:
-    """Raises FileNotFoundError, with the first names, where images are not on disk."""
-    if allow_missing:
+def require_images(images: Sequence[LabelledImage], folder: Path, *, allow_missing: bool) -> None:
+    """Raises FileNotFoundError, with the first names, where images are not on disk.
+
+    Args:
+      images: as `find_image` found them.
+      folder: that their names start from.
+      allow_missing: raise nothing.
+    """
+    missing = [image.path for image in images if not allow_missing and not image.path.is_file()]
+    if not missing:
         return
-    missing = [str(p.path) for p in images if not p.path.is_file()]
-    elsewhere = [name for name in missing if any(map(_DRIVE.fullmatch, Path(name).parts))]
-    if elsewhere:
+    absolute = [image.path for image in images if _is_absolute(image.path, folder)]
+    if absolute and set(absolute) <= set(missing):
         raise MissingFile(
-            f"{len(elsewhere)} of {len(images)} images are named by absolute paths of another "
-            f"machine, looked for at {elsewhere[0]}: write paths below the folder of the images "
-            "(--raw, or that of --split)"
+            f"{len(absolute)} of {len(images)} images are named by absolute paths of another "
+            f"machine, looked for at {absolute[0]}: write paths below the folder of the images "
+            f"(--raw, or that of --split), {folder}"
         )
-    if missing:
-        more = " ..." if len(missing) > PLACES_KEPT else ""
-        raise MissingFile(
-            f"{len(missing)} of {len(images)} images are missing: "
-            f"{', '.join(missing[:PLACES_KEPT])}{more}. Copy them there, correct the folder, or "
-            "leave them out (and have them counted) with --allow-missing."
-        )
+    shown = ", ".join(map(str, missing[:PLACES_KEPT])) + " ..." * (len(missing) > PLACES_KEPT)
+    raise MissingFile(
+        f"{len(missing)} of {len(images)} images are missing: {shown}. Copy them there, correct "
+        "the folder, or leave them out (and have them counted) with --allow-missing."
+    )
+
+
+def _is_absolute(path: Path, folder: Path) -> bool:
+    """Whether a label file names an image by an absolute path, one of Windows included, that does
+    not lead into the folder of the images."""
+    return not path.is_relative_to(folder) or any(map(_DRIVE.fullmatch, path.parts))
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:

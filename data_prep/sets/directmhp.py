@@ -108,8 +108,8 @@ def conversion(raw: Path, *, allow_missing: bool = False, camera: Camera = UNKNO
         split: coco.read_coco(files, split, convention="canonical", pose_fault=_pose_fault)
         for split, files in splits.items()
     }
-    for split in images.values():
-        require_images(split, allow_missing=allow_missing)
+    for split, of_split in images.items():
+        require_images(of_split, splits[split].images, allow_missing=allow_missing)
     # The one category is called "person"; what is boxed and posed is the head.
     labels = all_labels(images)
     label_names, classes = map_labels(labels, dict.fromkeys(labels, "head"), str(raw))
