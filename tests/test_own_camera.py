@@ -1,6 +1,7 @@
 """Own data whose angles are relative to a camera that is known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -67,6 +68,50 @@ def test_angles_without_a_camera_count_as_seen(tmp_path, write):
     assert not record["intrinsics"].any()
     expected = SCIPY["canonical"](*ANGLES).as_matrix()
     np.testing.assert_allclose(record["rotations"], [expected], atol=1e-5)
+
+
+SIZES = {  # of images by their names; the camera is one of the first
+    "level.jpg": (80, 60),
+    "level too.jpg": (80, 60),
+    "turned.jpg": (60, 80),
+    "smaller.jpg": (40, 30),
+    "little smaller.jpg": (72, 54),
+    "without a pose.jpg": (30, 30),
+}
+
+
+def notes_of(tmp_path, *options) -> dict[str, dict]:
+    """What the report says of images of several sizes, all but the last one with angles."""
+    rows = ["image,x1,y1,x2,y2,yaw,pitch,roll,convention"]
+    for number, (name, size) in enumerate(SIZES.items()):
+        write_image(tmp_path / "raw" / name, number, size)
+        rows.append(f"{name},1,1,20,20,30,-5,0,canonical")
+    rows[-1] = "without a pose.jpg,1,1,20,20,,,,"
+    (tmp_path / "raw" / "heads.csv").write_text("\n".join(rows))
+    words = ["data", "convert", "csv", "--raw", str(tmp_path / "raw"), "--processes", "1"]
+    assert main([*words, "--out", str(tmp_path / "out"), *options]) == 0
+    return json.loads((tmp_path / "out" / "conversion.json").read_text())["notes"]
+
+
+def test_images_of_several_sizes_under_the_intrinsics_of_one_are_told(tmp_path):
+    """Those turned or much smaller by a warning, those a little smaller beside the others."""
+    notes = notes_of(tmp_path, "--intrinsics", "70,70,40,30")
+    warned = {event for event in notes if event.startswith("WARNING: --intrinsics are hardly")}
+    of_size = {}
+    for event, said in notes.items():
+        size = tuple(map(int, re.search(r"(\d+)x(\d+) pixels", event).groups()))
+        of_size[size] = (event in warned, said["count"], said["first"])
+    assert of_size == {
+        (80, 60): (False, 2, ["level.jpg", "level too.jpg"]),
+        (60, 80): (True, 1, ["turned.jpg"]),
+        (40, 30): (True, 1, ["smaller.jpg"]),
+        (72, 54): (False, 1, ["little smaller.jpg"]),
+    }
+
+
+@pytest.mark.parametrize("options", [[], ["--fov", "60"]])
+def test_a_field_of_view_holds_for_every_size(tmp_path, options):
+    assert notes_of(tmp_path, *options) == {}
 
 
 @pytest.mark.parametrize(

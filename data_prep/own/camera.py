@@ -7,6 +7,9 @@ import numpy as np
 from mtnet_jax.camera import check_intrinsics, intrinsics_of_view
 from mtnet_jax.errors import BadInput
 
+# Of a side, that the axis of a camera may lie off the middle: less than for 4:3 or 5:4 turned.
+_FAR = 0.1
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -37,6 +40,25 @@ class Camera:
         if self.fov is not None:
             return intrinsics_of_view(self.fov, *size)
         return None if self.intrinsics is None else np.array(self.intrinsics)
+
+    def note_of(self, size: tuple[int, int]) -> str:
+        """What a report should say of posed images of a size (width, height); empty for nothing.
+
+        Intrinsics are those of one size, as a sensor and its pixels are: of photographs that EXIF
+        turns, of copies made smaller and of crops, rotations would be wrong by some degrees. Which
+        size is meant is not known, so all are counted; cameras have their axis near the middle.
+        """
+        if self.intrinsics is None:
+            return ""
+        images = f"images of {size[0]}x{size[1]} pixels"
+        _, _, *axis = self.intrinsics
+        off = max(abs(at / side - 0.5) for at, side in zip(axis, size, strict=True))
+        if off > _FAR:
+            return (
+                f"WARNING: --intrinsics are hardly those of {images}, whose middle lies far from "
+                "cx, cy, and their rotations are wrong then: convert each size with its own"
+            )
+        return f"{images} with angles relative to --intrinsics, which are right for one size alone"
 
 
 UNKNOWN = Camera()

@@ -127,6 +127,9 @@ def read_labelled(
     if heads.all_dropped:
         report.drop_image(ALL_HEADS_DROPPED, image.image_id)
         return
+    posed = any(head.euler is not None and classes[head.label] is not None for head in image.heads)
+    if posed and (said := camera.note_of(size)):
+        report.note(said, image.image_id)
     yield heads.record(encoded, source, camera.of_image(size))
 
 
@@ -311,8 +314,8 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     """The options --fov and --intrinsics."""
     arguments.add_camera(
         parser,
-        "angles are relative to the axes of this camera, one for all images (default: to a camera "
-        "that looks at the head)",
+        "angles are relative to the axes of this camera, one for all images, with --intrinsics all "
+        "of one size (default: to a camera that looks at the head)",
     )
 
 
