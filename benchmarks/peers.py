@@ -113,8 +113,13 @@ def main() -> None:
         print(listing)
     find = args.make(args)
     entries = [
-        {"image": str(path.relative_to(args.images)), "heads": heads}
-        for path, heads in _found(images, find, flipped=args.flipped)
+        {
+            "image": str(path.relative_to(args.images)),
+            "width": width,
+            "height": height,
+            "heads": heads,
+        }
+        for path, (width, height), heads in _found(images, find, flipped=args.flipped)
     ]
     about = {"program": args.peer, "frame": args.frame}
     about |= {"convention": args.convention} if args.peer == "two-stage" else {}
@@ -122,13 +127,16 @@ def main() -> None:
     print(f"{args.out}: {sum(len(e['heads']) for e in entries)} heads in {len(entries)} images")
 
 
-def _found(images: list[Path], find: Find, *, flipped: bool) -> Iterator[tuple[Path, list[Head]]]:
+def _found(
+    images: list[Path], find: Find, *, flipped: bool
+) -> Iterator[tuple[Path, tuple[int, int], list[Head]]]:
+    """Each image, its width and height as it was looked at, and what was found in it."""
     for number, path in enumerate(images):
         image = cv2.imread(str(path))
         if image is None:
             sys.exit(f"{path} is no image that OpenCV reads")
         rgb = image[:, ::-1, ::-1] if flipped else image[..., ::-1]
-        yield path, find(np.ascontiguousarray(rgb))
+        yield path, (rgb.shape[1], rgb.shape[0]), find(np.ascontiguousarray(rgb))
         if number % 100 == 99:
             print(f"{number + 1} of {len(images)} images", flush=True)
 

@@ -19,6 +19,7 @@ from benchmarks.peers import (
     mediapipe_head,
     pose_of,
 )
+from mtnet_jax.errors import BadInput
 from mtnet_jax.evaluation.foreign import read_predictions
 from mtnet_jax.rotations import rotation_to_euler
 
@@ -149,7 +150,9 @@ def test_the_two_stages_from_images_to_predictions(
     words += ["--grow", "0", "--order", "pitch,yaw,roll", "--convention", "opal"]
     monkeypatch.setattr("sys.argv", ["peers", *map(str, words)])
     main()
-    (heads,) = read_predictions(tmp_path / "out.json").of_images(["a"])
+    (heads,) = read_predictions(tmp_path / "out.json").of_images(["a"], [(200, 100)])
+    with pytest.raises(BadInput, match=r"a\.png: its boxes are of \(200, 100\) pixels"):
+        read_predictions(tmp_path / "out.json").of_images(["a"], [(100, 50)])
     assert heads["boxes"].tolist() == [[80, 30, 120, 70]]
     assert heads["scores"].tolist() == [0.75]
     pitch, yaw, roll = networks * colour
@@ -161,7 +164,8 @@ def test_a_flipped_look_is_at_the_mirrored_image(tmp_path):
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     cv2.imwrite(str(tmp_path / "a.png"), image)
     for flipped in (False, True):
-        ((_, seen),) = _found([tmp_path / "a.png"], lambda rgb: rgb, flipped=flipped)
+        ((_, size, seen),) = _found([tmp_path / "a.png"], lambda rgb: rgb, flipped=flipped)
+        assert size == (4, 2)
         np.testing.assert_array_equal(seen[..., ::-1], cv2.flip(image, 1) if flipped else image)
 
 

@@ -357,6 +357,29 @@ def test_a_teacher_of_other_images_or_another_frame(tmp_path, frame, field, mess
         read_teacher([file, file], ["a.png"], frame, TRUST)
 
 
+@pytest.mark.parametrize("resized", [None, 0, 1])
+def test_a_teacher_of_images_of_another_size_is_refused(tmp_path, monkeypatch, resized):
+    """Its boxes, in pixels of half the size, would lie on no head and label nothing."""
+    monkeypatch.setattr(looks, "predictors", lambda *_: [_Sees()])
+    files = []
+    for number, left in enumerate((30, 130)):
+        scale = 0.5 if number == resized else 1
+        box = [scale * side for side in (left, 20, left + 40, 60)]
+        file = predictions(tmp_path / f"{number}.json", turned(36 - 72 * number), box)
+        content = json.loads(file.read_text())
+        content["images"][0].update(width=int(200 * scale), height=int(100 * scale))
+        file.write_text(json.dumps(content))
+        files.append(file)
+    teacher = read_teacher(files, ["a.png"], "ray", TRUST)
+    labeller = Labeller(tmp_path, (416,), OPTIONS, teacher)
+    if resized is None:
+        assert [head.taught for head in labeller(an_image(), "a.png")] == ["yes", "missed"]
+        return
+    said = rf"{resized}\.json, image a\.png: its boxes are of \(100, 50\) pixels.*\(200, 100\)"
+    with pytest.raises(BadInput, match=said):
+        labeller(an_image(), "a.png")
+
+
 def test_a_teacher_in_radians_labels_nothing(tmp_path):
     head = {"box": [1, 2, 30, 40], "yaw": 0.52, "pitch": 0.1, "roll": 0.0}
     content = {

@@ -145,7 +145,8 @@ class Labeller:
         found = agree(looks, self.options)
         if self.teacher is None:
             return found
-        theirs, theirs_flipped = self.teacher.sees(image_id)
+        size = (image.shape[1], image.shape[0])
+        theirs, theirs_flipped = self.teacher.sees(image_id, size)
         asked = [theirs, _unflipped(theirs_flipped, image.shape[1])]
         learnt = [taught(head, asked, self.options, self.teacher.trust) for head in found]
         return learnt + missed(asked[0], found)

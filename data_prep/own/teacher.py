@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import BadInput
-from mtnet_jax.evaluation.foreign import read_predictions
+from mtnet_jax.evaluation.foreign import Seen, read_predictions
 from mtnet_jax.places import Place
 from mtnet_jax.rotations import angles_apart, axis_rotation, heading_degrees
 
@@ -37,18 +37,22 @@ class Teacher:
     """What another program saw in images, and in the same images flipped horizontally.
 
     Attributes:
-      plain: image_id -> heads.
+      plain: image_id -> heads, and the size of what was looked at.
       flipped: image_id -> heads of the flipped image, in its pixels.
       trust: when it is believed.
     """
 
-    plain: Mapping[str, Look]
-    flipped: Mapping[str, Look]
+    plain: Mapping[str, Seen]
+    flipped: Mapping[str, Seen]
     trust: Trust
 
-    def sees(self, image_id: str) -> tuple[Look, Look]:
-        """Both looks at an image, the second one still flipped."""
-        return self.plain[image_id], self.flipped[image_id]
+    def sees(self, image_id: str, size: tuple[int, int]) -> tuple[Look, Look]:
+        """Both looks at an image of this width and height, the second one still flipped.
+
+        Raises:
+          BadInput: the program looked at an image of another size, such as a copy made smaller.
+        """
+        return self.plain[image_id].in_image(size), self.flipped[image_id].in_image(size)
 
 
 def read_teacher(
@@ -82,8 +86,7 @@ def read_teacher(
             )
         if predictions.warning:  # what it says becomes labels
             raise BadInput(f"{file}: {predictions.warning}")
-        found = predictions.of_images(image_ids)
-        looks.append(dict(zip(image_ids, found, strict=True)))
+        looks.append(dict(zip(image_ids, predictions.seen(image_ids), strict=True)))
     return Teacher(looks[0], looks[1], trust)
 
 

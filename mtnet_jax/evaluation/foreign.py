@@ -42,6 +42,34 @@ _NAMED = 5  # images in a message
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a program found in one image.
+
+    Attributes:
+      where: the file and its name of the image, for messages.
+      heads: "boxes", "scores", "labels" and "rotations", see `ForeignPredictions`.
+      size: width and height of what was looked at, where the file says it.
+    """
+
+    where: str
+    heads: Mapping[str, np.ndarray]
+    size: tuple[Any, Any] | None = None
+
+    def in_image(self, size: tuple[int, int]) -> Mapping[str, np.ndarray]:
+        """The heads in an image of this width and height.
+
+        Raises:
+          BadInput: the file says another size.
+        """
+        if self.size not in (None, size):
+            raise BadInput(
+                f"{self.where}: its boxes are of {self.size} pixels (width, height), and the image "
+                f"has {size}: was it scaled, or turned by EXIF?"
+            )
+        return self.heads
+
+
+@dataclass(frozen=True)
 class ForeignPredictions:
     """What a program found in images.
 
@@ -89,6 +117,17 @@ class ForeignPredictions:
         Raises:
           BadInput: images that the file does not name, or of which it says another size.
         """
+        found = self.seen(image_ids)
+        if not sizes:
+            return [each.heads for each in found]
+        return [each.in_image(size) for each, size in zip(found, sizes, strict=True)]
+
+    def seen(self, image_ids: Sequence[str]) -> list[Seen]:
+        """What the file says of each image, for sizes that are known later; see `of_images`.
+
+        Raises:
+          BadInput: images that the file does not name.
+        """
         names = matched_names(image_ids, self.heads)
         missing = [image for image, name in zip(image_ids, names, strict=True) if name is None]
         if missing:
@@ -97,15 +136,11 @@ class ForeignPredictions:
                 f"{self.path} says nothing of {len(missing)} of {len(image_ids)} images: {shown}. "
                 'An image without a head needs an entry with "heads": [].'
             )
-        found = [name for name in names if name is not None]
-        for name, size in zip(found, sizes, strict=False):
-            said = self.sizes.get(name, size)
-            if said != size:
-                raise BadInput(
-                    f"{self.path}, image {name}: its boxes are of {said} pixels (width, height), "
-                    f"and the image has {size}: was it scaled, or turned by EXIF?"
-                )
-        return [self.heads[name] for name in found]
+        return [
+            Seen(f"{self.path}, image {name}", self.heads[name], self.sizes.get(name))
+            for name in names
+            if name is not None
+        ]
 
 
 def is_foreign(weights: Any) -> bool:
