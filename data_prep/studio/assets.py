@@ -11,6 +11,7 @@ The folder is laid out like this (all CC0; docs/studio.md says where the full pa
 """
 
 import functools
+import math
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
@@ -152,25 +153,28 @@ def read_obj(path: Path) -> Mesh:
     faces: dict[str, list] = {}
     uv_faces: dict[str, list] = {}
     group = BODY
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            kind, *words = line.split() or ["#"]
-            try:
-                if kind == "v":
-                    vertices.append([float(word) for word in words[:3]])
-                elif kind == "vt":
-                    uv.append([float(word) for word in words[:2]])
-                elif kind == "g":
-                    group = words[0]
-                elif kind == "f":
-                    corners = [(word.split("/") + ["", ""])[:2] for word in words]
-                    ids = [int(corner[0]) - 1 for corner in corners]
-                    uv_ids = [int(corner[1] or 1) - 1 for corner in corners]
-                    for k in range(2, len(ids)):
-                        faces.setdefault(group, []).append([ids[0], ids[k - 1], ids[k]])
-                        uv_faces.setdefault(group, []).append([uv_ids[0], uv_ids[k - 1], uv_ids[k]])
-            except (ValueError, IndexError):
-                raise BadInput(f"{path}, line {number}: cannot read {line.strip()!r}") from None
+    for number, line in enumerate(_lines(path), start=1):
+        kind, *words = line.split() or ["#"]
+        try:
+            if kind == "v":
+                vertices.append(_floats(words[:3], 3))
+            elif kind == "vt":
+                uv.append(_floats(words[:2], 2))
+            elif kind == "g":
+                group = words[0]
+            elif kind == "f":
+                pairs = [(word.split("/") + ["", ""])[:2] for word in words]
+                ids = [int(pair[0]) - 1 for pair in pairs]
+                uv_ids = [int(pair[1] or 1) - 1 for pair in pairs]
+                for k in range(2, len(ids)):
+                    faces.setdefault(group, []).append([ids[0], ids[k - 1], ids[k]])
+                    uv_faces.setdefault(group, []).append([uv_ids[0], uv_ids[k - 1], uv_ids[k]])
+        except (ValueError, IndexError):
+            raise BadInput(f"{path}, line {number}: cannot read {line.strip()!r}") from None
+    for named, there in ((faces, vertices), (uv_faces, uv)):
+        corners = np.array([corner for group in named.values() for corner in group], int)
+        if there and corners.size and not 0 <= corners.min() <= corners.max() < len(there):
+            raise BadInput(f"{path}: a face names a point that is not among its {len(there)}")
     return Mesh(
         np.array(vertices),
         np.array(uv),
@@ -184,13 +188,14 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
 
     Raises:
       FileNotFoundError: the mesh or the texture is missing.
-      ValueError: the .mhclo lacks a field, or fits another number of vertices than its mesh has.
+      ValueError: the .mhclo lacks a field, has a row that cannot be read, names a vertex that the
+        base mesh does not have, or fits another number of vertices than its mesh has.
     """
     fields: dict[str, list[str]] = {}
     rows: list[list[float]] = []
     covered: list[str] = []
     tags: set[str] = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(_lines(path), start=1):
         words = line.split()
         if not words or words[0] == "#":
             continue
@@ -200,7 +205,7 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
             fields[words[0]] = words[1:]
             tags.update(words[1:] if words[0] == "tag" else ())
         else:
-            rows.append([float(word) for word in words])
+            rows.append(_fitted(words, f"{path}, line {number}"))
     try:
         mesh = read_obj(_one(path.parent, fields["obj_file"][0], f"the mesh of {path.name}"))
         scales = tuple(
@@ -210,16 +215,20 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         covers = _ranges(covered)
     except (KeyError, IndexError, ValueError) as error:
         raise BadInput(f"{path}: a field is missing or damaged: {error}") from error
-    if len(rows) != len(mesh.vertices):
+    if len(rows) != len(mesh.vertices) or not rows:
         raise BadInput(f"{path} fits {len(rows)} vertices, its mesh has {len(mesh.vertices)}")
-    # A row is one base vertex, or three with their weights and an offset.
-    full = np.array(
-        [row if len(row) == 9 else [row[0], row[0], row[0], 1, 0, 0, 0, 0, 0] for row in rows]
-    )
+    full = np.array(rows)
+    anchors = full[:, :3].astype(int)
+    named = [*anchors.flat, *covers, *(vertex for *ends, _ in scales for vertex in ends)]
+    if beyond := [vertex for vertex in named if not 0 <= vertex < VERTICES_OF_HM08]:
+        raise BadInput(
+            f"{path} names the vertex {beyond[0]}, the base mesh hm08 has {VERTICES_OF_HM08}: is "
+            "it of another base mesh?"
+        )
     return Garment(
         name=path.stem,
         mesh=mesh,
-        anchors=full[:, :3].astype(int),
+        anchors=anchors,
         weights=full[:, 3:6],
         offsets=full[:, 6:],
         scales=scales,
@@ -227,6 +236,40 @@ def read_garment(path: Path, *, textured: bool = True) -> Garment:
         tags=frozenset(tags),
         covers=covers,
     )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of MakeHuman; of other encodings, in names and comments, what is text."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _fitted(words: list[str], place: str) -> list[float]:
+    """Three base vertices, their weights and the offset of a row, as MakeHuman reads it.
+
+    A row is one base vertex, or three with their weights and an offset, or without one: 0 then.
+    """
+    try:
+        numbers = _floats(words, len(words))
+    except ValueError as error:
+        raise BadInput(f"{place}: {error}") from None
+    if len(numbers) == 1:
+        return [*3 * numbers, 1, 0, 0, 0, 0, 0]
+    if len(numbers) == 6:
+        return [*numbers, 0, 0, 0]
+    if len(numbers) != 9:
+        raise BadInput(
+            f"{place}: {len(numbers)} numbers, expected a vertex, or three, their weights and an "
+            "offset (9), or those without the offset (6)"
+        )
+    return numbers
+
+
+def _floats(words: list[str], count: int) -> list[float]:
+    """So many finite numbers; ValueError where they are not."""
+    numbers = [float(word) for word in words]
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected {count} finite numbers, found {' '.join(words)!r}")
+    return numbers
 
 
 def _ranges(words: list[str]) -> np.ndarray:
@@ -269,9 +312,10 @@ def _texture(mhclo: Path, named: str) -> Path:
     for material in (mhclo.with_suffix(".mhmat"), mhclo.parent / named):
         if not material.is_file():
             continue
-        for line in material.read_text(encoding="utf-8").splitlines():
-            if line.startswith("diffuseTexture "):
-                return _one(material.parent, line.split(maxsplit=1)[1].strip(), "the texture")
+        for line in _lines(material):
+            kind, _, name = line.strip().partition(" ")
+            if kind == "diffuseTexture" and name.strip():
+                return _one(material.parent, name.strip(), "the texture")
     return _some(mhclo.parent, ("*.png", "materials/*diffuse*.png"), "the texture")[0]
 
 
