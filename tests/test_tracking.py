@@ -52,10 +52,27 @@ def test_a_gap_is_bridged_and_a_long_one_is_not():
 
 
 def test_the_gap_counts_in_seconds_where_frames_are_uneven():
-    times = np.concatenate([np.arange(10) / RATE, 1.5 * LOST + np.arange(10) / RATE])
-    numbers = followed([[head(50)]] * 20, times)
-    assert numbers[9] == [1]
-    assert numbers[-1] == [2]
+    for gone, number in ((0.8 * LOST, 1), (1.5 * LOST, 2)):
+        # Three frames without the head, whatever the time between them.
+        times = [*np.arange(10) / RATE, *(9 / RATE + gone * np.array([0.3, 0.5, 0.9]))]
+        times = [*times, *(9 / RATE + gone + np.arange(10) / RATE)]
+        numbers = followed([*[[head(50)]] * 10, [], [], [], *[[head(50)]] * 10], times)
+        assert numbers[9] == [1]
+        assert numbers[-1] == [number]
+
+
+@pytest.mark.parametrize("gap", [0.5 * LOST, LOST, 1.1 * LOST, 2 * LOST, 30 * LOST])
+def test_frames_far_apart_are_one_after_the_other(gap):
+    frames = [[head(50 + i), head(200 - i)] for i in range(10)]
+    numbers = followed(frames, gap * np.arange(10))
+    assert numbers == [[None, None], *[numbers[1]] * 9]
+    assert sorted(numbers[1]) == [1, 2]
+
+
+def test_nobody_is_unseen_in_a_pause_without_frames():
+    still = 0.2 * np.random.default_rng(0).random(20).cumsum()  # as some recorders write a rest
+    times = np.concatenate([still, still[-1] + 3 * LOST + np.arange(20) / RATE])
+    assert followed([[head(50)]] * 40, times) == [[None], *[[1]] * 39]
 
 
 def test_unsure_heads_carry_numbers_on_but_start_none():

@@ -13,6 +13,8 @@ from mtnet_jax.predict.smoothing import RotationFilter
 from mtnet_jax.rotations import rotation_to_euler
 
 LOST = 1.0  # seconds that an unseen head is waited for, under its number
+# Seconds that the tracker counts between two frames at most: without a frame nobody is unseen.
+_LONGEST_STEP = 0.999 * LOST
 # Score from which a head may get a new number, and below which it may only carry on an old one.
 START_SCORE, SURE_SCORE = 0.5, 0.5
 LEAST_IOU = 0.1  # between where a head is expected and where it is found
@@ -63,6 +65,7 @@ class HeadTracker:
         """
         self._tracker = _byte_track(rate)
         self._filters: dict[int, RotationFilter] = {}
+        self._clock, self._newest = 0.0, -np.inf  # the tracker's time, and that of the video
 
     def __call__(self, heads: list[Head], seconds: float) -> list[TrackedHead]:
         """The heads of the next frame, in their order, with numbers and smoothed rotations."""
@@ -90,13 +93,23 @@ class HeadTracker:
             class_id=np.zeros(len(heads), int),
             data={"index": np.arange(len(heads))},
         )
-        result = self._tracker.update(found, timestamp=seconds)
+        result = self._tracker.update(found, timestamp=self._tick(seconds))
         numbers: list[int | None] = [None] * len(heads)
         # The package orders heads anew and numbers them from 0 on, -1 where there is no number.
         if len(result):
             for index, number in zip(result.data["index"], result.tracker_id, strict=True):
                 numbers[index] = int(number) + 1 if number >= 0 else None
         return numbers
+
+    def _tick(self, seconds: float) -> float:
+        """The tracker's time at the next frame.
+
+        The package ages everybody by the gap before it looks at the frame: after one longer than
+        it waits it would know nobody again, who may be in two frames one after the other.
+        """
+        self._clock += min(seconds - self._newest, _LONGEST_STEP)
+        self._newest = seconds
+        return self._clock
 
 
 def require_tracker() -> None:
