@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 
+from mtnet_jax.data.avif import as_shown, is_avif
 from mtnet_jax.errors import BadRecord
 
 # A marker that is no escaped 0xFF of coded data (00), no restart (D0 to D7) and no filling (FF).
@@ -31,9 +32,9 @@ _SHRUNK = {
 def decode_image(encoded: bytes) -> np.ndarray:
     """An encoded image (JPEG, PNG, whatever OpenCV reads) as (H, W, 3) uint8 RGB.
 
-    Grey images become RGB, alpha is dropped, and the EXIF orientation is applied: boxes refer to
-    the image as a viewer shows it. More than 8 bits are brought to 8: of 16 bits as many as are
-    used (10, 12, 14 or 16), of floats 0 to 1.
+    Grey images become RGB, alpha is dropped, and the EXIF orientation is applied, of an AVIF that
+    of its container: boxes refer to the image as a viewer shows it. More than 8 bits are brought to
+    8: of 16 bits as many as are used (10, 12, 14 or 16), of floats 0 to 1.
 
     Raises:
       BadRecord: not an image, or a damaged one. A JPEG with a hole is one: OpenCV would fill it
@@ -121,6 +122,8 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
         raise BadRecord("the image is empty (0 bytes)")
     # A JPEG has 8 bits and may be decoded smaller; of others the depth is seen when they are read.
     depth = 0 if _is_jpeg(encoded) else cv2.IMREAD_ANYDEPTH
+    turned_here = is_avif(encoded)  # OpenCV knows nothing of its turns, and EXIF does not count
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION if turned_here else 0
     data = np.frombuffer(encoded, np.uint8)
     try:
         image = cv2.imdecode(data, flags | depth)
@@ -135,6 +138,7 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
             f"OpenCV cannot decode the image ({len(encoded)} bytes): it is damaged, cut short, "
             "or of a format that OpenCV does not know"
         )
+    image = as_shown(image, encoded) if turned_here else image
     return image if image.dtype == np.uint8 else eight_bits(image)
 
 
