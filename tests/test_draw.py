@@ -138,6 +138,71 @@ def test_cube_shows_the_front_face_on_the_side_the_face_looks_to():
     assert filled[2] > filled[0] + 30
 
 
+def filled_slowly(canvas, points, colour, opacity):
+    """As `_fill`, on a copy of the whole image, and not rounded."""
+    filled = canvas.copy()
+    cv2.fillPoly(filled, [draw._fixed(points)], colour, cv2.LINE_AA, draw._SHIFT)
+    return opacity * filled.astype(float) + (1 - opacity) * canvas
+
+
+@pytest.mark.parametrize("reach", [3, 30, 300, 1e6])
+def test_a_polygon_is_filled_where_it_lies_and_looks_as_on_the_whole_image(reach):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (83, 101, 3), dtype=np.uint8)
+    changed = 0
+    for _ in range(80):
+        points = rng.uniform([-20, -20], [121, 103]) + rng.uniform(-reach, reach, (4, 2))
+        canvas, colour, opacity = image.copy(), draw.BLUE, rng.choice([0.12, 0.3])
+        draw._fill(canvas, points, colour, opacity)
+        expected = filled_slowly(image, points, colour, opacity)
+        assert np.abs(canvas - expected).max() < 0.5001  # OpenCV rounds halves either way
+        changed += (canvas != image).any()
+    assert changed > 10
+
+
+def test_a_cube_on_a_large_image_touches_no_more_than_its_place(monkeypatch):
+    """A copy of the image for each head would take as long as all the rest."""
+    blended, blend = [], cv2.addWeighted
+
+    def counting(part, *of, **more):
+        blended.append(part.size)
+        return blend(part, *of, **more)
+
+    monkeypatch.setattr(cv2, "addWeighted", counting)
+    draw_heads(np.zeros((3000, 4000, 3), np.uint8), one_head(canonical(30)), cube=True)
+    assert 0 < sum(blended) <= 3 * 110**2
+
+
+def test_labels_of_a_crowd_lie_where_a_slow_search_puts_them(monkeypatch):
+    """The first place of eight that covers least, all heads and labels before it asked in turn."""
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, [1200, 800], (150, 2))
+    boxes = np.concatenate([centres - 12, centres + 12], axis=1).round()
+    labels = []
+    monkeypatch.setattr(draw, "_shade", lambda canvas, *place: labels.append(place))
+    heads = {"boxes": boxes, "rotations": np.tile(np.eye(3), (150, 1, 1)), "names": ["#1"] * 150}
+    draw_heads(np.zeros((800, 1200, 3), np.uint8), heads)
+    assert len(labels) == 150
+    taken = [tuple(box) for box in boxes]
+    height = round(1.3 * 20)
+    for (left, top, right, bottom), place in zip(boxes, labels, strict=True):
+        w = place[2]
+        assert place[3] == height
+        x = (left, left, right - w, right - w, right + 2, left - w - 2, right + 2, left - w - 2)
+        y = (*((top - height - 2, bottom + 2) * 2), top, top, bottom - height, bottom - height)
+        places = [np.clip(at, 0, (1200 - w, 800 - height)) for at in zip(x, y, strict=True)]
+        costs = [
+            sum(
+                max(min(a + w, other[2]) - max(a, other[0]), 0)
+                * max(min(b + height, other[3]) - max(b, other[1]), 0)
+                for other in taken
+            )
+            for a, b in places
+        ]
+        assert place[:2] == tuple(places[int(np.argmin(costs))])
+        taken.append((place[0], place[1], place[0] + w, place[1] + height))
+
+
 def test_truth_is_drawn_too_and_objects_without_a_pose_get_no_axes():
     truth = one_head(np.eye(3), (20, 20, 80, 80), has_pose=np.array([False]))
     nothing = {"boxes": np.zeros((0, 4)), "rotations": np.zeros((0, 3, 3))}

@@ -24,6 +24,7 @@ TRUTH_COLOUR = (255, 255, 255)
 DARK = (20, 20, 20)
 
 _SHIFT = 4  # fractional bits of drawing coordinates
+_SMOOTHED = 2  # pixels beyond an edge that anti-aliasing may change
 _LIMIT = 1e5  # pixels; further out nothing is visible and the fixed-point numbers would overflow
 _AXIS_LENGTH = 0.62  # of the box's mean side
 _CUBE_SIDE = 0.8  # of the box's mean side
@@ -266,7 +267,8 @@ def _draw_cube(canvas: np.ndarray, box: np.ndarray, rotation: np.ndarray, width:
 def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
     """Score and angles beside each box, where they cover least of the heads and other labels."""
     size = _text_size(canvas)
-    taken = list(drawn.boxes)
+    count = len(drawn.boxes)
+    taken = np.concatenate([drawn.boxes, np.empty_like(drawn.boxes)])  # and a label for each
     for index, (box, rotation) in enumerate(zip(drawn.boxes, drawn.rotations, strict=True)):
         words = [drawn.names[index]] if drawn.names[index] else []
         words += [] if drawn.scores is None else [f"{drawn.scores[index]:.2f}"]
@@ -281,19 +283,20 @@ def _draw_labels(canvas: np.ndarray, drawn: _Heads) -> None:
         # would cover heads, or be cut off.
         for text in (" ".join(words), words[0]):
             width = _text_width(text, size) + size // 2
-            place, covered = _free_place(box, (width, height), canvas.shape, taken)
+            place, covered = _free_place(box, (width, height), canvas.shape, taken[:count])
             if covered == 0 and width <= canvas.shape[1]:
                 break
         if width > canvas.shape[1]:
             continue
-        taken.append(place)
+        taken[count] = place
+        count += 1
         left, top = int(place[0]), int(place[1])
         _shade(canvas, left, top, width, height)
         _write(canvas, text, (left + size // 4, top + size), (255, 255, 255), size)
 
 
 def _free_place(
-    box: np.ndarray, size: tuple[int, int], image_shape: tuple[int, ...], taken: list[np.ndarray]
+    box: np.ndarray, size: tuple[int, int], image_shape: tuple[int, ...], taken: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Where a label of a size goes: above, below, right or left of the box, inside the image.
 
@@ -301,7 +304,7 @@ def _free_place(
       box: (4,) xyxy.
       size: width and height of the label.
       image_shape: shape of the image (H, W, ...).
-      taken: (4,) xyxy boxes and labels not to cover.
+      taken: (k, 4) xyxy boxes and labels not to cover.
 
     Returns:
       (4,) xyxy of the label, and the area of what it covers nevertheless.
@@ -323,9 +326,10 @@ def _free_place(
     room = np.maximum(np.array([image_shape[1] - w, image_shape[0] - h]), 0)
     corners = np.floor(np.clip(corners, 0, room))
     places = np.concatenate([corners, corners + size], axis=1)
-    others = np.array(taken)
-    overlap = np.minimum(places[:, None, 2:], others[None, :, 2:]) - np.maximum(
-        places[:, None, :2], others[None, :, :2]
+    low, high = places[:, :2].min(axis=0), places[:, 2:].max(axis=0)
+    near = taken[((taken[:, :2] < high) & (taken[:, 2:] > low)).all(axis=1)]
+    overlap = np.minimum(places[:, None, 2:], near[None, :, 2:]) - np.maximum(
+        places[:, None, :2], near[None, :, :2]
     )
     covered = np.prod(np.maximum(overlap, 0), axis=-1).sum(axis=1)
     best = np.argmin(covered)  # the first of the best
@@ -346,9 +350,17 @@ def _outline(canvas: np.ndarray, points: np.ndarray, colour: tuple, width: int) 
 
 
 def _fill(canvas: np.ndarray, points: np.ndarray, colour: tuple, opacity: float) -> None:
-    filled = canvas.copy()
-    cv2.fillPoly(filled, [_fixed(points)], colour, cv2.LINE_AA, _SHIFT)
-    cv2.addWeighted(filled, opacity, canvas, 1 - opacity, 0, dst=canvas)
+    fixed = _fixed(points)
+    # Smoothed edges reach beyond their pixels. What lies outside of the image is not needed.
+    left, top = np.maximum((fixed.min(axis=0) >> _SHIFT) - _SMOOTHED, 0).tolist()
+    right, bottom = np.maximum((fixed.max(axis=0) >> _SHIFT) + _SMOOTHED + 1, 0).tolist()
+    part = canvas[top:bottom, left:right]
+    if not part.size:
+        return
+    filled = part.copy()
+    moved = fixed - np.array([left, top], np.int32) * 2**_SHIFT
+    cv2.fillPoly(filled, [moved], colour, cv2.LINE_AA, _SHIFT)
+    part[:] = cv2.addWeighted(filled, opacity, part, 1 - opacity, 0)
 
 
 def _shade(canvas: np.ndarray, left: int, top: int, width: int, height: int) -> None:
