@@ -339,15 +339,6 @@ def test_a_transparent_image_shows_nothing_of_the_one_before(browser, served):
     assert not canvas(page).any()
 
 
-def test_a_file_that_is_no_image(browser, served):
-    page = Opened(browser, served)
-    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
-    page.tab.set_input_files("#file", text)
-    page.wait_for_status("notes.txt is no image")
-    page.look_at(IMAGES[0])  # and the page goes on
-    assert page.status == "1 head"
-
-
 def test_several_files_opened_without_a_server(browser, exported, package, tmp_path):
     index = write_page(exported, tmp_path / "page")
     page = Opened(browser, index.as_uri(), ready=False)
@@ -383,14 +374,6 @@ def test_by_keyboard_alone(browser, served):
         ("table", "Heads, the surest first"),
     ):
         assert page.tab.get_by_role(role, name=name).count() == 1, (role, name)
-
-
-def test_the_drawing_shows_axes_in_their_colours(browser, served):
-    page = Opened(browser, served)
-    page.look_at(IMAGES[0])
-    drawn = canvas(page).reshape(-1, 3).astype(int)
-    for colour in ((255, 205, 0), (235, 50, 40), (40, 200, 60), (30, 110, 255)):
-        assert (np.abs(drawn - colour).max(axis=1) < 12).sum() > 30, colour
 
 
 def canvas(page: Opened) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from mtnet_jax.page.build import write_page
@@ -62,3 +63,20 @@ def test_a_camera_that_is_unplugged_is_said_and_starts_again(browser, served):
     page.wait_for_results(1)
     assert page.tab.get_attribute("#camera", "aria-pressed") == "true"
     assert page.errors == []
+
+
+def test_a_file_that_is_no_image(browser, served):
+    page = test_page.Opened(browser, served)
+    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
+    page.tab.set_input_files("#file", text)
+    page.wait_for_status("notes.txt is no image")
+    page.look_at(test_page.IMAGES[0])  # and the page goes on
+    assert page.status == "1 head"
+
+
+def test_the_drawing_shows_axes_in_their_colours(browser, served):
+    page = test_page.Opened(browser, served)
+    page.look_at(test_page.IMAGES[0])
+    drawn = test_page.canvas(page).reshape(-1, 3).astype(int)
+    for colour in ((255, 205, 0), (235, 50, 40), (40, 200, 60), (30, 110, 255)):
+        assert (np.abs(drawn - colour).max(axis=1) < 12).sum() > 30, colour

@@ -7,6 +7,7 @@ const BLUE = "rgb(30 110 255)";
 const DARK = "rgb(20 20 20)";
 const AXIS_LENGTH = 0.62; // of the box's mean side
 const CUBE_SIDE = 0.8;
+const MOST_HIDDEN = 0.25; // of a head's box, by the label of any
 
 // Corners of a cube of side 2 in head axes, and its sides as corner indices with outward normals;
 // the first is the face.
@@ -21,15 +22,18 @@ const SIDES = [
 ];
 
 // Draws the heads of `headsInView` over what the canvas shows; each with its number in the list.
+// Heads that cover much come first, so that small ones stay visible.
 export function drawHeads(context, heads, {cube}) {
   const {width, height} = context.canvas;
   const line = 1 + Math.max(width, height) / 480;
+  const numbered = heads.map((head, index) => ({...head, number: index + 1}));
+  numbered.sort((a, b) => area(b.box) - area(a.box));
   context.lineJoin = "round";
-  heads.forEach(({box, rotation}) => {
-    stroke(context, corners(box), BOX, line, true);
+  numbered.forEach(({box, rotation}) => {
+    stroke(context, corners(box), BOX, fitted(line, middle(box).size), true);
     (cube ? drawCube : drawAxes)(context, box, rotation, line);
   });
-  heads.forEach(({box, score}, index) => drawLabel(context, box, `#${index + 1} ${score.toFixed(2)}`));
+  drawLabels(context, numbered);
 }
 
 function drawAxes(context, box, rotation, line) {
@@ -69,18 +73,67 @@ function drawCube(context, box, rotation, line) {
   context.globalAlpha = 1;
 }
 
-function drawLabel(context, [left, top, , bottom], text) {
+// Number and score beside each box, where they cover least of the heads and other labels; none that
+// would hide another one, or a good part of a head: the list has it too.
+function drawLabels(context, heads) {
   const {width, height} = context.canvas;
   const size = Math.min(Math.max(Math.max(width, height) / 45, 11), 40);
+  const high = Math.round(1.3 * size);
   context.font = `${size}px system-ui, sans-serif`;
-  const box = {w: context.measureText(text).width + size / 2, h: 1.3 * size};
-  const x = Math.max(Math.min(left, width - box.w), 0);
-  const above = top - box.h - 2;
-  const y = Math.max(Math.min(above < 0 ? bottom + 2 : above, height - box.h), 0);
-  context.fillStyle = "rgb(20 20 20 / 0.7)";
-  context.fillRect(x, y, box.w, box.h);
-  context.fillStyle = "#fff";
-  context.fillText(text, x + size / 4, y + size);
+  const boxes = heads.map(({box}) => box);
+  const labels = [];
+  for (const {box, number, score} of heads) {
+    // In a crowd the number has to do: there may be room for it where both would cover heads.
+    for (const text of [`#${number} ${score.toFixed(2)}`, `#${number}`]) {
+      const wide = context.measureText(text).width + size / 2;
+      if (wide > width) continue;
+      const place = freePlace(box, wide, high, context.canvas, [...boxes, ...labels]);
+      const hides =
+        labels.some((other) => overlap(place, other) > 0) ||
+        boxes.some((other) => overlap(place, other) > MOST_HIDDEN * area(other));
+      if (hides) continue;
+      labels.push(place);
+      context.fillStyle = "rgb(20 20 20 / 0.7)";
+      context.fillRect(place[0], place[1], wide, high);
+      context.fillStyle = "#fff";
+      context.fillText(text, place[0] + size / 4, place[1] + size);
+      break;
+    }
+  }
+}
+
+// Where a label goes: above, below, right or left of the box, inside the canvas; the first of those
+// that cover least of what is taken.
+function freePlace([left, top, right, bottom], wide, high, {width, height}, taken) {
+  const corners = [
+    [left, top - high - 2],
+    [left, bottom + 2],
+    [right - wide, top - high - 2],
+    [right - wide, bottom + 2],
+    [right + 2, top],
+    [left - wide - 2, top],
+    [right + 2, bottom - high],
+    [left - wide - 2, bottom - high],
+  ];
+  const inside = (at, room) => Math.floor(Math.max(Math.min(at, room), 0));
+  let [best, least] = [null, Infinity];
+  for (const corner of corners) {
+    const [x, y] = [inside(corner[0], width - wide), inside(corner[1], height - high)];
+    const place = [x, y, x + wide, y + high];
+    const covered = taken.reduce((sum, other) => sum + overlap(place, other), 0);
+    if (covered < least) [best, least] = [place, covered];
+  }
+  return best;
+}
+
+function overlap(a, b) {
+  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  return Math.max(across, 0) * Math.max(down, 0);
+}
+
+function area([left, top, right, bottom]) {
+  return (right - left) * (bottom - top);
 }
 
 function stroke(context, points, colour, width, closed) {
