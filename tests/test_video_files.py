@@ -11,6 +11,7 @@ from av.stream import Disposition
 from mtnet_jax.errors import BadInput
 from mtnet_jax.predict.video import as_video
 from mtnet_jax.predict.video_files import VideoReader
+from tests.test_video import uneven_video
 
 IDENTITY = (1, 0, 0, 1)
 
@@ -148,6 +149,44 @@ def test_a_cover_is_no_video(tmp_path, with_video):
     else:
         with pytest.raises(BadInput, match="holds no images"):
             images_of(path)
+
+
+@pytest.mark.parametrize("pause", [9.0, 36_000.0])
+@pytest.mark.parametrize(
+    ("name", "live", "may_jump"),
+    [
+        *(("clip.ts", False, True), ("clip.mkv", False, False), ("clip.mp4", False, False)),
+        *(("clip.mkv", True, True), ("clip.mp4", True, False)),  # an address of a file is none
+    ],
+)
+def test_a_clock_that_is_set_ahead_goes_on_and_a_screen_at_rest_stays(
+    tmp_path, name, live, may_jump, pause
+):
+    first = np.array([0.0, 0.04, 0.08])
+    times = np.concatenate([first, pause + first])
+    path = uneven_video(tmp_path / name, times)
+    if live and may_jump:  # as a stream: nobody knows how long it will be
+        unending = tmp_path / "live.mkv"
+        with (
+            av.open(str(path)) as source,
+            av.open(str(unending), "w", options={"live": "1"}) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:  # the last one is empty
+                    packet.stream = stream
+                    target.mux(packet)
+        path = unending
+    reader = VideoReader(f"file:{path}" if live else path)
+    found = [seconds for _, seconds in reader]
+    assert reader.lacks() == ""
+    reader.close()
+    if may_jump and pause > 10:
+        assert found[:3] == pytest.approx(first, abs=2e-3)
+        assert np.array(found[3:]) - found[3] == pytest.approx(first, abs=2e-3)
+        assert 0.01 <= found[3] - found[2] <= 0.2
+    else:
+        assert found == pytest.approx(times, abs=2e-3)
 
 
 @pytest.mark.parametrize(

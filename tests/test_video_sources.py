@@ -190,7 +190,7 @@ def test_what_a_video_lacks():
     """Numbers of frames alone say nothing: a trimmed file may announce more than it shows."""
     reader = object.__new__(VideoReader)
     reader._live, reader._longest_gap, reader._may_hide_frames = False, 0.04, True
-    reader._at_end = True
+    reader._at_end, reader._skipped = True, 0.0
     reader._length = lambda: 15.0
     for count, last, damaged, broken, said in (
         (375, 14.96, 0, False, ""),

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 
@@ -27,6 +28,9 @@ TIMEOUT = 20.0  # seconds that an address may take to answer
 ANNOUNCED_TOO_MANY = 2
 USUAL_RATE = 25  # frames a second, of files that do not say theirs
 WIDEST_PIXEL = 4  # times its height; anamorphic films have 2
+# Seconds without a frame beyond which a clock was set, where times may jump: as FFmpeg has it
+# (-dts_delta_threshold). Elsewhere a frame may be shown for as long: a recorded screen at rest.
+JUMP = 10.0
 LEAST_GAP = 0.5  # seconds that may lack at the end, where frames come unevenly
 
 
@@ -79,7 +83,11 @@ class VideoReader:
         self._broken = False  # the file or the stream itself
         self._at_end = False  # nothing comes after the last frame that was asked for
         self._may_hide_frames = "mp4" in self._container.format.name  # by its edit list
+        of_streams = bool(self._container.format.flags & Flags.ts_discont.value)
+        unending = self._live and self._container.duration is None
+        self._may_jump = of_streams or unending
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
+        self._skipped = 0.0  # seconds that jumps of the clock left out
         began = self._container.start_time
         self._start = None if began is None else began / av.time_base
 
@@ -106,7 +114,7 @@ class VideoReader:
         if self._broken:  # what comes after cannot be found
             return f"breaks off after {self._count} frames, {self._last:.1f} seconds"
         length = self._length()
-        lacking = math.inf if length is None else length - self._last
+        lacking = math.inf if length is None else length - self._skipped - self._last
         if self.announced:
             # A last frame may be shown for long, so the length alone says nothing. A QuickTime or
             # mp4 file that was trimmed announces frames that are not to be shown: both must lack.
@@ -116,7 +124,7 @@ class VideoReader:
             return said if few and not whole else ""
         if length is None or lacking <= max(LEAST_GAP, 2 * self._longest_gap):
             return ""
-        return f"ends early: after {self._last:.1f} of {length:.1f} seconds"
+        return f"ends early: after {self._last:.1f} of {length - self._skipped:.1f} seconds"
 
     def close(self) -> None:
         """Closes the file."""
@@ -125,8 +133,8 @@ class VideoReader:
     def _since_start(self, time: float | None) -> float:
         """Seconds since the start of the next frame, whose time is that of the file, or unknown.
 
-        Where files were joined, or a camera sets its clock, times begin anew: they go on from the
-        frame before, as players have it.
+        Where files were joined, or a camera sets its clock, back or (in what comes as a stream) far
+        ahead, times begin anew: they go on from the frame before, as players have it.
         """
         follows = self._last + 1 / self.rate if self._count else 0.0
         if time is None:
@@ -134,8 +142,10 @@ class VideoReader:
         if self._start is None:
             self._start = time
         seconds = max(time - self._start, 0.0)
-        if seconds < self._last:
+        ahead = self._may_jump and self._count > 0 and seconds - self._last > JUMP
+        if seconds < self._last or ahead:
             self._start -= follows - seconds
+            self._skipped += max(seconds - follows, 0.0)
             return follows
         return seconds
 
