@@ -7,6 +7,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtnet_jax.errors import BadRecord, Unavailable
 from mtnet_jax.outputs import Outputs
@@ -292,3 +293,19 @@ def test_a_file_of_an_unknown_ending_may_be_a_video_of_another_name(tmp_path, ca
     assert predict_files(predictor, paths, out=None, json_file=None) == paths
     said = [line for line in capfd.readouterr().err.splitlines() if "cannot read" in line]
     assert ["names of videos end in .mp4, " in line for line in said] == [True, False, False]
+
+
+def test_files_of_several_images_are_counted_and_their_first_is_looked_at(
+    tmp_path, capfd, predictor
+):
+    pages = [Image.fromarray(np.full((48, 64, 3), level, np.uint8)) for level in (10, 120, 240)]
+    paths = []
+    for form in ("gif", "webp", "png", "tiff"):
+        for count in (3, 1):
+            paths.append(tmp_path / f"{count}.{form}")
+            pages[0].save(paths[-1], save_all=True, append_images=pages[1:count])
+            assert abs(read_image(paths[-1]).mean() - 10) < 3
+    assert predict_files(predictor, paths, out=None, json_file=None) == []
+    assert "of 4 files that hold several images" in capfd.readouterr().err
+    assert predict_files(predictor, paths[1::2], out=None, json_file=None) == []
+    assert "several" not in capfd.readouterr().err

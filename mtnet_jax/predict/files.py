@@ -17,6 +17,7 @@ from mtnet_jax.data.listing import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Listing,
+    is_utf8,
     list_images,
 )
 from mtnet_jax.errors import BadInput, BadRecord, MissingFile, Unavailable
@@ -27,6 +28,8 @@ from mtnet_jax.predict.predictor import Predictor, read_image
 from mtnet_jax.predict.window import Window
 
 STANDARD_OUTPUT = Path("-")
+# Files of these may hold pages, or the frames of an animation.
+_MANY_SUFFIXES = (".gif", ".webp", ".png", ".tif", ".tiff", ".avif")
 
 
 def find_images(
@@ -137,12 +140,32 @@ def predict_files(
 
 def _readable(images: list[Path], failed: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
     """Images that can be read, with progress; the others are reported, and added to `failed`."""
+    several = 0
     for path in tqdm(images, unit="image", disable=len(images) < 2):
         try:
-            yield path, read_image(path)
+            image = read_image(path)
         except (OSError, BadRecord) as error:
             tqdm.write(f"cannot read an image: {error}{_other_kind(path)}", file=sys.stderr)
             failed.append(path)
+            continue
+        several += _holds_several(path)
+        yield path, image
+    if several:
+        tqdm.write(
+            f"of {several} files that hold several images (pages, an animation) the first one was "
+            "looked at: make videos of animations, and files of pages",
+            file=sys.stderr,
+        )
+
+
+def _holds_several(path: Path) -> bool:
+    # At a name that is not UTF-8 OpenCV crashes.
+    if path.suffix.lower() not in _MANY_SUFFIXES or not is_utf8(str(path)):
+        return False
+    try:
+        return cv2.imcount(str(path)) > 1
+    except cv2.error:
+        return False
 
 
 def _other_kind(path: Path) -> str:
