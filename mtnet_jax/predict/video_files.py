@@ -83,7 +83,8 @@ class VideoReader:
         self._broken = False  # the file or the stream itself
         self._at_end = False  # nothing comes after the last frame that was asked for
         self._may_hide_frames = "mp4" in self._container.format.name  # by its edit list
-        of_streams = bool(self._container.format.flags & Flags.ts_discont.value)
+        jumps: Any = Flags.ts_discont.value  # an int, whatever PyAV's type hints say
+        of_streams = bool(self._container.format.flags & jumps)
         unending = self._live and self._container.duration is None
         self._may_jump = of_streams or unending
         self._last, self._longest_gap, self._count = 0.0, 0.0, 0
