@@ -384,8 +384,7 @@ def _aside(path: Path) -> Path:
 
 
 def _settle(path: Path) -> None:
-    """Removes a folder that another one has replaced, or gives it its name back where none has: a
-    kill in between leaves it so."""
+    """Removes a folder that was replaced, or gives it its name back where a kill left none."""
     aside = _aside(path)
     if aside.exists() and not path.exists():
         aside.replace(path)
