@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mtnet_jax.ablation.checks import check_runs
+from mtnet_jax.ablation import devices
+from mtnet_jax.ablation.checks import check_runs, check_shares
 from mtnet_jax.ablation.spec import HeldOut, grid, load_ablation
 from mtnet_jax.cli import main
 from mtnet_jax.config import load_config
@@ -59,6 +60,17 @@ def test_what_a_specification_holds_is_checked(tmp_path, changes, said):
         ),
         ({"arms": {"vectors": {"ema_decay": 2.0}}}, (), r"vectors-seed0: config\.ema_decay is 2"),
         ({"arms": {"vectors": {"model.representation": "six"}}}, (), "Unknown representation"),
+        *(
+            ({"arms": {"vectors": {}, "other": {option: value}}}, (), f"other-seed0: {said}")
+            for option, value, said in (
+                ("assign.positives", 12, r"config\.assign\.positives is 12"),
+                ("pack.share", 2.0, r"config\.pack\.share is 2"),
+                ("pack.tiles", (0,), r"config\.pack\.tiles is \(0,\)"),
+                ("augment.flip", 2.0, r"config\.augment\.flip is 2"),
+                ("best_metric", "nope/x", r"config\.best_metric is 'nope/x'"),
+                ("class_names", ("a", "b"), r"config\.data\..* has the label"),
+            )
+        ),
         (
             {
                 "arms": grid(
@@ -94,6 +106,45 @@ def test_what_would_end_a_grid_late_is_said_first(tmp_path, changes, overrides, 
     usual = {"test_sets": {"demo": HeldOut(DEMO)}}
     with pytest.raises(BadInput, match=said):
         check_runs(ablation(**{**usual, **changes}), tmp_path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("mesh.fsdp", 3, r"other-seed0: config\.mesh\.fsdp is 3: .* number of devices, 2"),
+        ("phases.phase3.batch_size", 5, r"other-seed0: config\.phases\.phase3\.batch_size is 5"),
+    ],
+)
+def test_what_the_devices_of_a_run_cannot_share_is_said_first(tmp_path, option, value, said):
+    arms = {"vectors": {}, "other": {option: value}}
+    with pytest.raises(BadInput, match=said):
+        check_shares(ablation(arms=arms), tmp_path, (), 2)
+    with pytest.raises(BadInput, match="euler-seed0"):  # an option of all runs
+        check_shares(ablation(), tmp_path, ("--config.phases.phase3.batch_size=9",), 2)
+    check_shares(ablation(), tmp_path, (), 2)
+
+
+def test_the_devices_are_looked_at_by_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert devices.devices_of_a_run(1) == devices.Devices(3, 1)
+    monkeypatch.setenv("JAX_PLATFORMS", "nothing")
+    assert devices.devices_of_a_run(2) is None
+
+
+def test_a_grid_on_a_slice_of_hosts_is_refused(monkeypatch, tmp_path, capsys):
+    """JAX sees the chips of all hosts there, and a run of a single process cannot have them."""
+    slice_of_hosts = devices.Devices(16, 4)
+    monkeypatch.setattr(devices, "devices_of_a_run", lambda _: slice_of_hosts)
+    monkeypatch.setattr(devices, "devices_here", lambda: slice_of_hosts)
+    spec = written(tmp_path, test_sets={"demo": HeldOut(DEMO)})
+    command = ["ablate", str(spec), "--workdir", str(tmp_path / "runs")]
+    for more in ([], ["--run", "1"]):
+        assert main([*command, *more]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "of 4 processes" in line
+        assert "mtnet train --distributed" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_good_grid_passes(tmp_path):

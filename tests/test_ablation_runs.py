@@ -9,6 +9,7 @@ import pytest
 
 from mtnet_jax.ablation import measure as module
 from mtnet_jax.ablation import running
+from mtnet_jax.ablation.devices import environment
 from mtnet_jax.ablation.measure import measure
 from mtnet_jax.ablation.report import gather
 from mtnet_jax.ablation.spec import HeldOut, Run, config_of
@@ -78,6 +79,24 @@ def test_each_run_sees_one_of_the_accelerators_that_are_given(monkeypatch, tmp_p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES=4 names 1"):
         running._start([], 1, Run("euler", 0), tmp_path, 1, at_once=2)
+
+
+def test_runs_side_by_side_have_a_chip_and_a_port_each(monkeypatch):
+    """What libtpu must be told so that several processes each have a chip of one host."""
+    monkeypatch.setenv("TPU_PROCESS_BOUNDS", "2,2,1")  # of the whole host
+    monkeypatch.delenv("TPU_VISIBLE_CHIPS", raising=False)
+    first, second = (environment(place, at_once=2) for place in (0, 1))
+    for seen, chip in ((first, "0"), (second, "1")):
+        assert seen["TPU_VISIBLE_CHIPS"] == chip
+        assert seen["TPU_CHIPS_PER_PROCESS_BOUNDS"] == seen["TPU_PROCESS_BOUNDS"] == "1,1,1"
+        assert seen["TPU_PROCESS_ADDRESSES"] == f"localhost:{seen['TPU_PROCESS_PORT']}"
+        assert seen["CLOUD_TPU_TASK_ID"] == "0"
+    assert first["TPU_PROCESS_PORT"] != second["TPU_PROCESS_PORT"]
+    # Another grid, on other chips of the same host, has other ports.
+    monkeypatch.setenv("TPU_VISIBLE_CHIPS", "2,3")
+    ports = {environment(place, at_once=2)["TPU_PROCESS_PORT"] for place in (0, 1)}
+    assert not ports & {first["TPU_PROCESS_PORT"], second["TPU_PROCESS_PORT"]}
+    assert environment(0, at_once=1)["TPU_PROCESS_BOUNDS"] == "2,2,1"  # one run has all
 
 
 SHARED = ablation(detector_phases=("phase1", "phase2"))

@@ -183,7 +183,7 @@ def test_a_batch_is_split_over_devices_and_parts():
     config.phases.phase1.batch_size = 6
     config.phases.phase1.accumulate = 4
     with pytest.raises(ValueError, match=r"phase1\.batch_size is 6.*times accumulate, 4"):
-        check_devices(read_phases(config))
+        check_devices(read_phases(config), 1)
 
 
 def test_weight_decay_is_of_kernels_that_learn_alone():

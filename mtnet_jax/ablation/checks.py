@@ -14,10 +14,9 @@ from mtnet_jax.data.mixture import class_ids
 from mtnet_jax.data.records import RecordSet, RecordSource
 from mtnet_jax.errors import BadInput, MissingFile, MtnetError
 from mtnet_jax.evaluation.comparison import group_of
-from mtnet_jax.system import build_system
 from mtnet_jax.training.config_changes import differences
-from mtnet_jax.training.option_checks import check_values
 from mtnet_jax.training.phases import read_phases
+from mtnet_jax.training.run_checks import check_run, check_share
 from mtnet_jax.training.workdir import records_of
 
 
@@ -35,10 +34,8 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
     for run in runs_of(ablation):
         config = config_of(ablation, run, workdir, overrides)
         try:
-            check_values(config)
             _check_pose_loss(ablation.arms.get(run.arm, {}), config)
-            build_system(config)
-            read_phases(config)
+            check_run(config)
             if not run.arm:
                 _check_detector(ablation, config)
         except MtnetError as error:
@@ -53,6 +50,18 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
                 group_of(source[index]["image_id"], test_set.group)
         except MtnetError as error:
             raise BadInput(f"test set {name!r}: {error}") from error
+
+
+def check_shares(
+    ablation: Ablation, workdir: Path, overrides: Sequence[str], devices: int
+) -> None:
+    """Raises BadInput, with the run, for one that so many devices cannot share."""
+    for run in runs_of(ablation):
+        config = config_of(ablation, run, workdir, overrides)
+        try:
+            check_share(config, read_phases(config), devices)
+        except MtnetError as error:
+            raise BadInput(f"{run.name}: {error}") from error
 
 
 def check_records(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> None:

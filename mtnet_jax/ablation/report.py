@@ -15,7 +15,7 @@ from mtnet_jax.ablation.costs import cost_of_run, run_log
 from mtnet_jax.ablation.measure import SETTINGS, Measured, measure, measured_path, read_measured
 from mtnet_jax.ablation.page import as_page
 from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_differences
-from mtnet_jax.ablation.running import finished_otherwise, is_finished
+from mtnet_jax.ablation.running import finished_with
 from mtnet_jax.ablation.spec import Ablation, Run, config_of
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text
 from mtnet_jax.errors import Failed
@@ -85,11 +85,12 @@ def gather(
     others: dict[Run, dict[str, tuple[Any, Any]]] = {}
     for run in (Run(arm, seed) for arm in ablation.arms for seed in ablation.seeds):
         config = config_of(ablation, run, workdir, overrides)
-        if is_finished(workdir / run.name, config):
+        changed = finished_with(workdir / run.name, config)
+        if changed == {}:
             finished[run] = config
         else:
             missing.append(run)
-        if changed := finished_otherwise(workdir / run.name, config):
+        if changed:
             others[run] = changed
     if not finished:
         if others:

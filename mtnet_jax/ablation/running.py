@@ -7,7 +7,6 @@ holds the lock of its work directory, and the others take the next one.
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtnet_jax.ablation.devices import environment
 from mtnet_jax.ablation.measure import measure, measured_path
 from mtnet_jax.ablation.spec import Ablation, Run, config_of, runs_of
 from mtnet_jax.errors import BadInput, Unavailable
@@ -28,7 +28,6 @@ OUTPUT = "output.txt"  # what a run says, where several run at once
 # Exit code of a run that another process trains: sysexits' "unavailable". Its "try again later" is
 # that of a run that was stopped and saved (`cli.PREEMPTED`): nobody trains that one.
 BUSY = 69
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")  # which accelerators a process sees
 _WAIT = 2.0  # seconds between two looks at what is running
 
 
@@ -62,16 +61,17 @@ def train_run(ablation: Ablation, run: Run, workdir: Path, overrides: Sequence[s
 
 def is_finished(folder: Path, config: Any) -> bool:
     """Whether a run is trained with this configuration; one of another raises when it is begun."""
-    found = read_config(folder)
-    if found is None or not (folder / FINISHED).is_file():
-        return False
-    return not _learned_otherwise(found, config)
+    return finished_with(folder, config) == {}
 
 
-def finished_otherwise(folder: Path, config: Any) -> dict[str, tuple[Any, Any]]:
-    """Option -> value there and here, of a run that is trained, but with another configuration."""
+def finished_with(folder: Path, config: Any) -> dict[str, tuple[Any, Any]] | None:
+    """Of a run that is trained: option -> value there and here, where these differ.
+
+    Returns:
+      None of a run that is not trained; empty where it is, with this configuration.
+    """
     found = read_config(folder) if (folder / FINISHED).is_file() else None
-    return {} if found is None else _learned_otherwise(found, config)
+    return None if found is None else _learned_otherwise(found, config)
 
 
 def _learned_otherwise(found: Any, config: Any) -> dict[str, tuple[Any, Any]]:
@@ -188,32 +188,15 @@ def _start(
         return subprocess.Popen(line, start_new_session=True)
     folder = workdir / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    seen = {name: _accelerator(name, place) for name in _VISIBLE}
+    seen = environment(place, at_once)
     with (folder / OUTPUT).open("ab") as file:
         return subprocess.Popen(
             line,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **seen},
+            env=seen,
             start_new_session=True,
         )
-
-
-def _accelerator(variable: str, place: int) -> str:
-    """The accelerator of a place: of those that the variable names, where it names some.
-
-    Raises:
-      BadInput: it names fewer.
-    """
-    named = [each for each in os.environ.get(variable, "").split(",") if each.strip()]
-    if not named:
-        return str(place)
-    if place >= len(named):
-        raise BadInput(
-            f"--at-once {place + 1} or more, but {variable}={','.join(named)} names {len(named)}: "
-            "give as many, or fewer at once."
-        )
-    return named[place].strip()
 
 
 @contextlib.contextmanager
@@ -251,10 +234,10 @@ def status(
     for number, run in enumerate(runs_of(ablation), start=1):
         folder = workdir / run.name
         config = config_of(ablation, run, workdir, overrides)
-        if is_finished(folder, config):
-            state = "finished"
-        elif changed := finished_otherwise(folder, config):
-            state = f"finished with other options: {named_changes(changed)}"
+        changed = finished_with(folder, config)
+        if changed is not None:
+            other = f" with other options: {named_changes(changed)}" if changed else ""
+            state = f"finished{other}"
         elif is_locked(folder):
             state = "running"
         else:

@@ -40,8 +40,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs what was parsed; returns the exit code."""
-    from mtnet_jax.ablation import running
-    from mtnet_jax.ablation.checks import check_runs
+    from mtnet_jax.ablation import devices, running
+    from mtnet_jax.ablation.checks import check_runs, check_shares
     from mtnet_jax.ablation.report import write_report
     from mtnet_jax.ablation.spec import load_ablation
     from mtnet_jax.training.workdir import is_locked
@@ -53,6 +53,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     if not args.report:
         check_runs(ablation, workdir, overrides)
+        here = bool(args.number)
+        seen = devices.devices_here() if here else devices.devices_of_a_run(args.at_once)
+        if seen is not None:
+            devices.check_alone(seen)
+            check_shares(ablation, workdir, overrides, seen.count)
     if args.number:
         each = running.run_of_number(ablation, args.number)
         try:

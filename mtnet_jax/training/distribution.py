@@ -64,10 +64,7 @@ def distribute(config: ConfigDict) -> Distribution:
       BadInput: a number of devices that the mesh cannot have.
     """
     fsdp, devices = config.mesh.fsdp, jax.device_count()
-    if devices % fsdp:
-        raise BadInput(
-            f"config.mesh.fsdp is {fsdp}: it must divide the number of devices, {devices}."
-        )
+    check_mesh(config, devices)
     return Distribution(mesh_of(jax.devices(), fsdp), config.mesh.shard_above)
 
 
@@ -100,6 +97,15 @@ def mesh_of(devices: Sequence[Any], fsdp: int) -> Mesh:
         in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
         placed = np.array(in_order, object).reshape(-1, fsdp)
     return Mesh(placed, AXES, axis_types=types)
+
+
+def check_mesh(config: ConfigDict, devices: int) -> None:
+    """Raises BadInput where so many devices make no mesh of the configuration."""
+    if devices % config.mesh.fsdp:
+        raise BadInput(
+            f"config.mesh.fsdp is {config.mesh.fsdp}: it must divide the number of devices, "
+            f"{devices}."
+        )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], distribution: Distribution) -> dict[str, jax.Array]:

@@ -15,29 +15,20 @@ from mtnet_jax import hosts
 from mtnet_jax.checkpoints import START, Checkpoints, NotFinite, Position
 from mtnet_jax.cpu.allocator import keep_large_buffers
 from mtnet_jax.cpu.choice import fastest, steps_in_flight, type_warning
-from mtnet_jax.data.augment import AugmentOptions, check_options
-from mtnet_jax.data.mixture import Sources, describe, open_sources, stream_weights
-from mtnet_jax.data.packing import Packer, PackOptions, check_pack_options
+from mtnet_jax.data.mixture import Sources, describe, stream_weights
+from mtnet_jax.data.packing import Packer
 from mtnet_jax.data.stream import packer_of, training_stream
 from mtnet_jax.errors import Failed
-from mtnet_jax.run_metrics import best_step, check_metric
-from mtnet_jax.system import System, TrainState, abstract_variables, build_system
-from mtnet_jax.targets import check_assign_options
+from mtnet_jax.run_metrics import best_step
+from mtnet_jax.system import System, TrainState, abstract_variables
 from mtnet_jax.training import ema
 from mtnet_jax.training.distribution import Distribution, distribute, put_batch
 from mtnet_jax.training.evaluating import Evaluator, as_line
 from mtnet_jax.training.log import TrainingLog
 from mtnet_jax.training.meter import Meter
-from mtnet_jax.training.option_checks import check_values
-from mtnet_jax.training.phases import (
-    Phase,
-    check_devices,
-    learning_rate,
-    make_optimizer,
-    read_phases,
-    warmup_warning,
-)
+from mtnet_jax.training.phases import Phase, learning_rate, make_optimizer, warmup_warning
 from mtnet_jax.training.profiling import FIRST, Profile
+from mtnet_jax.training.run_checks import check_run, check_share
 from mtnet_jax.training.starting import first_state, initial_variables, resume
 from mtnet_jax.training.step import compile_step, make_train_step
 from mtnet_jax.training.stopping import Stopping
@@ -94,16 +85,10 @@ def train(
       Preempted: SIGTERM came; what was done is saved.
     """
     keep_large_buffers()
-    check_values(config)
-    system, phases = build_system(config), read_phases(config)
-    system = system._replace(model=fastest(system.model))
-    train_sources, eval_sources = open_sources(config)
-    check_devices(phases)
-    check_metric(config.best_metric, eval_sources)
     # Whatever is wrong with an option is said here, before the work directory belongs to the run.
-    check_options(AugmentOptions(**config.augment))
-    check_pack_options(PackOptions(**config.pack))
-    check_assign_options(system.assign)
+    system, phases, train_sources, eval_sources = check_run(config)
+    check_share(config, phases, jax.device_count())
+    system = system._replace(model=fastest(system.model))
     distribution = distribute(config)
     shapes = abstract_variables(system)["params"]
     for phase in phases:

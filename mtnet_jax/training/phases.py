@@ -215,9 +215,8 @@ def _check(phase: Phase, version: str) -> None:
         )
 
 
-def check_devices(phases: tuple[Phase, ...]) -> None:
-    """Raises BadInput where the devices cannot share a phase's batches alike."""
-    devices = jax.device_count()
+def check_devices(phases: tuple[Phase, ...], devices: int) -> None:
+    """Raises BadInput where so many devices cannot share a phase's batches alike."""
     for phase in phases:
         parts = devices * phase.accumulate
         if phase.batch_size % parts:
