@@ -29,3 +29,30 @@ def test_what_an_option_expects_is_said(command, message, capsys):
     with pytest.raises(SystemExit):
         main(command)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["ablate", "representations"], "--workdir"),
+        (["protocol", "1"], "--workdir"),
+        (["protocol", "1", "--workdir", "runs/p"], "--rawbiwi"),
+        (["protocol", "1", "--workdir", "runs/p"], "--rawdirectmhp"),
+        (["quickstart"], "--workdir"),
+        (["page"], "--out"),
+        (["predict", "a.jpg"], "--out"),
+        (["predict", "a.jpg"], "--json"),
+        (["data", "show", "set"], "--out"),
+        (["data", "images", "set"], "--out"),
+    ],
+)
+def test_an_address_is_not_taken_for_a_folder_of_this_machine(
+    command, option, capsys, tmp_path, monkeypatch
+):
+    """Path("gs://bucket/x") is gs:/bucket/x, on a disk that goes with its machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main([*command, option, "gs://bucket/x"])
+    said = capsys.readouterr().err
+    assert f"{option}: gs://bucket/x is an address: give a path of this machine" in said
+    assert not list(tmp_path.iterdir())

@@ -52,9 +52,7 @@ def check_runs(ablation: Ablation, workdir: Path, overrides: Sequence[str]) -> N
             raise BadInput(f"test set {name!r}: {error}") from error
 
 
-def check_shares(
-    ablation: Ablation, workdir: Path, overrides: Sequence[str], devices: int
-) -> None:
+def check_shares(ablation: Ablation, workdir: Path, overrides: Sequence[str], devices: int) -> None:
     """Raises BadInput, with the run, for one that so many devices cannot share."""
     for run in runs_of(ablation):
         config = config_of(ablation, run, workdir, overrides)

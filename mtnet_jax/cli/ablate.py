@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "grid, from several hosts too. An option for all runs: --config.KEY=VALUE",
     )
     parser.add_argument("spec", metavar="SPEC", help="one that ships or a file NAME.py")
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--workdir", required=True, type=arguments.path_here, metavar="DIR")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="all runs with number and state")
     what.add_argument(

@@ -8,7 +8,18 @@ from mtnet_jax.option_types import add_camera as add_camera
 from mtnet_jax.option_types import natural as natural
 from mtnet_jax.option_types import positive as positive
 from mtnet_jax.option_types import share as share
+from mtnet_jax.places import is_address, place_argument
 from mtnet_jax.run_metrics import BEST, LAST
+
+
+def path_here(text: str) -> Path:
+    """A file or folder of this machine; an address would be taken for a folder called "gs:"."""
+    if is_address(text) and not text.startswith("file://"):
+        raise argparse.ArgumentTypeError(
+            f"{text} is an address: give a path of this machine (a disk, or a network file system "
+            "that is mounted), and copy from or to the address"
+        )
+    return Path(place_argument(text))
 
 
 def port(text: str) -> int:
@@ -35,7 +46,8 @@ def tile(text: str) -> int | str | None:
 def file_or_standard_output(text: str) -> Path:
     """A file; "-" for standard output, by whatever name it has one."""
     # Written as a file, the name itself would be replaced, for the whole machine.
-    return Path("-" if text in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else text)
+    standard = text in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+    return Path("-") if standard else path_here(text)
 
 
 def step(text: str) -> int | str:

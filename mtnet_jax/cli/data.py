@@ -1,7 +1,6 @@
 """`mtnet data`: record sets are made, looked at, checked, and anchors fitted to them."""
 
 import argparse
-from pathlib import Path
 
 from mtnet_jax.cli import arguments
 
@@ -30,7 +29,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     show.add_argument(
         "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
     )
-    show.add_argument("--out", required=True, type=Path, metavar="FILE", help="image to write")
+    show.add_argument(
+        "--out", required=True, type=arguments.path_here, metavar="FILE", help="image to write"
+    )
     show.add_argument(
         "--by",
         choices=("random", "yaw", "small", "worst"),
@@ -42,7 +43,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--count", type=arguments.positive, default=24, metavar="N", help="default: 24"
     )
     show.add_argument(
-        "--metrics", type=Path, metavar="FILE", help="for worst: heads.json of mtnet eval"
+        "--metrics",
+        type=arguments.path_here,
+        metavar="FILE",
+        help="for worst: heads.json of mtnet eval",
     )
     show.add_argument(
         "--seed", type=arguments.natural, default=0, metavar="N", help="of the choice"
@@ -53,7 +57,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     images.add_argument(
         "data", metavar="DIR[:SPLIT]", help="record set; all splits unless one is named"
     )
-    images.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    images.add_argument(
+        "--out", required=True, type=arguments.path_here, metavar="DIR", help="folder to write"
+    )
     images.set_defaults(run=_images)
 
     check = tasks.add_parser("check", help="verify every checksum, image and label of record sets")

@@ -44,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--images",
         nargs="+",
-        type=Path,
+        type=arguments.path_here,
         default=[],
         metavar="PATH",
         help="to calibrate 8 bits with, some dozens like those it will see (default: the demo's)",

@@ -1,7 +1,6 @@
 """`mtnet page`."""
 
 import argparse
-from pathlib import Path
 
 from mtnet_jax.cli import arguments
 from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
@@ -10,7 +9,7 @@ from mtnet_jax.shipped import DEFAULT_WEIGHTS, weights_folder
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet page`."""
     parser = commands.add_parser("page", help="a static page that finds heads in the browser")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--out", required=True, type=arguments.path_here, metavar="DIR")
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
@@ -25,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--onnxruntime-web",
-        type=Path,
+        type=arguments.path_here,
         metavar="FILE",
         help="its npm package; without it it is fetched once, which needs no npm",
     )

@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=arguments.path_here,
         metavar="DIR",
         help="overlays and videos go here (default: heads, where neither --json nor --jsonl is "
         "asked for); a camera without it: a window",

@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-from pathlib import Path
 
 from mtnet_jax.cli import arguments
 
@@ -16,17 +15,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "configuration can be changed: --config.KEY=VALUE. Given again, the command goes on.",
     )
     parser.add_argument("number", type=int, choices=(1, 2, 3), metavar="1|2|3")
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--workdir", required=True, type=arguments.path_here, metavar="DIR")
     for option, text in (
         ("--raw300wlp", "300W-LP, for protocol 1"),
         ("--rawbiwi", "BIWI, for protocols 1 and 2"),
         ("--rawpanoptic", "CMU Panoptic, for protocol 3"),
         ("--rawaflw2000", "AFLW2000: one more test set of any protocol"),
     ):
-        parser.add_argument(option, type=Path, metavar="DIR", help=text)
+        parser.add_argument(option, type=arguments.path_here, metavar="DIR", help=text)
     parser.add_argument(
         "--rawdirectmhp",
-        type=Path,
+        type=arguments.path_here,
         nargs="+",
         default=[],
         metavar="DIR",

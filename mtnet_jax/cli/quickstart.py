@@ -5,13 +5,17 @@ import os
 import time
 from pathlib import Path
 
+from mtnet_jax.cli import arguments
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command `mtnet quickstart`."""
     parser = commands.add_parser(
         "quickstart", help="train, evaluate and predict on the demo data, in minutes"
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/quickstart"), metavar="DIR")
+    parser.add_argument(
+        "--workdir", type=arguments.path_here, default=Path("runs/quickstart"), metavar="DIR"
+    )
     parser.set_defaults(run=run)
 
 
