@@ -107,14 +107,6 @@ def test_an_unknown_option_of_an_arm_is_named(tmp_path):
         config_of(wrong, Run("vectors", 0), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["representations", "equal_weight", "table2", "recipe"])
-def test_the_specs_that_ship(name, tmp_path):
-    spec = load_ablation(name)
-    assert len(spec.seeds) >= 3
-    for run in runs_of(spec):
-        config_of(spec, run, tmp_path)
-
-
 # --- Processes ------------------------------------------------------------------------------------
 
 
@@ -360,3 +352,21 @@ def test_a_grid_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path, capsy
     assert result["costs"]["euler"]["images"] == 3 * 4
     assert (report / "by_yaw_demo.png").read_bytes().startswith(b"\x89PNG")
     assert (report / "report.html").read_text().count("data:image/png") == 4
+
+
+@pytest.mark.slow
+def test_a_run_that_mtnet_train_has_trained_in_its_folder_is_one_of_the_grid(tmp_path, capsys):
+    """Over several hosts there is no other way."""
+    config, spec, workdir = tmp_path / "tiny.py", tmp_path / "grid.py", tmp_path / "runs"
+    config.write_text("from tests.tiny import tiny_config as get_config\n")
+    spec.write_text(TINY.format(config=config))
+    train = ["train", "--config", str(config), "--config.seed=0", "--config.phases.b.epochs=0"]
+    assert main([*train, "--workdir", str(workdir / "detector-seed0")]) == 0
+    capsys.readouterr()
+    log = (workdir / "detector-seed0" / "metrics.jsonl").read_text()
+    command = ["ablate", str(spec), "--workdir", str(workdir), "--run", "1"]
+    assert main([*command, "--config.clip_norm=7"]) == 1  # as it is not that of the grid
+    assert "clip_norm" in capsys.readouterr().err
+    assert main(command) == 0
+    assert (workdir / "detector-seed0" / "finished.json").is_file()
+    assert (workdir / "detector-seed0" / "metrics.jsonl").read_text() == log
