@@ -101,10 +101,14 @@ def decode_euler(raw: jax.Array) -> jax.Array:
 
 
 def euler_loss(raw: jax.Array, rotation: jax.Array) -> jax.Array:
-    """Sum of squared scaled differences, yaw wrapped: min(d^2, (2 - |d|)^2)."""
-    d = raw - encode_euler(rotation)
-    yaw = jnp.abs(d[..., 0])
-    return _smaller(yaw**2, (2 - yaw) ** 2) + d[..., 1] ** 2 + d[..., 2] ** 2
+    """Sum of squared scaled differences, yaw and roll wrapped: min(d^2, (turn - |d|)^2).
+
+    Both go all the way round: rolls of heads that are upside down lie on either side of 180
+    degrees. Canonical pitch stays within 90.
+    """
+    d = jnp.abs(raw - encode_euler(rotation))
+    yaw, pitch, roll = d[..., 0], d[..., 1], d[..., 2]
+    return _smaller(yaw**2, (2 - yaw) ** 2) + pitch**2 + _smaller(roll**2, (4 - roll) ** 2)
 
 
 def euler_facing(raw: jax.Array) -> jax.Array:

@@ -190,8 +190,8 @@ def pose_loss(name, raw, rotation):
         q = Rotation.from_matrix(rotation).as_quat(scalar_first=True)
         return min(np.sum((raw - q) ** 2), np.sum((raw + q) ** 2))
     yaw, pitch, roll = canonical(rotation)
-    d = abs(raw[0] - yaw / 180)
-    return min(d**2, (2 - d) ** 2) + (raw[1] - pitch / 90) ** 2 + (raw[2] - roll / 90) ** 2
+    d, turn = abs(raw[0] - yaw / 180), abs(raw[2] - roll / 90)
+    return min(d**2, (2 - d) ** 2) + (raw[1] - pitch / 90) ** 2 + min(turn**2, (4 - turn) ** 2)
 
 
 def pose_of(name, raw):

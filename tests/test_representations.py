@@ -70,6 +70,29 @@ def test_euler_loss_wraps_yaw():
     assert float(representation.loss(raw, jnp.asarray(truth))) == pytest.approx(expected, rel=1e-4)
 
 
+def test_euler_loss_wraps_roll():
+    """Heads upside down: rolls of 178 and -179 degrees are 3 degrees apart."""
+    representation = make_representation("euler")
+    truth = rotations.euler_to_rotation(np.array([18.0, 9.0, 178.0]), convention="canonical")
+    raw = jnp.array([0.0, 0.0, -179.0 / 90])
+    loss, gradient = jax.value_and_grad(representation.loss)(raw, jnp.asarray(truth, jnp.float32))
+    expected = (18 / 180) ** 2 + (9 / 90) ** 2 + (3 / 90) ** 2
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    # Downhill goes on through 180 degrees, to -182.
+    assert float(gradient[2]) == pytest.approx(2 * 3 / 90, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_turns_that_are_near_have_small_losses(name):
+    """A loss of what is a degree beside the truth, all the way round, is that of any other."""
+    representation = make_representation(name)
+    turned = Rotation.from_euler("z", np.arange(0, 360, 7.3)[:, None], degrees=True)
+    beside = Rotation.from_euler("z", 1, degrees=True) * turned
+    raw = representation.encode(jnp.asarray(beside.as_matrix(), jnp.float32))
+    losses = representation.loss(raw, jnp.asarray(turned.as_matrix(), jnp.float32))
+    assert float(losses.max()) < 1e-3
+
+
 @pytest.mark.parametrize("kind", VECTOR_LOSSES)
 @pytest.mark.parametrize("orthogonality", [1.0, 2.0])
 def test_vectors_loss_equals_a_slow_loop(kind, orthogonality):
