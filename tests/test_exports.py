@@ -354,3 +354,27 @@ def test_a_set_without_heads_has_no_numbers_to_show(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(run, "measure", lambda *_: evaluate([]))
     export_command._compare(tmp_path / "folder", [], [(tmp_path, "test")])
     assert capsys.readouterr().out.splitlines()[-1].split() == ["folder", "-", "-", "-"]
+
+
+def test_stablehlo_multiplies_float32_in_float32_everywhere(weights, tmp_path):
+    """Of itself a TPU would take bfloat16 for it, and a GPU TF32."""
+    stablehlo.write(tmp_path / "it", *load_weights(weights))
+    text = jax.export.deserialize((tmp_path / "it").read_bytes()).mlir_module()
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+    assert len(products) > 50
+    assert [line for line in products if line.count("HIGHEST") != 2] == []
+
+
+def test_options_that_change_nothing_in_a_format_are_named(weights, tmp_path, capsys):
+    plain, half = tmp_path / "plain", tmp_path / "half"
+    command = ["export", "--workdir", str(weights), "--format", "safetensors", "onnx-network"]
+    assert main([*command, "--out", str(plain)]) == 0
+    assert "--half" not in capsys.readouterr().out
+    data = ["--data", str(REPOSITORY / "demo" / "studio_demo")]
+    assert main([*command, "--out", str(half), "--half", *data]) == 0
+    said = capsys.readouterr().out
+    assert "--half makes no smaller: weights.safetensors (" in said
+    assert "--data is not measured on: weights.safetensors, network.onnx (" in said
+    for name in ("safetensors", "onnx-network"):
+        sizes = [(folder / FORMATS[name].file).stat().st_size for folder in (plain, half)]
+        assert (sizes[1] < 0.9 * sizes[0]) == FORMATS[name].halves

@@ -1,6 +1,7 @@
 """`mtnet export`."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from mtnet_jax.cli import arguments
@@ -34,7 +35,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FORMAT",
         help="written beside weights.npz: " + ", ".join(FORMATS),
     )
-    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store float16: half the size (of weights.npz, "
+        + ", ".join(f.file for f in FORMATS.values() if f.halves)
+        + "; the others hold the rounded numbers)",
+    )
     parser.add_argument(
         "--size",
         type=arguments.positive,
@@ -80,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     sets = [parse_selection(entry, default="test") for entry in args.data]
     for path, split in sets:  # what is wrong is said before the work
         RecordSource(path, split, decode=False)
+    for said in _without_effect(args):
+        print(said)
     weights, latest = weights_folder(args.workdir), args.step == LAST
     check_apart(weights, args.out)  # copies of addresses have names of their own
     with (
@@ -104,8 +113,24 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{args.out / path.name} was of other weights or options, and is gone")
     if sets:  # it is written, whatever becomes of this
         with fetched(args.out) as out:
-            _compare(out, [out / path.name for path in written if path.suffix == ".onnx"], sets)
+            _compare(out, [out / path.name for path in written if _measured(path.name)], sets)
     return 0
+
+
+def _without_effect(args: argparse.Namespace) -> Iterator[str]:
+    """Says of which formats --half and --data are not."""
+    chosen = [FORMATS[name] for name in dict.fromkeys(args.format)]
+    whole = [form.file for form in chosen if not form.halves]
+    if args.half and whole:
+        yield f"--half makes no smaller: {', '.join(whole)} (the numbers in them are rounded)"
+    others = [form.file for form in chosen if not _measured(form.file)]
+    if args.data and others:
+        yield f"--data is not measured on: {', '.join(others)} (on .onnx files that give heads)"
+
+
+def _measured(file: str) -> bool:
+    """Whether `mtnet eval` opens a file by itself and finds heads with it."""
+    return file.endswith(".onnx") and file != NETWORK
 
 
 def _calibration(args: argparse.Namespace, source: Path) -> list:
@@ -129,7 +154,7 @@ def _compare(folder: Path, files: list[Path], sets: list[tuple[Place, str]]) -> 
 
     for path, split in sets:
         print(f"\n{path}:{split:10}  {'AP50':>7} {'AP50:95':>8} {'geodesic':>9}")
-        for weights in [folder, *(file for file in files if file.name != NETWORK)]:
+        for weights in [folder, *files]:
             result = measure(weights, path, split)
             detection, pose = result["detection"], result["pose"]
             print(

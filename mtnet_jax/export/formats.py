@@ -17,10 +17,17 @@ class Format(NamedTuple):
     module: str  # has write(path, config, variables, **stated)
     about: str
     extra: str = "export"  # of this package, which installs what it needs
+    halves: bool = False  # whether weights in half precision make it smaller
 
 
 FORMATS = {
-    "onnx": Format(HEADS, "onnx", "mtnet_jax.export.onnx_heads", "images to heads in one file"),
+    "onnx": Format(
+        HEADS,
+        "onnx",
+        "mtnet_jax.export.onnx_heads",
+        "images to heads in one file",
+        halves=True,
+    ),
     "onnx-int8": Format(
         "heads-int8.onnx",
         "onnx",
@@ -28,7 +35,11 @@ FORMATS = {
         "the same in 8 bits: about half the size of half precision, faster, a little less accurate",
     ),
     "onnx-network": Format(
-        NETWORK, "onnx", "mtnet_jax.export.onnx_network", "the bare network: raw predictions"
+        NETWORK,
+        "onnx",
+        "mtnet_jax.export.onnx_network",
+        "the bare network: raw predictions",
+        halves=True,
     ),
     "stablehlo": Format(
         "heads.stablehlo",
@@ -47,6 +58,7 @@ FORMATS = {
         "orbax.checkpoint",
         "mtnet_jax.export.orbax_folder",
         "the arrays as a checkpoint that other JAX programs restore",
+        halves=True,  # compressed, and float16 leaves half of the bits 0
     ),
     "saved-model": Format(
         "saved_model",

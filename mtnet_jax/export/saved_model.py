@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mtnet_jax.anchors import flatten_outputs
 from mtnet_jax.export.graph import require
 from mtnet_jax.export.metadata import INPUT, OUTPUT, describe
-from mtnet_jax.export.stablehlo import PLATFORMS
+from mtnet_jax.export.stablehlo import PLATFORMS, PRECISION
 from mtnet_jax.network import normalise_images
 from mtnet_jax.network.folding import apply_folded, fold
 from mtnet_jax.system import build_system
@@ -61,6 +61,7 @@ def network_of_arrays(
 
     def network(arrays: Sequence[Any], images: jax.Array) -> jax.Array:
         weights = jax.tree.unflatten(structure, arrays)
-        return flatten_outputs(apply_folded(model, weights, normalise_images(images)))
+        with jax.default_matmul_precision(PRECISION):
+            return flatten_outputs(apply_folded(model, weights, normalise_images(images)))
 
     return arrays, network

@@ -22,6 +22,9 @@ from mtnet_jax.network.folding import apply_folded, fold
 from mtnet_jax.system import System, build_system
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+# By themselves TPUs multiply float32 in bfloat16 and GPUs in TF32: heads would not be those of a
+# CPU, or of another format. What is lowered here states its precision.
+PRECISION = "highest"
 
 
 def write(path: Path, config: ConfigDict, variables: dict[str, Any], **stated: str) -> None:
@@ -46,11 +49,12 @@ def _find_heads(config: ConfigDict, variables: dict[str, Any]) -> Any:
     folded = fold(model, variables)
 
     def find_heads(images: jax.Array, score: jax.Array, iou: jax.Array) -> dict[str, jax.Array]:
-        raw = flatten_outputs(apply_folded(model, folded, normalise_images(images)))
         options = DecodeOptions(**{**config.decode, "score_threshold": score, "iou_threshold": iou})
-        heads = decode_flat(
-            raw, grid=system.grid, representation=system.representation, options=options
-        )
+        with jax.default_matmul_precision(PRECISION):
+            raw = flatten_outputs(apply_folded(model, folded, normalise_images(images)))
+            heads = decode_flat(
+                raw, grid=system.grid, representation=system.representation, options=options
+            )
         return heads._asdict()  # a NamedTuple would ask the reader for its class
 
     return find_heads
