@@ -14,6 +14,7 @@ from mtnet_jax.ablation.measure import measure
 from mtnet_jax.ablation.report import gather
 from mtnet_jax.ablation.spec import HeldOut, Run, config_of
 from mtnet_jax.config import load_config
+from mtnet_jax.data.records import RecordSet
 from mtnet_jax.errors import BadInput, Failed, MissingFile
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training import loop
@@ -60,6 +61,27 @@ def test_measurements_count_for_the_same_labels_and_decoding(monkeypatch, tmp_pa
     assert measured(test_set, *otherwise, "--config.input.second_look=True") == 4
     with pytest.raises(MissingFile, match="No record set"):
         measured(test_set)
+
+
+def test_a_test_set_is_read_once_while_it_stays_as_it_is(monkeypatch, tmp_path):
+    """Every run and every report asks whether a measurement is of it."""
+    read, identity = [], RecordSet.identity
+    monkeypatch.setattr(
+        RecordSet, "identity", lambda *a, **k: (read.append(1), identity(*a, **k))[1]
+    )
+
+    def identity_with(last):
+        boxes = [[[5.0, 6, 30, 40]], [[last, 6, 30, 40]]]
+        records = [a_record(f"image {i}", boxes=each) for i, each in enumerate(boxes)]
+        shutil.rmtree(tmp_path / "set", ignore_errors=True)
+        return HeldOut(str(write_record_set(tmp_path / "set", {"test": records})))
+
+    test_set = identity_with(6)
+    first = [module.identity_of(test_set) for _ in range(3)]
+    assert first == [identity(RecordSet.open(test_set.path), "test", whole=True)] * 3
+    assert len(read) == 1
+    assert module.identity_of(identity_with(7)) != first[0]
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ A file WORKDIR/RUN/measured/SET.npz holds the metrics' state (`evaluation.metric
 image that each row belongs to, so that images or persons can be drawn anew.
 """
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +117,18 @@ def read_measured(path: Path) -> Measured:
 
 
 def identity_of(test_set: HeldOut) -> str:
-    """Of the records that a test set holds, wherever they lie."""
-    return RecordSet.open(test_set.path).identity(test_set.split, whole=True)
+    """Of the records that a test set holds, wherever they lie; once while they stay as they are."""
+    records = RecordSet.open(test_set.path)
+    about = (records.name, records.version, records.box_rule, tuple(records.label_names))
+    states = (shard.stat() for shard in records.shard_paths(test_set.split))
+    seen = tuple((state.st_size, state.st_mtime, state.st_ino) for state in states)
+    return _identity(str(records.path), test_set.split, (about, seen))
+
+
+@functools.cache  # it reads all of them, and every run and every report asks
+def _identity(path: str, split: str, state: Hashable) -> str:
+    del state  # what is cached is of that one
+    return RecordSet.open(path).identity(split, whole=True)
 
 
 def decoding_of(test_set: HeldOut, config: ConfigDict) -> str:
