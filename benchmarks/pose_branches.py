@@ -337,7 +337,7 @@ def without_detection(sets: dict[str, Any]) -> dict[str, Any]:
                 arm["overall"][key] = {**Interval(None, None, None, 0)._asdict(), "by_seed": {}}
         for apart in of_set["differences"].values():
             for key in OF_BOXES:
-                nothing = {"over_seeds": Interval(None, None, None, 0)._asdict()}
+                nothing = {"over_seeds": Interval(None, None, None, 0)._asdict(), "p": None}
                 apart["overall"][key] = {**nothing, "over_groups": None, "seeds": 0, "heads": None}
     return sets
 

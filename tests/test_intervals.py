@@ -6,6 +6,7 @@ from scipy import stats
 
 from mtnet_jax.evaluation.intervals import (
     Interval,
+    holm,
     paired_bootstrap,
     resampled_counts,
     seed_interval,
@@ -81,3 +82,36 @@ def test_resamples_are_those_of_one_large_draw():
     np.testing.assert_array_equal(counts, expected)
     values = np.random.default_rng(0).normal(size=50)
     np.testing.assert_allclose(weighed(counts, values), expected @ values, rtol=1e-12)
+
+
+def test_p_of_seeds_is_that_of_students_test():
+    values = [0.3, 1.9, 0.8, -0.2]
+    assert seed_interval(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert seed_interval([2.0, 2.0, 2.0]).p == 0
+    assert seed_interval([0.0, 0.0, 0.0]).p == 1
+
+
+def test_p_of_a_bootstrap_is_the_level_at_which_its_interval_comes_to_0():
+    differences = np.random.default_rng(4).normal(0.3, 2, 80)
+    images = np.arange(80)
+    p = paired_bootstrap(differences, images).p
+    assert 0.01 < p < 0.5
+    wider, narrower = (
+        paired_bootstrap(differences, images, level=1 - p * factor) for factor in (0.9, 1.1)
+    )
+    assert wider.low < 0 < narrower.low
+
+
+def test_holm_by_hand():
+    # 0.01 * 4, then 0.02 * 3, 0.03 * 2 and 0.5 * 1, none of them below the one before.
+    assert holm([0.03, None, 0.01, 0.5, 0.02]) == pytest.approx([0.06, None, 0.04, 0.5, 0.06])
+    assert holm([0.04, 0.011, 0.02]) == pytest.approx([0.04, 0.033, 0.04])
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_family_without_differences_seldom_has_one():
+    rng = np.random.default_rng(5)
+    families = [[seed_interval(rng.normal(0, 1, 3)).p for _ in range(6)] for _ in range(1500)]
+    assert np.mean([min(each) < 0.05 for each in families]) > 0.2
+    assert np.mean([min(holm(each)) < 0.05 for each in families]) < 0.06

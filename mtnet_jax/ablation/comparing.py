@@ -18,9 +18,10 @@ from mtnet_jax.evaluation.figures import RECALL_POINTS, by_bins, pose_and_iou_fi
 from mtnet_jax.evaluation.intervals import (
     ENOUGH_GROUPS,
     Interval,
+    holm,
     paired_bootstrap,
-    percentile_limits,
     resampled_counts,
+    resampled_interval,
     seed_interval,
     weighed,
 )
@@ -40,8 +41,9 @@ class Figure(NamedTuple):
       unit: "°" or "%".
       section: of `metrics.summarise` that holds it.
       of_row: rows of truths -> (n,) the figure of each head, NaN where it has none; None where the
-        figure is no mean over heads.
+        figure is not made of heads.
       by_yaw: whether it is reported by bins of |yaw|.
+      median: of the heads, and not their mean.
     """
 
     key: str
@@ -50,11 +52,12 @@ class Figure(NamedTuple):
     section: str
     of_row: Callable[[Rows], np.ndarray] | None
     by_yaw: bool = True
+    median: bool = False
 
 
 FIGURES = (
     Figure("geodesic_mean", "geodesic", "°", "pose", lambda rows: rows["geodesic"]),
-    Figure("geodesic_median", "median", "°", "pose", None),
+    Figure("geodesic_median", "median", "°", "pose", lambda rows: rows["geodesic"], median=True),
     Figure("maev", "MAEV", "°", "pose", lambda rows: rows["vectors"].mean(axis=1)),
     Figure("mae", "MAE", "°", "pose", lambda rows: rows["euler"].mean(axis=1)),
     Figure("yaw", "yaw", "°", "pose", lambda rows: rows["euler"][:, 0]),
@@ -89,10 +92,13 @@ def compare(
 
     Returns:
       Test set -> {"images", "groups", "arms": arm -> {"overall", "yaw_bins", "fine_yaw_bins"},
-      "differences": arm -> {"overall", "yaw_bins"}}, ready for JSON. In "arms" each figure has
-      `Interval` and the values of the seeds; in "differences" one interval "over_seeds" and one
-      "over_groups", None for a figure that is no mean over heads, "seeds" that both arms have, and
-      "heads" that it is of, None for such a figure.
+      "common": {"heads", "runs", "arms": arm -> {"overall", "yaw_bins"}}, "differences": arm ->
+      {"overall", "yaw_bins"}}, ready for JSON. In "arms" each figure has `Interval` and the values
+      of the seeds, of the heads that each run found by itself; in "common" so have the errors of
+      the heads that all runs of all arms found. In "differences" there is one interval "over_seeds"
+      and one "over_groups", None for a figure that is no mean over heads, "seeds" that both arms
+      have, "heads" that it is of, None for a figure that is not made of heads, and "p": the larger
+      one of the two intervals, by `holm` over the arms; None where one of them has no limits.
     """
     found = {}
     for name, pattern in groups.items():
@@ -110,17 +116,20 @@ def compare(
             "images": len(some.image_ids),
             "groups": len(np.unique(group_of_image)),
             "arms": arms,
-            "differences": {
-                arm: _difference(
-                    measured[arm],
-                    measured[reference],
-                    _values_of(arms[arm]),
-                    _values_of(arms[reference]),
-                    group_of_image,
-                )
-                for arm in measured
-                if arm != reference and reference in measured
-            },
+            "common": _common(measured),
+            "differences": _corrected(
+                {
+                    arm: _difference(
+                        measured[arm],
+                        measured[reference],
+                        _values_of(arms[arm]),
+                        _values_of(arms[reference]),
+                        group_of_image,
+                    )
+                    for arm in measured
+                    if arm != reference and reference in measured
+                }
+            ),
         }
     return found
 
@@ -157,6 +166,50 @@ def _by_yaw(seeds: Mapping[int, Measured], limits: Sequence[int]) -> Iterator[di
         yield {"low": low, "high": high, "truths": truths, **figures}
 
 
+COMMON = tuple(f for f in FIGURES if f.section == "pose" or f.key == "mean_iou_matched")
+
+
+def _common(measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
+    """Errors of the heads of which all runs of all arms have one, so that arms can be compared."""
+    runs = [each for seeds in measured.values() for each in seeds.values()]
+    kept = np.isfinite(_of_heads(runs, BY_KEY["geodesic_mean"].of_row)).all(axis=0)
+    arms = {}
+    for arm, seeds in measured.items():
+        on_these = {
+            seed: m._replace(state=m.state._replace(rows=m.state.rows[kept]))
+            for seed, m in seeds.items()
+        }
+        summaries = {s: pose_and_iou_figures(m.state.rows) for s, m in on_these.items()}
+        arms[arm] = {
+            "overall": {
+                f.key: _over_seeds({seed: each[f.key] for seed, each in summaries.items()})
+                for f in COMMON
+            },
+            "yaw_bins": list(_by_yaw(on_these, YAW_BINS)),
+        }
+    return {"heads": int(kept.sum()), "runs": len(runs), "arms": arms}
+
+
+def _corrected(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same, each with its "p": of a figure, overall or in a bin, over the arms."""
+    places: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for of_arm in differences.values():
+        for number, figures in enumerate((of_arm["overall"], *of_arm["yaw_bins"])):
+            for figure in BY_KEY.keys() & figures.keys():
+                places.setdefault((number, figure), []).append(figures[figure])
+    for family in places.values():
+        for difference, p in zip(family, holm([_larger_p(d) for d in family]), strict=True):
+            difference["p"] = p
+    return differences
+
+
+def _larger_p(difference: Mapping[str, Any]) -> float | None:
+    """Of a difference that must be beyond both of its intervals, where there are two."""
+    intervals = [i for i in (difference["over_seeds"], difference["over_groups"]) if i is not None]
+    values = [interval["p"] for interval in intervals]
+    return None if None in values else max(values)
+
+
 def _over_seeds(values: Mapping[int, float | None]) -> dict[str, Any]:
     interval = seed_interval(list(values.values()))
     return {**interval._asdict(), "by_seed": {str(seed): v for seed, v in values.items()}}
@@ -179,12 +232,17 @@ def _difference(
     def both(figure: Figure, place: tuple[str, int], inside: np.ndarray) -> dict[str, Any]:
         over_groups = heads = None
         if figure.of_row is not None:
-            apart = _of_heads(ours, figure.of_row) - _of_heads(theirs, figure.of_row)
-            kept = inside & np.isfinite(apart).all(axis=0)
-            apart, heads = apart[:, kept], int(kept.sum())
-            pairs = [float(each.mean()) if heads else None for each in apart]
-            groups = group_of_image[ours[0].image_of_row][kept]
-            over_groups = paired_bootstrap(apart.mean(axis=0), groups)._asdict()
+            each, other = _of_heads(ours, figure.of_row), _of_heads(theirs, figure.of_row)
+            kept = inside & np.isfinite(each - other).all(axis=0)
+            each, other, heads = each[:, kept], other[:, kept], int(kept.sum())
+            of_heads = np.median if figure.median else np.mean
+            pairs = [
+                float(of_heads(a) - of_heads(b)) if heads else None
+                for a, b in zip(each, other, strict=True)
+            ]
+            if not figure.median:
+                groups = group_of_image[ours[0].image_of_row][kept]
+                over_groups = paired_bootstrap((each - other).mean(axis=0), groups)._asdict()
         else:
             values = zip(
                 *(_of_seeds(v[place][figure.key], shared) for v in (arm_values, reference_values)),
@@ -224,7 +282,7 @@ def _of_seeds(figure: Mapping[str, Any], seeds: Sequence[int]) -> list[float | N
     return [figure["by_seed"][str(seed)] for seed in seeds]
 
 
-def _of_heads(runs: Sequence[Measured], of_row: Callable[[Rows], np.ndarray]) -> np.ndarray:
+def _of_heads(runs: Sequence[Measured], of_row: Callable[[Rows], np.ndarray] | None) -> np.ndarray:
     """(runs, heads) the figure of each head; NaN where a run has none."""
     return np.array([of_row(run.state.rows) for run in runs])
 
@@ -240,7 +298,7 @@ def _ap_difference(
         return Interval(value, None, None, len(names))
     counts = resampled_counts(len(names), _AP_RESAMPLES)
     apart = _mean_ap(ours, counts, group) - _mean_ap(theirs, counts, group)
-    return Interval(value, *percentile_limits(apart), len(names))
+    return resampled_interval(value, apart, len(names))
 
 
 def _mean_ap(runs: Sequence[Measured], counts: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mtnet_jax.ablation.comparing import BY_KEY, FIGURES
+from mtnet_jax.ablation.comparing import BY_KEY, COMMON, FIGURES, Figure
 from mtnet_jax.columns import align
-from mtnet_jax.evaluation.intervals import ENOUGH_GROUPS, ENOUGH_SEEDS
+from mtnet_jax.evaluation.intervals import ENOUGH_GROUPS, ENOUGH_SEEDS, LEVEL
 from mtnet_jax.evaluation.tables import cell
 
 Result = Mapping[str, Any]
@@ -21,7 +21,8 @@ def as_text(result: Result) -> str:
     blocks = [_head(result), _cost(result)]
     for name, of_set in result["sets"].items():
         title = f"{name}: {of_set['images']} images, {of_set['groups']} groups for the bootstrap"
-        blocks += [title + "\n" + "=" * len(title), _overall(of_set), _differences(of_set, result)]
+        blocks += [title + "\n" + "=" * len(title), _overall(of_set), _common(of_set)]
+        blocks.append(_differences(of_set, result))
         blocks += [_by_yaw(of_set, key) for key in BY_YAW]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -34,8 +35,12 @@ def _head(result: Result) -> str:
         f"{settings['iou_threshold']:g} (AP uses all scores)",
         "mean +- half of Student's t 95 % interval over seeds; (n) follows a mean of fewer than "
         f"{ENOUGH_SEEDS} seeds, which has none, (n of m) one that other seeds have no number of",
-        "errors of an arm are of the heads that it found; differences of those that all runs of "
-        "both arms found",
+        "errors of an arm are of the heads that it found, and of other arms are of others: compare "
+        "those of the heads that all found; differences are of the heads that all runs of both "
+        "arms found",
+        "higher, lower: both intervals of a difference leave out 0, and its p, by Holm's "
+        f"correction for all arms of a figure, is below {1 - LEVEL:.2f}; for several figures and "
+        "test sets nothing is corrected",
     ]
     if result["missing"]:
         lines.append(f"not done: {', '.join(result['missing'])}")
@@ -63,12 +68,25 @@ def _cost(result: Result) -> str:
 
 
 def _overall(of_set: Result) -> str:
-    overall = [arm["overall"] for arm in of_set["arms"].values()]
-    known = [f for f in FIGURES if any(each[f.key]["support"] for each in overall)]
-    lines: list[list[str] | None] = [["", *(figure.title for figure in known)], None]
-    for arm, figures in of_set["arms"].items():
-        cells = [with_interval(figures["overall"][f.key], f.unit) for f in known]
-        lines.append([arm, *cells])
+    return _figures_of_arms("of the heads it found", of_set["arms"], FIGURES)
+
+
+def _common(of_set: Result) -> str:
+    """Errors that can be compared; empty where no head has one in all runs."""
+    common = of_set["common"]
+    if not common["heads"]:
+        return ""
+    title = f"of {common['heads']} heads all found"
+    return _figures_of_arms(title, common["arms"], COMMON)
+
+
+def _figures_of_arms(title: str, arms: Result, figures: Sequence[Figure]) -> str:
+    """A line for each arm, of the figures that some arm has."""
+    overall = [arm["overall"] for arm in arms.values()]
+    known = [f for f in figures if any(each[f.key]["support"] for each in overall)]
+    lines: list[list[str] | None] = [[title, *(figure.title for figure in known)], None]
+    for arm, each in arms.items():
+        lines.append([arm, *(with_interval(each["overall"][f.key], f.unit) for f in known)])
     return align(lines)
 
 
@@ -92,7 +110,10 @@ def _differences(of_set: Result, result: Result) -> str:
     if not of_set["differences"]:
         return ""
     lines: list[list[str] | None] = [
-        [f"minus {result['reference']}", "difference", "t over seeds", "over groups", "heads", ""],
+        [
+            *(f"minus {result['reference']}", "difference", "t over seeds", "over groups"),
+            *("heads", "p", ""),
+        ],
         None,
     ]
     for arm, differences in of_set["differences"].items():
@@ -112,17 +133,21 @@ def _difference_cells(difference: Result, key: str) -> list[str]:
         limits(seeds, unit, "seed"),
         limits(groups, unit, "group") if groups else "-",
         "-" if difference["heads"] is None else str(difference["heads"]),
+        "-" if difference["p"] is None else f"{difference['p']:.3f}",
         verdict(difference),
     ]
 
 
 def verdict(difference: Result) -> str:
-    """What the two intervals of a difference say together."""
+    """What the two intervals of a difference say together, beside those of the other arms."""
     intervals = [i for i in (difference["over_seeds"], difference["over_groups"]) if i is not None]
     if any(interval["low"] is None for interval in intervals):
         return f"too few (at least {ENOUGH_SEEDS} seeds, {ENOUGH_GROUPS} groups)"
     signs = {(i["low"] > 0) - (i["high"] < 0) for i in intervals}
-    return {frozenset({1}): "higher", frozenset({-1}): "lower"}.get(frozenset(signs), "not clear")
+    said = {frozenset({1}): "higher", frozenset({-1}): "lower"}.get(frozenset(signs), "not clear")
+    if said != "not clear" and difference["p"] >= 1 - LEVEL:
+        return f"not clear ({said}, but one of several arms)"
+    return said
 
 
 def limits(interval: Result, unit: str, support: str) -> str:
@@ -158,39 +183,49 @@ def as_csv(result: Result) -> str:
         ["set", "arm", "abs_yaw", "figure", "unit", "mean", "low", "high", "seeds"]
         + [f"seed_{seed}" for seed in seeds]
         + ["difference", "t_low", "t_high", "bootstrap_low", "bootstrap_high", "groups", "heads"]
+        + ["p_holm", "common_mean", "common_low", "common_high"]
     )
-    for place, key, figure, difference in _figures(result):
+    for place, key, figure, difference, common in _figures(result):
         numbers = [figure["value"], figure["low"], figure["high"], figure["support"]]
         by_seed = [figure["by_seed"].get(seed) for seed in seeds]
         unit = "degrees" if BY_KEY[key].unit == "°" else "ratio"
         row = [*place, key, unit, *numbers, *by_seed, *_difference_numbers(difference)]
+        row += [(common or {}).get(name) for name in ("value", "low", "high")]
         writer.writerow(["" if value is None else value for value in row])
     return text.getvalue()
 
 
-def _figures(result: Result) -> Iterator[tuple[tuple[str, str, str], str, Result, Result | None]]:
+def _figures(
+    result: Result,
+) -> Iterator[tuple[tuple[str, str, str], str, Result, Result | None, Result | None]]:
+    """Place (set, arm, bin), figure, its numbers, its difference, and those of common heads."""
+    compared = {figure.key for figure in COMMON}
     for name, of_set in result["sets"].items():
         for arm, figures in of_set["arms"].items():
             apart = of_set["differences"].get(arm, {"overall": {}, "yaw_bins": []})
-            for figure in FIGURES:
-                overall = figures["overall"][figure.key]
-                yield (name, arm, ""), figure.key, overall, apart["overall"].get(figure.key)
+            common = of_set["common"]["arms"][arm]
+            for key, overall in figures["overall"].items():
+                other = apart["overall"].get(key)
+                yield (name, arm, ""), key, overall, other, common["overall"].get(key)
             for number, each in enumerate(figures["yaw_bins"]):
                 bins = apart["yaw_bins"]
                 place = (name, arm, f"{each['low']}-{each['high']}")
                 for figure in (f for f in FIGURES if f.by_yaw):
-                    other = bins[number][figure.key] if bins else None
-                    yield place, figure.key, each[figure.key], other
+                    key, here = figure.key, common["yaw_bins"][number]
+                    other = bins[number][key] if bins else None
+                    shared = here[key] if key in compared else None
+                    yield place, key, each[key], other, shared
 
 
 def _difference_numbers(difference: Result | None) -> list[float | None]:
     if difference is None:
-        return [None] * 7
+        return [None] * 8
     seeds, groups = difference["over_seeds"], difference["over_groups"] or {}
     return [
         *(seeds[name] for name in ("value", "low", "high")),
         *(groups.get(name) for name in ("low", "high", "support")),
         difference["heads"],
+        difference["p"],
     ]
 
 
@@ -205,34 +240,41 @@ _IN_LATEX = {
 
 
 def as_latex(result: Result) -> str:
-    """A table for each test set in the form of the paper's Table 2, and one by |yaw|."""
+    """A table for each test set in the form of the paper's Table 2, and one by |yaw|.
+
+    Both are of the heads that all runs of all arms found, so that rows can be compared.
+    """
     tables = []
     for name, of_set in result["sets"].items():
+        common = of_set["common"]
+        of_heads = f"the {common['heads']} heads that all {common['runs']} runs found"
         rows = [
             [
                 _latex_text(arm),
                 *(_latex_figure(a["overall"][key], BY_KEY[key].unit) for key in TABLE2),
             ]
-            for arm, a in of_set["arms"].items()
+            for arm, a in common["arms"].items()
         ]
         head = ["Model", r"IoU (\%)", "Yaw", "Pitch", "Roll"]
         set_name = _latex_text(name)
         tables.append(
-            _latex_table(head, rows, f"{set_name}: means over seeds, 95\\,\\% t intervals.")
+            _latex_table(
+                head, rows, f"{set_name}: means over seeds, 95\\,\\% t intervals, of {of_heads}."
+            )
         )
-        bins = next(iter(of_set["arms"].values()))["yaw_bins"]
+        bins = next(iter(common["arms"].values()))["yaw_bins"]
         filled = [i for i, each in enumerate(bins) if each["truths"]]
         rows = [
             [
                 _latex_text(arm),
                 *(_latex_figure(a["yaw_bins"][i]["geodesic_mean"], "°") for i in filled),
             ]
-            for arm, a in of_set["arms"].items()
+            for arm, a in common["arms"].items()
         ]
+        rows.insert(0, ["heads", *(str(bins[i]["truths"]) for i in filled)])
         head = ["Model", *(f"{bins[i]['low']}--{bins[i]['high']}" for i in filled)]
-        tables.append(
-            _latex_table(head, rows, f"{set_name}: geodesic error by $|$yaw$|$, degrees.")
-        )
+        caption = f"{set_name}: geodesic error by $|$yaw$|$, degrees, of {of_heads}."
+        tables.append(_latex_table(head, rows, caption))
     return "\n".join(tables)
 
 
