@@ -75,12 +75,14 @@ def test_what_is_written_has_common_heads_and_their_number():
     assert latex.count("of the 20 heads that all 9 runs found.}") == 2
 
 
-def test_no_head_that_all_found_is_no_number():
+def test_where_all_runs_found_no_head_the_tables_say_so():
     nothing = compare(runs_of({"a": (10, 0), "b": (10, 40)}), "a", {"demo": ""})
     assert nothing["demo"]["common"]["heads"] == 0
     made = {**MADE, "reference": "a", "sets": nothing}
     assert "heads all found" not in as_text(made)
-    assert "a & -- & --" in as_latex(made)
+    latex = as_latex(made)
+    assert "b & -- & --" in latex
+    assert latex.count("that each arm found: none was found by all runs.}") == 2
 
 
 def test_differences_are_judged_beside_those_of_the_other_arms():

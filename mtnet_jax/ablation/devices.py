@@ -45,7 +45,8 @@ def devices_of_a_run(at_once: int) -> Devices | None:
     try:
         found = subprocess.run(
             [sys.executable, "-c", _LOOK],
-            env=environment(0, at_once),
+            # A look needs no memory of a GPU, of which others may hold most.
+            env={**environment(0, at_once), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
             capture_output=True,
             text=True,
             timeout=_LONGEST_LOOK,

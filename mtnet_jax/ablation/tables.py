@@ -242,18 +242,22 @@ _IN_LATEX = {
 def as_latex(result: Result) -> str:
     """A table for each test set in the form of the paper's Table 2, and one by |yaw|.
 
-    Both are of the heads that all runs of all arms found, so that rows can be compared.
+    Both are of the heads that all runs of all arms found, so that rows can be compared; where there
+    are none, of those that each arm found, which the captions say.
     """
     tables = []
     for name, of_set in result["sets"].items():
         common = of_set["common"]
-        of_heads = f"the {common['heads']} heads that all {common['runs']} runs found"
+        arms, of_heads = of_set["arms"], "the heads that each arm found: none was found by all runs"
+        if common["heads"]:
+            arms = common["arms"]
+            of_heads = f"the {common['heads']} heads that all {common['runs']} runs found"
         rows = [
             [
                 _latex_text(arm),
                 *(_latex_figure(a["overall"][key], BY_KEY[key].unit) for key in TABLE2),
             ]
-            for arm, a in common["arms"].items()
+            for arm, a in arms.items()
         ]
         head = ["Model", r"IoU (\%)", "Yaw", "Pitch", "Roll"]
         set_name = _latex_text(name)
@@ -262,14 +266,14 @@ def as_latex(result: Result) -> str:
                 head, rows, f"{set_name}: means over seeds, 95\\,\\% t intervals, of {of_heads}."
             )
         )
-        bins = next(iter(common["arms"].values()))["yaw_bins"]
+        bins = next(iter(arms.values()))["yaw_bins"]
         filled = [i for i, each in enumerate(bins) if each["truths"]]
         rows = [
             [
                 _latex_text(arm),
                 *(_latex_figure(a["yaw_bins"][i]["geodesic_mean"], "°") for i in filled),
             ]
-            for arm, a in common["arms"].items()
+            for arm, a in arms.items()
         ]
         rows.insert(0, ["heads", *(str(bins[i]["truths"]) for i in filled)])
         head = ["Model", *(f"{bins[i]['low']}--{bins[i]['high']}" for i in filled)]
