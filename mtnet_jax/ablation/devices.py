@@ -21,11 +21,11 @@ class Devices(NamedTuple):
     """What JAX sees in the process of a run.
 
     Attributes:
-      count: of the devices.
+      number: of the devices.
       processes: that these devices belong to; 1 but on a slice of several hosts.
     """
 
-    count: int
+    number: int
     processes: int
 
 
@@ -52,10 +52,10 @@ def devices_of_a_run(at_once: int) -> Devices | None:
             timeout=_LONGEST_LOOK,
             check=True,
         )
-        count, processes = map(int, found.stdout.split()[-2:])
+        number, processes = map(int, found.stdout.split()[-2:])
     except (subprocess.SubprocessError, ValueError):
         return None
-    return Devices(count, processes)
+    return Devices(number, processes)
 
 
 def check_alone(devices: Devices) -> None:

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         seen = devices.devices_here() if here else devices.devices_of_a_run(args.at_once)
         if seen is not None:
             devices.check_alone(seen)
-            check_shares(ablation, workdir, overrides, seen.count)
+            check_shares(ablation, workdir, overrides, seen.number)
     if args.number:
         each = running.run_of_number(ablation, args.number)
         try:
