@@ -55,9 +55,13 @@ class Figure(NamedTuple):
     median: bool = False
 
 
+def _geodesic(rows: Rows) -> np.ndarray:
+    return rows["geodesic"]
+
+
 FIGURES = (
-    Figure("geodesic_mean", "geodesic", "°", "pose", lambda rows: rows["geodesic"]),
-    Figure("geodesic_median", "median", "°", "pose", lambda rows: rows["geodesic"], median=True),
+    Figure("geodesic_mean", "geodesic", "°", "pose", _geodesic),
+    Figure("geodesic_median", "median", "°", "pose", _geodesic, median=True),
     Figure("maev", "MAEV", "°", "pose", lambda rows: rows["vectors"].mean(axis=1)),
     Figure("mae", "MAE", "°", "pose", lambda rows: rows["euler"].mean(axis=1)),
     Figure("yaw", "yaw", "°", "pose", lambda rows: rows["euler"][:, 0]),
@@ -172,7 +176,7 @@ COMMON = tuple(f for f in FIGURES if f.section == "pose" or f.key == "mean_iou_m
 def _common(measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
     """Errors of the heads of which all runs of all arms have one, so that arms can be compared."""
     runs = [each for seeds in measured.values() for each in seeds.values()]
-    kept = np.isfinite(_of_heads(runs, BY_KEY["geodesic_mean"].of_row)).all(axis=0)
+    kept = np.isfinite(_of_heads(runs, _geodesic)).all(axis=0)
     arms = {}
     for arm, seeds in measured.items():
         on_these = {
@@ -282,7 +286,7 @@ def _of_seeds(figure: Mapping[str, Any], seeds: Sequence[int]) -> list[float | N
     return [figure["by_seed"][str(seed)] for seed in seeds]
 
 
-def _of_heads(runs: Sequence[Measured], of_row: Callable[[Rows], np.ndarray] | None) -> np.ndarray:
+def _of_heads(runs: Sequence[Measured], of_row: Callable[[Rows], np.ndarray]) -> np.ndarray:
     """(runs, heads) the figure of each head; NaN where a run has none."""
     return np.array([of_row(run.state.rows) for run in runs])
 

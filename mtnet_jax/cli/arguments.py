@@ -8,7 +8,7 @@ from mtnet_jax.option_types import add_camera as add_camera
 from mtnet_jax.option_types import natural as natural
 from mtnet_jax.option_types import positive as positive
 from mtnet_jax.option_types import share as share
-from mtnet_jax.places import is_address, place_argument
+from mtnet_jax.places import is_address
 from mtnet_jax.run_metrics import BEST, LAST
 
 
@@ -19,7 +19,7 @@ def path_here(text: str) -> Path:
             f"{text} is an address: give a path of this machine (a disk, or a network file system "
             "that is mounted), and copy from or to the address"
         )
-    return Path(place_argument(text))
+    return Path(text.removeprefix("file://"))
 
 
 def port(text: str) -> int:
