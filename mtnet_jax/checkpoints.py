@@ -165,9 +165,9 @@ class Checkpoints:
           DamagedCheckpoint: it cannot be read, or holds what is no number, in any process.
           Unavailable: it was not read, whatever it holds.
         """
-        with _together():
-            with self._reading(step):
-                loaded = self._checkpointer.load_checkpointables(step, _parts(abstract))
+        with _together(), self._reading(step):
+            loaded = self._checkpointer.load_checkpointables(step, _parts(abstract))
+        with _together():  # computed by all: one that could not read would not come to it
             self._check(step, loaded)
         return TrainState(opt_state=loaded["opt"], ema=loaded.get("ema"), **loaded["model"])
 

@@ -48,8 +48,10 @@ def join(
       BadInput: a coordinator without a port.
       Failed: no cluster manager that JAX knows, or nothing answers at the coordinator's address.
     """
-    if coordinator is not None and process:
-        _wait_for_coordinator(coordinator)
+    if coordinator is not None:
+        address = _host_and_port(coordinator)
+        if process:
+            _wait_for_coordinator(*address)
     try:
         jax.distributed.initialize(
             *(coordinator, processes, process),
@@ -73,20 +75,24 @@ def join(
     wait_for_all("joined")
 
 
-def _wait_for_coordinator(address: str) -> None:
-    """Returns when something answers there. JAX would abort the process where nothing ever does."""
+def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
         raise BadInput(f"--coordinator {address}: it is HOST:PORT, such as host0:1234.")
+    return host.strip("[]"), int(port)
+
+
+def _wait_for_coordinator(host: str, port: int) -> None:
+    """Returns when something answers there. JAX would abort the process where nothing ever does."""
     deadline = time.monotonic() + COORDINATOR_SECONDS
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=RETRY_SECONDS).close()
+            socket.create_connection((host, port), timeout=RETRY_SECONDS).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:
                 raise Failed(
-                    f"no process 0 answers at {address} ({error}): start it with the same "
+                    f"no process 0 answers at {host}:{port} ({error}): start it with the same "
                     "--coordinator, on that host, and let the others reach that port"
                 ) from error
             time.sleep(RETRY_SECONDS)
@@ -94,9 +100,12 @@ def _wait_for_coordinator(address: str) -> None:
 
 def _only_one_here() -> bool:
     """Whether SLURM or Open MPI say that they have started a single process on each host."""
-    if "SLURM_STEP_NUM_NODES" in os.environ:
-        return os.environ["SLURM_STEP_NUM_NODES"] == os.environ.get("SLURM_NTASKS")
-    return os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    # Open MPI first, as JAX asks: inside of a job of SLURM its processes see what SLURM says of the
+    # one that starts them on each host.
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in os.environ:
+        return os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
+    nodes = os.environ.get("SLURM_STEP_NUM_NODES")
+    return nodes is not None and nodes == os.environ.get("SLURM_NTASKS")
 
 
 def _the_only_gpu() -> list[int] | None:

@@ -181,6 +181,7 @@ def result_of(seeds=(0, 1, 2)) -> dict:
         "reference": "vectors",
         "settings": SETTINGS._asdict(),
         "missing": [],
+        "others": {},
         "costs": {arm: {**cost, "runs": len(seeds)} for arm in runs},
         "curves": {arm: {str(s): {"eval/demo": [line]} for s in seeds} for arm in runs},
         "sets": sets,

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from mtnet_jax.ablation import measure as module
-from mtnet_jax.ablation import running
+from mtnet_jax.ablation import report, running
 from mtnet_jax.ablation.devices import environment
-from mtnet_jax.ablation.measure import measure
+from mtnet_jax.ablation.measure import Measured, measure
 from mtnet_jax.ablation.report import gather
 from mtnet_jax.ablation.spec import HeldOut, Run, config_of
 from mtnet_jax.config import load_config
 from mtnet_jax.data.records import RecordSet
 from mtnet_jax.errors import BadInput, Failed, MissingFile
+from mtnet_jax.evaluation.metrics import merge_states
 from mtnet_jax.saved_config import read_config, write_config
 from mtnet_jax.training import loop
 from tests.ablations import ablation
@@ -139,6 +140,9 @@ def test_a_grid_may_be_moved(tmp_path):
     (tmp_path / "old").rename(tmp_path / "new")
     config = config_of(SHARED, ARM, tmp_path / "new")
     assert running.is_finished(tmp_path / "new" / ARM.name, config)
+    shutil.rmtree(tmp_path / "new" / ARM.name / "checkpoints")  # copied to be reported elsewhere
+    config = config_of(SHARED, ARM, tmp_path / "new")
+    assert running.is_finished(tmp_path / "new" / ARM.name, config)
     (tmp_path / "new" / ARM.name / "config.json").rename(tmp_path / "config.json")
     assert not running.is_finished(tmp_path / "new" / ARM.name, config)  # of which one, who knows
     # One that has not begun takes the detector from where it lies now.
@@ -155,6 +159,21 @@ def test_runs_that_are_finished_with_other_options_are_said_to_be(tmp_path):
     assert re.search(f"finished with other options: {said}", states[ARM.name])
     with pytest.raises(Failed, match=rf"{ARM.name} is with others: {said}\. Give the --config"):
         gather(SHARED, "demo", workdir, ["--config.clip_norm=7"])
+
+
+def test_runs_that_were_measured_on_other_records_are_not_compared():
+    """As they can be where the records are gone, and what was kept is taken."""
+    first, measured = {}, measured_on("new")
+    report._check_records("demo", Run("vectors", 0), measured, first)
+    report._check_records("demo", Run("euler", 1), measured, first)
+    report._check_records("other", ARM, measured_on("old"), first)
+    with pytest.raises(BadInput, match="euler-seed0 and vectors-seed0 were measured on other rec"):
+        report._check_records("demo", ARM, measured_on("old"), first)
+
+
+def measured_on(records: str) -> Measured:
+    nothing = np.zeros(0, int)
+    return Measured(merge_states([]), nothing, nothing, nothing, f"{records} test 0 {{}}")
 
 
 def test_runs_of_a_grid_do_not_go_on_for_longer_than_they_were_begun_for(monkeypatch, tmp_path):

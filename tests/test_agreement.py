@@ -105,6 +105,15 @@ def test_of_several_on_a_host_each_has_a_gpu(seen, taken):
         ({"SLURM_STEP_NUM_NODES": "4", "SLURM_NTASKS": "32"}, False),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, False),
+        # mpirun inside of a job of SLURM
+        (
+            {
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+                "SLURM_STEP_NUM_NODES": "2",
+                "SLURM_NTASKS": "2",
+            },
+            False,
+        ),
         ({}, False),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mtnet_jax.ablation.running import FINISHED
+from mtnet_jax.ablation.spec import FINISHED
 from mtnet_jax.run_metrics import read_metrics
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.system import abstract_variables, build_system

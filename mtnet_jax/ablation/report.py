@@ -18,7 +18,7 @@ from mtnet_jax.ablation.plots import plot_arms, plot_by_yaw, plot_curves, plot_d
 from mtnet_jax.ablation.running import finished_with
 from mtnet_jax.ablation.spec import Ablation, Run, config_of
 from mtnet_jax.ablation.tables import as_csv, as_latex, as_text
-from mtnet_jax.errors import Failed
+from mtnet_jax.errors import BadInput, Failed
 from mtnet_jax.outputs import Outputs
 from mtnet_jax.training.workdir import named_changes
 
@@ -74,7 +74,8 @@ def gather(
 
     Returns:
       "name", "arms", "seeds", "reference", "settings", "missing" (names of runs that are not
-      finished), "costs" and "curves" by arm, and "sets" as `comparing.compare` gives them.
+      finished), "others" (for those that are finished with other options: which), "costs" and
+      "curves" by arm, and "sets" as `comparing.compare` gives them.
 
     Raises:
       Failed: no run is finished.
@@ -97,15 +98,18 @@ def gather(
             run, changed = next(iter(others.items()))
             raise Failed(
                 f"no run is finished with these options; {run.name} is with others: "
-                f"{named_changes(changed)}. Give the --config... options that it was trained with."
+                f"{named_changes(changed)}. Give the --config... options that it was trained with, "
+                "or, where the specification was changed since, restore it."
             )
         raise Failed("no run is finished yet: `mtnet ablate` without --report trains them")
     runs: dict[str, dict[int, dict[str, Measured]]] = {}
+    first: dict[str, tuple[Run, str]] = {}  # of each test set, whose records are there no more
     for run, config in finished.items():
         folder, measured = workdir / run.name, {}
         for set_name, test_set in ablation.test_sets.items():
             measure(folder, set_name, test_set, config)
             measured[set_name] = read_measured(measured_path(folder, set_name))
+            _check_records(set_name, run, measured[set_name], first)
         runs.setdefault(run.arm, {})[run.seed] = measured
     groups = {name: test_set.group for name, test_set in ablation.test_sets.items()}
     return {
@@ -114,12 +118,8 @@ def gather(
         "seeds": list(ablation.seeds),
         "reference": ablation.reference,
         "settings": SETTINGS._asdict(),
-        "missing": [
-            f"{run.name} (trained with other options: {named_changes(others[run])})"
-            if run in others
-            else run.name
-            for run in missing
-        ],
+        "missing": [run.name for run in missing],
+        "others": {run.name: named_changes(changed) for run, changed in others.items()},
         "costs": {arm: _cost(arm, sorted(seeds), workdir) for arm, seeds in runs.items()},
         "curves": {
             arm: {str(seed): _curves(workdir / Run(arm, seed).name) for seed in sorted(seeds)}
@@ -127,6 +127,20 @@ def gather(
         },
         "sets": compare(runs, ablation.reference, groups),
     }
+
+
+def _check_records(
+    name: str, run: Run, measured: Measured, first: dict[str, tuple[Run, str]]
+) -> None:
+    """Raises BadInput where a run was measured on other records than the first one, as it can be
+    where they are there no more."""
+    records = measured.identity.partition(" ")[0]
+    of, expected = first.setdefault(name, (run, records))
+    if records != expected:
+        raise BadInput(
+            f"{run.name} and {of.name} were measured on other records of the test set {name!r}: "
+            "put those that count where the specification names them, and run the command again."
+        )
 
 
 def _cost(arm: str, seeds: Sequence[int], workdir: Path) -> dict[str, Any]:

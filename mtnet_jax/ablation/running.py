@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 from mtnet_jax.ablation.devices import environment
 from mtnet_jax.ablation.measure import measure, measured_path
-from mtnet_jax.ablation.spec import Ablation, Run, config_of, runs_of
+from mtnet_jax.ablation.spec import FINISHED, Ablation, Run, config_of, runs_of
 from mtnet_jax.errors import BadInput, Unavailable
 from mtnet_jax.places import write_whole
 from mtnet_jax.saved_config import read_config
 from mtnet_jax.training.config_changes import differences, how_it_runs
 from mtnet_jax.training.workdir import LOCK, has_checkpoint, is_locked, named_changes, refuse
 
-FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 OUTPUT = "output.txt"  # what a run says, where several run at once
 # Exit code of a run that another process trains: sysexits' "unavailable". Its "try again later" is
 # that of a run that was stopped and saved (`cli.PREEMPTED`): nobody trains that one.

@@ -15,6 +15,7 @@ from mtnet_jax.saved_config import read_config
 from mtnet_jax.shipped import shipped
 from mtnet_jax.training.workdir import has_checkpoint
 
+FINISHED = "finished.json"  # of a run's work directory: it is trained, and how large it is
 # What may differ between arms that share a detector; phases that come after it may too.
 _DETECTOR = "detector"  # name of the runs that arms share
 _OF_THE_POSE = ("model.representation", "model.pose_activation", "model.aggregate", "pose_loss.")
@@ -148,7 +149,9 @@ def _detector_of(run: Run, workdir: Path) -> str:
     The folder of a grid may be moved, or be seen under another path by another host.
     """
     folder, detector = workdir / run.name, Run("", run.seed).name
-    begun = read_config(folder) if has_checkpoint(folder) else None
+    # A finished run may have been copied without its checkpoints, to be reported elsewhere.
+    is_begun = has_checkpoint(folder) or (folder / FINISHED).exists()
+    begun = read_config(folder) if is_begun else None
     if begun is not None and Path(begun.init.weights).name == detector:
         return begun.init.weights
     return str(workdir / detector)

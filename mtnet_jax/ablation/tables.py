@@ -43,7 +43,12 @@ def _head(result: Result) -> str:
         "test sets nothing is corrected",
     ]
     if result["missing"]:
-        lines.append(f"not done: {', '.join(result['missing'])}")
+        others = result["others"]
+        named = (
+            f"{name} (trained with other options: {others[name]})" if name in others else name
+            for name in result["missing"]
+        )
+        lines.append(f"not done: {', '.join(named)}")
     return "\n".join(lines)
 
 

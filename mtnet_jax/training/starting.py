@@ -123,7 +123,8 @@ def resume(
             opt_state = jax.eval_shape(optimizers[position.phase].init, abstract["params"])
             shapes = TrainState(**abstract, opt_state=opt_state, ema=average)
             state = checkpoints.restore(step, with_shardings(shapes, distribution.of_state(shapes)))
-            return position, state, said
+            goes_on = "training goes on from the one before"
+            return position, state, [f"{each}, {goes_on}" for each in said]
         except DamagedCheckpoint as error:
             if step == steps[-1]:
                 raise DamagedCheckpoint(
@@ -131,7 +132,7 @@ def resume(
                     + ": begin anew in another --workdir"
                 ) from error
             place = checkpoints.set_aside(step)
-            said.append(f"{error}: set aside as {place}, training goes on from the one before")
+            said.append(f"{error}: set aside as {place}")
     return START, None, said
 
 
