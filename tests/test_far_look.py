@@ -50,8 +50,8 @@ def test_what_is_large_is_so_in_pixels_of_the_input():
 def test_the_image_lies_twice_side_by_side_the_second_mirrored():
     image = np.zeros(SHAPE, np.uint8)
     image[20:60, 100:180] = 255
-    views = far_views(SHAPE, SIZE)
-    network_input = input_of_views([(image, view) for view in views], SIZE)
+    views = far_views(SHAPE, 64)
+    network_input = input_of_views([(image, view) for view in views], 64)
     # 200 x 100 pixels become 32 x 16; the first from the left edge on, the second up to the right.
     expected = [[16, 24 + 3.2, 28.8, 24 + 9.6], [32 + 3.2, 24 + 3.2, 32 + 16, 24 + 9.6]]
     for view, box, columns_of in zip(views, expected, ((16, 28), (35, 47)), strict=True):
@@ -65,8 +65,9 @@ def test_the_image_lies_twice_side_by_side_the_second_mirrored():
 
 
 def test_the_second_look_has_its_pixels_in_inputs_of_any_size():
-    """Those of the heads that the network knows, not a share of the input."""
-    for size, side in ((512, 166), (416, 166), (224, 112)):
+    """Those of the heads that the network knows, not a share of the input; in larger inputs, where
+    a head of so many pixels is a smaller part of the image, as much smaller than the first look."""
+    for size, side in ((896, 332), (448, 166), (416, 166), (224, 112)):
         for view in far_views(SHAPE, size):
             assert geometry.scale_of(view.to_input) * SHAPE[1] == pytest.approx(side)
             assert 0 <= view.left <= view.left + view.side <= size

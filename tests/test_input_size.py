@@ -47,9 +47,14 @@ def test_anchors_keep_their_pixels():
 
 
 def test_the_same_content_gives_the_same_heads_at_another_size():
-    """An input in the middle of a larger one, whose cells lie alike; the rest is grey."""
+    """Images in the middle of an input, and that in the middle of a larger one, whose cells lie
+    alike; the rest is grey."""
     config, variables = load_weights(WEIGHTS)
-    small = np.stack([letterboxed(read_image(path), TRAINED)[0] for path in IMAGES])
+    inner, margin = TRAINED - 4 * STRIDES[0], 2 * STRIDES[0]
+    small = np.full((len(IMAGES), TRAINED, TRAINED, 3), BORDER_GREY, np.uint8)
+    small[:, margin:-margin, margin:-margin] = [
+        letterboxed(read_image(path), inner)[0] for path in IMAGES
+    ]
     large = np.full((len(small), LARGER, LARGER, 3), BORDER_GREY, np.uint8)
     offset = (LARGER - TRAINED) // 2
     large[:, offset:-offset, offset:-offset] = small
@@ -75,14 +80,14 @@ def crowd() -> tuple[np.ndarray, int]:
     images = [read_image(path) for path in IMAGES]
     rows = [np.concatenate(images[i : i + 3], axis=1) for i in (0, 3)]
     together = np.concatenate(rows)
-    image = np.full((1350, 12000, 3), BORDER_GREY, np.uint8)
+    image = np.full((1350, 12000, 3), 200, np.uint8)  # of 114 the weights find heads (results.md)
     image[200 : 200 + together.shape[0], 300 : 300 + together.shape[1]] = together
     return image, len(images)
 
 
 def test_tiles_and_a_larger_input_find_small_heads():
     image, count = crowd()
-    plain = Predictor(runtime="onnxruntime")
+    plain = Predictor(runtime="onnxruntime", tile=None)
     assert len(plain(image)) < count
     tiled = Predictor(runtime="onnxruntime", tile=600)(image)
     larger = Predictor(runtime="onnxruntime", size=1888)(image)

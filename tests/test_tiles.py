@@ -295,7 +295,8 @@ def test_small_heads_in_a_large_image_are_found():
         (left, top), (right, bottom) = head.box[:2], head.box[2:]
         assert 25 < max(right - left, bottom - top) < 60
     once = Predictor(runtime="onnxruntime", second_look=False)(image)
-    assert len(once) <= len(without)
+    small = [head for head in once if max(np.subtract(head.box[2:], head.box[:2])) < 80]
+    assert len(small) <= len(without)
 
 
 @pytest.mark.parametrize(("tile", "count"), [(AUTO, 1), (None, 1), (800, 1 + 6)])

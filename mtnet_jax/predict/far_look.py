@@ -17,7 +17,8 @@ from mtnet_jax.predict.placing import Found, View, chosen
 from mtnet_jax.predict.second_look import SecondLook, merge
 from mtnet_jax.rotations import nearest_rotation
 
-# Pixels of the input that the longer side of the image gets in the second look; at most half of it.
+# Pixels that the longer side of the image gets in the second look of an input of 448: in larger
+# ones more in proportion, in smaller ones as many, but at most half of the input.
 FAR_SIDE = 166
 # Longer side of a head in the first look, in pixels of the input.
 LARGE = 134.4  # from here on it is worth a second look
@@ -30,7 +31,7 @@ PLAIN = 0.7
 
 def far_side(size: int) -> int:
     """Pixels of the longer side of an image in the second look, of an input of `size` pixels."""
-    return min(FAR_SIDE, size // 2)
+    return min(round(FAR_SIDE * max(size / 448, 1)), size // 2)
 
 
 def is_worth_it(near: Found, shape: tuple[int, ...], size: int) -> bool:
