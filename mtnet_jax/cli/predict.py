@@ -115,8 +115,8 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="PIXELS|auto|none",
         help="look at larger images in overlapping tiles of this side too (default: auto for "
-        "images, which takes at most nine where there are small heads, and none beside "
-        "--one-look; none for videos)",
+        "images, which takes at most nine where there are small heads or none that is sure, and "
+        "none beside --one-look; none for videos)",
     )
     arguments.add_one_look(parser)
     arguments.add_camera(parser, "then the JSON has rotation_camera too")

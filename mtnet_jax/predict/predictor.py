@@ -75,7 +75,7 @@ class Predictor:
             smaller heads in large images, and takes longer.
           tile: images larger than this many pixels are also looked at in overlapping tiles of this
             side, each as closely as a small image. "auto": where second looks are taken, large
-            images with small heads in at most nine tiles. None: never.
+            images with small heads, or none that is sure, in at most nine tiles. None: never.
           second_look: heads that the input shows too large or too small to be read best are looked
             at once more (`far_look`, `turned_look`, `tiles`, `close_look`): better boxes and poses
             of these. False takes half the time or less. None: as the weights were trained for.

@@ -70,7 +70,7 @@ def with_tiles(
       size: side of the network's input.
       iou_threshold: of two heads that are one.
       tile: images that are larger than this are looked at in tiles of this side; "auto": where
-        there are small heads and the image has more to show of them.
+        there are small heads, or none that is sure, and the image has more to show.
     """
     sides = {
         i: side
