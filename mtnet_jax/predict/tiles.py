@@ -96,7 +96,8 @@ def tile_side(found: Found, shape: tuple[int, ...], size: int, tile: Tile) -> in
     if tile != AUTO:
         return tile if longer > tile else None
     small = (size * extents(found, shape) <= SMALL) & (found["scores"] >= FOUND_SCORE)
-    if longer < WORTH * size or not (small.any() or not (found["scores"] >= PLAIN).any()):
+    plain = found["scores"] >= PLAIN
+    if longer < WORTH * size or (plain.any() and not small.any()):
         return None
     along = 2 if longer < THREE * size else 3
     # Of m times the image's scale, and overlapping by WHOLE * m (`_overlap`): so many fill it.
